@@ -1,0 +1,25 @@
+//! The configuration model between the Sluice controller and its proxies: protobuf messages and the gRPC service
+//! that pushes them, generated from `proto/sluice/config/v1/config.proto`, which documents every field.
+//!
+//! This crate owns the wire form and the resource keys. It holds no logic and knows nothing of Kubernetes.
+
+pub mod key;
+
+/// Version 1 of the configuration protocol.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("sluice.config.v1");
+}
+
+/// Stands for key material wherever a message is printed.
+const REDACTED: &str = "[redacted]";
+
+fn redact<S: serde::Serializer>(_: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(REDACTED)
+}
+
+impl std::fmt::Debug for v1::CertificateKeyPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertificateKeyPair").field("private_key_pem", &REDACTED).finish_non_exhaustive()
+    }
+}
