@@ -1,0 +1,90 @@
+//! HTTP/1.1 responses as bytes (RFC 9112).
+
+use std::io::Write;
+
+use bytes::{BufMut, BytesMut};
+use http::{HeaderMap, StatusCode};
+
+/// How the end of a body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// By Content-Length.
+    Length,
+    /// Chunked.
+    Chunked,
+    /// By closing the connection.
+    UntilClose,
+}
+
+/// True for statuses whose responses never have a body (RFC 9110 section 6.4.1).
+pub fn is_bodiless(status: StatusCode) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
+/// Writes status line and header fields.
+pub fn head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
+    out.reserve(64 + headers.len() * 48);
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(status.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.put_slice(b"\r\n");
+    fields(out, headers);
+    out.put_slice(b"\r\n");
+}
+
+fn fields(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        out.put_slice(name.as_str().as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+}
+
+/// Writes a piece of a body.
+pub fn body(out: &mut BytesMut, framing: Framing, data: &[u8]) {
+    if framing == Framing::Chunked {
+        // Writing to memory cannot fail.
+        let _ = write!(out.writer(), "{:x}\r\n", data.len());
+        out.put_slice(data);
+        out.put_slice(b"\r\n");
+    } else {
+        out.put_slice(data);
+    }
+}
+
+/// Writes the end of a body; trailers have a place only in chunked ones.
+pub fn end(out: &mut BytesMut, framing: Framing, trailers: Option<&HeaderMap>) {
+    if framing == Framing::Chunked {
+        out.put_slice(b"0\r\n");
+        if let Some(trailers) = trailers {
+            fields(out, trailers);
+        }
+        out.put_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunked_with_trailers() {
+        let mut out = BytesMut::new();
+        body(&mut out, Framing::Chunked, b"hello, world, hello");
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "1".parse().unwrap());
+        end(&mut out, Framing::Chunked, Some(&trailers));
+        assert_eq!(&out[..], b"13\r\nhello, world, hello\r\n0\r\nx-sum: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn head_only() {
+        let mut out = BytesMut::new();
+        head(&mut out, StatusCode::CONTINUE, &HeaderMap::new());
+        assert_eq!(&out[..], b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+}

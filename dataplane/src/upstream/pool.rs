@@ -1,0 +1,95 @@
+//! Idle connections of one worker.
+//!
+//! Owns them and nothing else: no lock is shared between workers, and a connection is only ever used by the worker
+//! that opened it. Closed connections are found without a system call, because the runtime has heard of them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pingora_core::connectors::http::v2::ConnectionRef;
+
+use crate::wire::Wire;
+
+/// How long an unused connection is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle HTTP/1.1 connections kept for one destination.
+const MAX_IDLE: usize = 512;
+
+/// What must be equal for a connection to be reused: the address, and the identity of the TLS settings (0: none).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Where the connection goes.
+    pub address: SocketAddr,
+    /// Identity of the TLS settings; 0 for cleartext.
+    pub tls: u64,
+}
+
+struct Idle {
+    wire: Wire,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Inner {
+    h1: HashMap<Key, Vec<Idle>, ahash::RandomState>,
+    h2: HashMap<Key, Vec<ConnectionRef>, ahash::RandomState>,
+}
+
+/// The pool of one worker.
+#[derive(Default)]
+pub struct Pool(Mutex<Inner>);
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most recently used idle HTTP/1.1 connection that is still open.
+    pub fn take_h1(&self, key: &Key) -> Option<Wire> {
+        let mut inner = self.lock();
+        let idle = inner.h1.get_mut(key)?;
+        while let Some(candidate) = idle.pop() {
+            if candidate.wire.is_quiet() {
+                return Some(candidate.wire);
+            }
+        }
+        None
+    }
+
+    /// Gives an HTTP/1.1 connection back.
+    pub fn put_h1(&self, key: Key, wire: Wire) {
+        let mut inner = self.lock();
+        let idle = inner.h1.entry(key).or_default();
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { wire, since: Instant::now() });
+        }
+    }
+
+    /// An HTTP/2 connection with a free stream.
+    pub fn get_h2(&self, key: &Key) -> Option<ConnectionRef> {
+        let mut inner = self.lock();
+        let connections = inner.h2.get_mut(key)?;
+        connections.retain(|c| !c.is_closed() && !c.is_shutting_down());
+        connections.iter().find(|c| c.more_streams_allowed()).cloned()
+    }
+
+    /// Shares a new HTTP/2 connection.
+    pub fn put_h2(&self, key: Key, connection: ConnectionRef) {
+        self.lock().h2.entry(key).or_default().push(connection);
+    }
+
+    /// Closes what is closed on the other side or was not used for long. To be called now and then.
+    pub fn sweep(&self) {
+        let mut inner = self.lock();
+        inner.h1.retain(|_, idle| {
+            idle.retain(|c| c.since.elapsed() < IDLE_TIMEOUT && c.wire.is_quiet());
+            !idle.is_empty()
+        });
+        inner.h2.retain(|_, connections| {
+            connections.retain(|c| !c.is_closed() && !c.is_shutting_down());
+            !connections.is_empty()
+        });
+    }
+}

@@ -1,0 +1,337 @@
+//! The byte stream below every HTTP/1.1 session, downstream and upstream.
+//!
+//! Owns one socket (plain or TLS) and a bounded output buffer. Writes never wait: they go into the buffer, and
+//! whoever drives the connection sends it with [`Wire::poll_drain`] when there is nothing else to do. Header and body
+//! therefore leave in one `send`, and both directions of a session run on one task without one blocking the other.
+//! It never decides what is written; framing is HTTP's business.
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes that may wait in the output buffer before the writer is told to hold back.
+const HIGH_WATER: usize = 64 * 1024;
+/// An output buffer that has grown beyond this is given back once it is empty.
+const KEEP_CAPACITY: usize = 16 * 1024;
+
+/// A TCP socket whose input can be recorded, so that a TLS ClientHello can be read and still be passed on.
+#[derive(Debug)]
+pub struct Socket {
+    tcp: TcpStream,
+    /// Bytes to be read before the socket's own.
+    prefix: BytesMut,
+    /// What has been read so far, if it is recorded.
+    tap: Option<BytesMut>,
+}
+
+impl Socket {
+    /// A socket that is read as it is.
+    pub fn new(tcp: TcpStream) -> Self {
+        Self { tcp, prefix: BytesMut::new(), tap: None }
+    }
+
+    /// A socket that keeps a copy of all that is read until [`Socket::stop_recording`].
+    pub fn recording(tcp: TcpStream) -> Self {
+        Self { tcp, prefix: BytesMut::new(), tap: Some(BytesMut::new()) }
+    }
+
+    /// Ends the recording and forgets it.
+    pub fn stop_recording(&mut self) {
+        self.tap = None;
+    }
+
+    /// The bare socket and what was recorded of its input.
+    pub fn into_recorded(self) -> (TcpStream, BytesMut) {
+        (self.tcp, self.tap.unwrap_or_default())
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let n = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        if let Some(tap) = self.tap.as_mut() {
+            tap.extend_from_slice(&buf.filled()[before..]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub enum Transport {
+    /// Plain TCP.
+    Tcp(Socket),
+    /// TLS, either side of it.
+    Tls(Box<tokio_rustls::TlsStream<Socket>>),
+}
+
+macro_rules! each {
+    ($transport:expr, $io:ident => $call:expr) => {
+        match $transport {
+            Transport::Tcp($io) => $call,
+            Transport::Tls($io) => {
+                let $io = $io.as_mut();
+                $call
+            }
+        }
+    };
+}
+
+#[derive(Debug)]
+struct Inner {
+    transport: Transport,
+    out: BytesMut,
+    /// False: writes go straight through, as HTTP/2 with its own buffering wants it.
+    buffered: bool,
+}
+
+/// A handle on one connection; clones share it. The session reads and writes through one clone while the
+/// forwarding loop drains through another.
+#[derive(Debug, Clone)]
+pub struct Wire {
+    inner: Arc<Mutex<Inner>>,
+    fd: RawFd,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Wire {
+    /// A buffered stream over `transport`. The addresses are kept, so that no request asks the kernel for them.
+    pub fn new(transport: Transport, peer: SocketAddr, local: SocketAddr) -> Self {
+        let fd = match &transport {
+            Transport::Tcp(socket) => socket.tcp.as_raw_fd(),
+            Transport::Tls(tls) => tls.get_ref().0.tcp.as_raw_fd(),
+        };
+        Self { inner: Arc::new(Mutex::new(Inner { transport, out: BytesMut::new(), buffered: true })), fd, peer, local }
+    }
+
+    /// The other end's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// This end's address.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// From now on writes go straight to the socket.
+    pub fn unbuffered(self) -> Self {
+        self.lock().buffered = false;
+        self
+    }
+
+    /// Puts bytes that were read already back in front of the input. Only sensible on a plain socket.
+    pub fn unread(&self, bytes: &[u8]) {
+        if let Transport::Tcp(socket) = &mut self.lock().transport {
+            socket.prefix.extend_from_slice(bytes);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A poisoned lock only says that some task panicked; the bytes are still in order.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets `encode` append to the output buffer.
+    pub fn put<R>(&self, encode: impl FnOnce(&mut BytesMut) -> R) -> R {
+        encode(&mut self.lock().out)
+    }
+
+    /// Sends what is buffered; ready when all of it is with the kernel.
+    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_drain(cx)
+    }
+
+    /// Ready when more may be written. Sends only if the buffer is full.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.lock();
+        if inner.out.len() < HIGH_WATER {
+            return Poll::Ready(Ok(()));
+        }
+        match inner.poll_drain(cx) {
+            Poll::Pending if inner.out.len() < HIGH_WATER => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+
+    /// Sends what is buffered.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn drain(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_drain(cx)).await
+    }
+
+    /// Reads without waiting and says whether the connection is still as an idle one should be: open and silent.
+    /// Costs no system call unless the kernel has signalled something.
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [0; 1];
+        let mut buf = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let inner = &mut *self.lock();
+        match each!(&mut inner.transport, io => Pin::new(io).poll_read(&mut cx, &mut buf)) {
+            Poll::Pending => true,
+            Poll::Ready(_) => false,
+        }
+    }
+}
+
+impl Inner {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let n = ready!(each!(&mut self.transport, io => Pin::new(io).poll_write(cx, &self.out)))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(n);
+        }
+        if self.out.capacity() > KEEP_CAPACITY {
+            self.out = BytesMut::new();
+        } else {
+            self.out.clear();
+        }
+        match &mut self.transport {
+            // TCP has nothing of its own to flush.
+            Transport::Tcp(_) => Poll::Ready(Ok(())),
+            Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(&mut self.lock().transport, io => Pin::new(io).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.lock();
+        if inner.buffered {
+            inner.out.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        each!(&mut inner.transport, io => Pin::new(io).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.lock();
+        if inner.buffered {
+            bufs.iter().for_each(|buf| inner.out.extend_from_slice(buf));
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        each!(&mut inner.transport, io => Pin::new(io).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.lock();
+        if inner.buffered {
+            // The driver of the connection decides when bytes leave.
+            return Poll::Ready(Ok(()));
+        }
+        each!(&mut inner.transport, io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.lock();
+        ready!(inner.poll_drain(cx))?;
+        each!(&mut inner.transport, io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+#[async_trait]
+impl Shutdown for Wire {
+    async fn shutdown(&mut self) {
+        // Nobody is left to tell that the goodbye did not arrive.
+        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Wire {
+    fn id(&self) -> UniqueIDType {
+        self.fd
+    }
+}
+
+impl Ssl for Wire {}
+
+impl GetTimingDigest for Wire {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Wire {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Wire {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl Peek for Wire {}
+
+/// Gets the [`Wire`] back out of the box that a session held it in.
+pub fn unbox(stream: pingora_core::protocols::Stream) -> Option<Wire> {
+    let any: Box<dyn Any> = stream.into_any();
+    any.downcast::<Wire>().ok().map(|wire| *wire)
+}
