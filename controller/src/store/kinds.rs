@@ -1,0 +1,134 @@
+//! The watched kinds, and what each points at.
+
+use std::fmt;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use sluice_crds::envoy::EnvoyProxy;
+use sluice_crds::gateway::{
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
+    UDPRoute, XBackend, XBackendTrafficPolicy,
+};
+
+use super::ObjectRef;
+
+/// A kind of object that the store holds.
+pub trait Stored: kube::Resource<DynamicType = ()> + Send + Sync + 'static {
+    /// Its kind.
+    const KIND: Kind;
+
+    /// The objects that this one attaches itself to, for [`super::Store::pointing_at`].
+    fn targets(&self) -> Vec<ObjectRef> {
+        Vec::new()
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident: $type:ty, $group:literal $(, $targets:expr)?;)*) => {
+        /// What kind of object it is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Kind {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name),*];
+
+            /// Its name as manifests spell it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// Its API group; empty for the core group.
+            pub fn group(self) -> &'static str {
+                match self { $(Self::$name => $group,)* }
+            }
+
+            /// The kind with this group and name, if it is one that is stored.
+            pub fn parse(group: &str, kind: &str) -> Option<Self> {
+                match (group, kind) { $(($group, stringify!($name)) => Some(Self::$name),)* _ => None }
+            }
+        }
+
+        $(impl Stored for $type {
+            const KIND: Kind = Kind::$name;
+
+            $(fn targets(&self) -> Vec<ObjectRef> {
+                let targets: fn(&$type) -> Vec<ObjectRef> = $targets;
+                targets(self)
+            })?
+        })*
+    };
+}
+
+kinds! {
+    /// GatewayClass.
+    GatewayClass: GatewayClass, "gateway.networking.k8s.io";
+    /// Gateway.
+    Gateway: Gateway, "gateway.networking.k8s.io";
+    /// ListenerSet; points at its Gateway.
+    ListenerSet: ListenerSet, "gateway.networking.k8s.io", listener_set_parent;
+    /// HTTPRoute.
+    HTTPRoute: HTTPRoute, "gateway.networking.k8s.io";
+    /// GRPCRoute.
+    GRPCRoute: GRPCRoute, "gateway.networking.k8s.io";
+    /// TLSRoute.
+    TLSRoute: TLSRoute, "gateway.networking.k8s.io";
+    /// TCPRoute.
+    TCPRoute: TCPRoute, "gateway.networking.k8s.io";
+    /// UDPRoute.
+    UDPRoute: UDPRoute, "gateway.networking.k8s.io";
+    /// ReferenceGrant.
+    ReferenceGrant: ReferenceGrant, "gateway.networking.k8s.io";
+    /// BackendTLSPolicy; points at its targets.
+    BackendTLSPolicy: BackendTLSPolicy, "gateway.networking.k8s.io", |policy| {
+        let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+        policy.spec.target_refs.iter()
+            .filter_map(|t| Some(ObjectRef::new(Kind::parse(&t.group, &t.kind)?, namespace, t.name.as_str())))
+            .collect()
+    };
+    /// XBackend.
+    XBackend: XBackend, "gateway.networking.x-k8s.io";
+    /// XBackendTrafficPolicy; points at its targets.
+    XBackendTrafficPolicy: XBackendTrafficPolicy, "gateway.networking.x-k8s.io", |policy| {
+        let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+        policy.spec.target_refs.iter()
+            .filter_map(|t| Some(ObjectRef::new(Kind::parse(&t.group, &t.kind)?, namespace, t.name.as_str())))
+            .collect()
+    };
+    /// EnvoyProxy: parameters of a GatewayClass or Gateway.
+    EnvoyProxy: EnvoyProxy, "gateway.envoyproxy.io";
+    /// Service.
+    Service: Service, "";
+    /// EndpointSlice; points at its Service.
+    EndpointSlice: EndpointSlice, "discovery.k8s.io", |slice| {
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+        let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
+        service.map(|name| ObjectRef::new(Kind::Service, namespace, name.as_str())).into_iter().collect()
+    };
+    /// Secret.
+    Secret: Secret, "";
+    /// ConfigMap.
+    ConfigMap: ConfigMap, "";
+    /// Namespace.
+    Namespace: Namespace, "";
+    /// ClusterTrustBundle.
+    ClusterTrustBundle: ClusterTrustBundle, "certificates.k8s.io";
+    /// Deployment: those of proxies.
+    Deployment: Deployment, "apps";
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn listener_set_parent(set: &ListenerSet) -> Vec<ObjectRef> {
+    let parent = &set.spec.parent_ref;
+    let own = set.metadata.namespace.as_deref().unwrap_or_default();
+    vec![ObjectRef::new(Kind::Gateway, parent.namespace.as_deref().unwrap_or(own), parent.name.as_str())]
+}

@@ -1,0 +1,30 @@
+//! From objects to configuration: one pure function for each [`Unit`].
+//!
+//! No I/O, no clock, no global state: the same objects give the same [`Output`]. What a unit read is recorded by the
+//! [`View`], and only that decides when it is translated anew.
+
+mod backend;
+mod class;
+pub mod condition;
+pub mod features;
+mod gateway;
+mod grant;
+pub mod model;
+mod policy;
+mod route;
+mod secret;
+
+use crate::engine::{Output, Unit, View};
+
+/// Translates one unit.
+pub fn translate(unit: &Unit, view: &View<'_>) -> Output {
+    match unit {
+        Unit::Class(name) => class::translate(name, view),
+        Unit::Gateway(gateway) => gateway::translate(gateway, view),
+        Unit::Route(route) => route::translate(route, view),
+        Unit::Backend(backend) => backend::translate(backend, view),
+        Unit::Endpoints(endpoints) => backend::endpoints::translate(endpoints, view),
+        Unit::Secret(secret) => secret::translate(secret, view),
+        Unit::Policy(policy) => policy::translate(policy, view),
+    }
+}
