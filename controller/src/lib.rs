@@ -9,5 +9,6 @@
 //! and `infra` talk to the outside; `run` wires them.
 
 pub mod engine;
+pub mod infra;
 pub mod store;
 pub mod translate;
