@@ -1,0 +1,2 @@
+//! Features that GatewayClasses of ours state.
+pub const SUPPORTED: &[&str] = &[];
