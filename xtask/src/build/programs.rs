@@ -1,0 +1,55 @@
+//! The catalogue of Go programs. Versions live in the go.mod files under e2e/, never here.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::go::{self, Kind, Program};
+use crate::paths;
+
+const KUBERNETES: &str = "e2e/modules/kubernetes";
+const IMAGES: &str = "e2e/modules/images";
+
+const fn kubernetes(name: &'static str, package: &'static str) -> Program {
+    Program { name, module: KUBERNETES, package, kind: Kind::Kubernetes }
+}
+
+const fn plain(name: &'static str, module: &'static str, package: &'static str) -> Program {
+    Program { name, module, package, kind: Kind::Binary }
+}
+
+pub const APISERVER: Program = kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver");
+pub const CONTROLLER_MANAGER: Program =
+    kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager");
+pub const SCHEDULER: Program = kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler");
+pub const KUBELET: Program = kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet");
+pub const KUBE_PROXY: Program = kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy");
+pub const KUBECTL: Program = kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl");
+pub const ETCD: Program = plain("etcd", "e2e/modules/etcd", "go.etcd.io/etcd/server/v3");
+pub const PAUSE: Program = plain("pause", IMAGES, "./pause");
+pub const ECHO_BASIC: Program =
+    plain("echo-basic", IMAGES, "sigs.k8s.io/gateway-api-conformance-images/echo-basic");
+pub const COREDNS: Program = plain("coredns", "e2e", "github.com/coredns/coredns");
+pub const HELM: Program = plain("helm", "e2e", "helm.sh/helm/v3/cmd/helm");
+pub const CONFORMANCE: Program =
+    Program { name: "conformance.test", module: "e2e", package: ".", kind: Kind::TestBinary };
+
+/// What a cluster consists of.
+pub const CLUSTER: [&Program; 10] = [
+    &ETCD,
+    &PAUSE,
+    &ECHO_BASIC,
+    &APISERVER,
+    &CONTROLLER_MANAGER,
+    &SCHEDULER,
+    &KUBELET,
+    &KUBE_PROXY,
+    &KUBECTL,
+    &COREDNS,
+];
+
+/// The Gateway API's CustomResourceDefinitions, experimental channel, from the Go module.
+pub fn gateway_api_crds() -> Result<PathBuf> {
+    let directory = go::module_directory(&paths::root().join("e2e"), "sigs.k8s.io/gateway-api")?;
+    Ok(directory.join("config/crd/experimental"))
+}
