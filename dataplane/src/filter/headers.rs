@@ -1,0 +1,88 @@
+//! Setting, adding and removing header fields.
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+use sluice_config::v1;
+
+/// Changes to a set of header fields: removals first, then `set`, then `add`.
+#[derive(Debug, Default)]
+pub struct HeaderModifier {
+    set: Vec<(HeaderName, HeaderValue)>,
+    add: Vec<(HeaderName, HeaderValue)>,
+    remove: Vec<HeaderName>,
+}
+
+impl HeaderModifier {
+    /// Parses names and values.
+    ///
+    /// # Errors
+    /// Names the first that is none.
+    pub fn compile(config: &v1::HeaderModifier) -> Result<Self, String> {
+        let pairs = |headers: &[v1::Header]| {
+            headers.iter().map(|h| Ok((name(&h.name)?, value(&h.value)?))).collect::<Result<_, String>>()
+        };
+        Ok(Self {
+            set: pairs(&config.set)?,
+            add: pairs(&config.add)?,
+            remove: config.remove.iter().map(|n| name(n)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Applies the changes.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name, value.clone());
+        }
+        for (name, value) in &self.add {
+            headers.append(name, value.clone());
+        }
+    }
+}
+
+/// Parses a header name.
+pub(super) fn name(name: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not a header name"))
+}
+
+/// Parses a header value.
+pub(super) fn value(value: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(value).map_err(|_| format!("`{}` is not a header value", value.escape_debug()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(name: &str, value: &str) -> v1::Header {
+        v1::Header { name: name.into(), value: value.into() }
+    }
+
+    #[test]
+    fn set_replaces_add_appends_remove_removes() {
+        let modifier = HeaderModifier::compile(&v1::HeaderModifier {
+            set: vec![header("X-Set", "new")],
+            add: vec![header("X-Add", "2")],
+            remove: vec!["X-Remove".into()],
+        })
+        .unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("x-set", "old"), ("x-set", "older"), ("x-add", "1"), ("x-remove", "gone")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        modifier.apply(&mut headers);
+        assert_eq!(headers.get_all("x-set").iter().collect::<Vec<_>>(), ["new"]);
+        assert_eq!(headers.get_all("x-add").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert!(!headers.contains_key("x-remove"));
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        let bad = v1::HeaderModifier { set: vec![header("a b", "1")], ..Default::default() };
+        assert!(HeaderModifier::compile(&bad).unwrap_err().contains("`a b`"));
+        let bad = v1::HeaderModifier { set: vec![header("a", "1\n2")], ..Default::default() };
+        assert!(HeaderModifier::compile(&bad).unwrap_err().contains("not a header value"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Filters: what a listener, a rule or a backendRef does to a request and to its response.
+//!
+//! Each is compiled once from its resource, so that a request meets parsed header names and ready values. Filters
+//! change heads and answer requests; only [`auth`] and [`mirror`] name backends, and neither opens a connection here.
+
+pub mod auth;
+pub mod cors;
+pub mod headers;
+pub mod mirror;
+pub mod path;
+pub mod redirect;
+pub mod session;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use sluice_config::v1;
+
+use crate::telemetry::metrics::RouteMetrics;
+use crate::upstream;
+
+pub use auth::ExternalAuth;
+pub use cors::Cors;
+pub use headers::HeaderModifier;
+pub use mirror::Mirror;
+pub use redirect::Redirect;
+
+/// Resolves what a resource names.
+pub trait Lookup {
+    /// The place of the backend with this key. It may be filled later.
+    fn backend(&mut self, key: &str) -> Arc<upstream::Slot>;
+
+    /// Counters of a route, by its name (`HTTPRoute/namespace/name`).
+    fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics>;
+}
+
+/// One filter, ready to be applied.
+#[derive(Debug)]
+pub enum Filter {
+    /// Changes the request's headers.
+    RequestHeaders(HeaderModifier),
+    /// Changes the response's headers.
+    ResponseHeaders(HeaderModifier),
+    /// Answers with a redirect.
+    Redirect(Box<Redirect>),
+    /// Changes host and path of the request.
+    UrlRewrite(path::UrlRewrite),
+    /// Sends a copy of the request to another backend.
+    Mirror(Mirror),
+    /// Cross-origin resource sharing.
+    Cors(Box<Cors>),
+    /// Asks another service for leave.
+    ExternalAuth(Box<ExternalAuth>),
+    /// Answers with this status.
+    FixedResponse(StatusCode),
+}
+
+impl Filter {
+    /// Compiles one filter.
+    ///
+    /// # Errors
+    /// `field: reason` of what cannot be honoured.
+    pub fn compile(filter: &v1::Filter, lookup: &mut dyn Lookup) -> Result<Self, String> {
+        use v1::filter::Filter as F;
+        Ok(match filter.filter.as_ref().ok_or("filter: not set, or of a kind that this version does not know")? {
+            F::RequestHeaders(m) => Self::RequestHeaders(field("request_headers", HeaderModifier::compile(m))?),
+            F::ResponseHeaders(m) => Self::ResponseHeaders(field("response_headers", HeaderModifier::compile(m))?),
+            F::Redirect(r) => Self::Redirect(Box::new(field("redirect", Redirect::compile(r))?)),
+            F::UrlRewrite(r) => Self::UrlRewrite(field("url_rewrite", path::UrlRewrite::compile(r))?),
+            F::Mirror(m) => Self::Mirror(Mirror::compile(m, lookup)),
+            F::Cors(c) => Self::Cors(Box::new(field("cors", Cors::compile(c))?)),
+            F::ExternalAuth(a) => {
+                Self::ExternalAuth(Box::new(field("external_auth", ExternalAuth::compile(a, lookup))?))
+            }
+            F::FixedResponse(f) => Self::FixedResponse(field("fixed_response.status", status(f.status))?),
+        })
+    }
+
+    /// Compiles a list of filters.
+    ///
+    /// # Errors
+    /// As [`Filter::compile`], with the index of the filter in front.
+    pub fn compile_all(filters: &[v1::Filter], lookup: &mut dyn Lookup) -> Result<Vec<Self>, String> {
+        let compile = |(i, filter)| Self::compile(filter, lookup).map_err(|e| format!("filters[{i}].{e}"));
+        filters.iter().enumerate().map(compile).collect()
+    }
+}
+
+fn field<T>(name: &str, result: Result<T, String>) -> Result<T, String> {
+    result.map_err(|reason| format!("{name}: {reason}"))
+}
+
+/// A status code from its number.
+fn status(code: u32) -> Result<StatusCode, String> {
+    u16::try_from(code)
+        .ok()
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .filter(|status| !status.is_informational())
+        .ok_or_else(|| format!("{code} is not a status code"))
+}
+
+/// What a filter may know of a request besides its head.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The host that was asked for, lower case and without port.
+    pub host: &'a str,
+    /// The path that was routed on.
+    pub path: &'a str,
+    /// True if the client spoke TLS.
+    pub https: bool,
+    /// The listener's port as clients know it.
+    pub listener_port: u16,
+    /// Length of what the rule's path prefix matched of `path`.
+    pub prefix: Option<usize>,
+}
