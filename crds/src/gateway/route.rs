@@ -1,10 +1,10 @@
 //! One view of all five route kinds.
 
 use super::common::{GatewayDefaultScope, RouteParentStatus, RouteStatus};
-use super::grpc_route::{GRPCRoute, GRPCRouteFilter};
+use super::grpc_route::{GRPCRoute, GRPCRouteFilter, GRPCRouteSpec};
 use super::http_filters::HTTPRouteFilter;
-use super::http_route::HTTPRoute;
-use super::l4_routes::{L4RouteRule, TCPRoute, TLSRoute, UDPRoute};
+use super::http_route::{HTTPRoute, HTTPRouteSpec};
+use super::l4_routes::{L4RouteRule, TCPRoute, TCPRouteSpec, TLSRoute, TLSRouteSpec, UDPRoute, UDPRouteSpec};
 use super::references::{BackendObjectReference, ParentReference};
 
 /// A route of any kind.
@@ -31,7 +31,7 @@ pub trait Route: kube::Resource<DynamicType = ()> + Clone + Send + Sync + 'stati
 }
 
 macro_rules! route {
-    ($kind:ident, |$spec:ident| $hostnames:expr, $backends:expr) => {
+    ($kind:ident, $spec:ty, hostnames: $hostnames:expr, backends: $backends:expr) => {
         impl Route for $kind {
             const KIND: &'static str = stringify!($kind);
 
@@ -44,13 +44,13 @@ macro_rules! route {
             }
 
             fn hostnames(&self) -> &[String] {
-                let $spec = &self.spec;
-                $hostnames
+                let hostnames: fn(&$spec) -> &[String] = $hostnames;
+                hostnames(&self.spec)
             }
 
             fn backends(&self) -> Vec<&BackendObjectReference> {
-                let $spec = &self.spec;
-                $backends
+                let backends: fn(&$spec) -> Vec<&BackendObjectReference> = $backends;
+                backends(&self.spec)
             }
 
             fn route_status(&self) -> &[RouteParentStatus] {
@@ -60,35 +60,17 @@ macro_rules! route {
     };
 }
 
-route!(HTTPRoute, |spec| &spec.hostnames, {
+route!(HTTPRoute, HTTPRouteSpec, hostnames: |spec| &spec.hostnames, backends: |spec| {
     let rules = spec.rules.iter();
-    rules
-        .flat_map(|rule| filtered(&rule.backend_refs, &rule.filters, http_filter_backends))
-        .collect()
+    rules.flat_map(|rule| filtered(&rule.backend_refs, &rule.filters, http_filter_backends)).collect()
 });
-route!(GRPCRoute, |spec| &spec.hostnames, {
+route!(GRPCRoute, GRPCRouteSpec, hostnames: |spec| &spec.hostnames, backends: |spec| {
     let rules = spec.rules.iter();
-    rules
-        .flat_map(|rule| filtered(&rule.backend_refs, &rule.filters, grpc_filter_backends))
-        .collect()
+    rules.flat_map(|rule| filtered(&rule.backend_refs, &rule.filters, grpc_filter_backends)).collect()
 });
-route!(TLSRoute, |spec| &spec.hostnames, l4_backends(&spec.rules));
-route!(
-    TCPRoute,
-    |spec| {
-        let _ = spec;
-        &[]
-    },
-    l4_backends(&spec.rules)
-);
-route!(
-    UDPRoute,
-    |spec| {
-        let _ = spec;
-        &[]
-    },
-    l4_backends(&spec.rules)
-);
+route!(TLSRoute, TLSRouteSpec, hostnames: |spec| &spec.hostnames, backends: |spec| l4_backends(&spec.rules));
+route!(TCPRoute, TCPRouteSpec, hostnames: |_| &[], backends: |spec| l4_backends(&spec.rules));
+route!(UDPRoute, UDPRouteSpec, hostnames: |_| &[], backends: |spec| l4_backends(&spec.rules));
 
 fn parents(status: Option<&RouteStatus>) -> &[RouteParentStatus] {
     status.map_or(&[], |status| &status.parents)
