@@ -49,6 +49,11 @@ impl Socket {
         Self { tcp, prefix: BytesMut::new(), tap: Some(BytesMut::new()) }
     }
 
+    /// The bare socket, for its addresses and options.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
     /// Ends the recording and forgets it.
     pub fn stop_recording(&mut self) {
         self.tap = None;
@@ -109,6 +114,16 @@ pub enum Transport {
     Tcp(Socket),
     /// TLS, either side of it.
     Tls(Box<tokio_rustls::TlsStream<Socket>>),
+}
+
+impl Transport {
+    /// The bare socket, for its addresses and options.
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(socket) => socket.tcp(),
+            Self::Tls(tls) => tls.get_ref().0.tcp(),
+        }
+    }
 }
 
 macro_rules! each {

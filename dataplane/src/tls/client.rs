@@ -35,6 +35,8 @@ const SYSTEM_BUNDLES: &[&str] = &[
 #[derive(Debug)]
 pub struct ClientTls {
     name: ServerName<'static>,
+    /// Without ALPN, for a byte stream.
+    raw: TlsConnector1,
     h1: TlsConnector1,
     h2_or_h1: TlsConnector1,
     identity: u64,
@@ -79,12 +81,14 @@ impl ClientTls {
                 .with_client_auth_cert(pair.chain(), pair.key())
                 .map_err(|e| format!("tls.client_certificate_secret: {e}"))?,
         };
+        let raw = h1.clone();
         h1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut h2_or_h1 = h1.clone();
         h2_or_h1.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         static IDENTITY: AtomicU64 = AtomicU64::new(1);
         Ok(Self {
             name,
+            raw: TlsConnector1(Arc::new(raw).into()),
             h1: TlsConnector1(Arc::new(h1).into()),
             h2_or_h1: TlsConnector1(Arc::new(h2_or_h1).into()),
             identity: IDENTITY.fetch_add(1, Ordering::Relaxed),
@@ -103,6 +107,16 @@ impl ClientTls {
     pub async fn handshake(&self, socket: Socket, h2: bool) -> io::Result<TlsStream<Socket>> {
         let connector = if h2 { &self.h2_or_h1 } else { &self.h1 };
         connector.0.connect(self.name.clone(), socket).await
+    }
+}
+
+impl ClientTls {
+    /// Handshakes on a connected socket that carries no HTTP: no application protocol is offered.
+    ///
+    /// # Errors
+    /// Those of the handshake.
+    pub async fn handshake_raw(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
+        self.raw.0.connect(self.name.clone(), socket).await
     }
 }
 
