@@ -20,7 +20,6 @@ use clap::{Args, Subcommand};
 
 pub use access::Cluster;
 pub use load::load_sluice;
-pub use settings::NODE;
 pub use up::up;
 
 use crate::cmd::Run;

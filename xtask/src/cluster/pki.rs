@@ -39,7 +39,9 @@ pub fn write(directory: &Path, state: &Path) -> Result<()> {
     put(directory, "ca.crt", &ca_pem)?;
     put(directory, "apiserver.crt", &certificate.pem())?;
     put(directory, "apiserver.key", &key.serialize_pem())?;
-    put(directory, "sa.key", &KeyPair::generate()?.serialize_pem())?;
+    let signer = KeyPair::generate()?;
+    put(directory, "sa.key", &signer.serialize_pem())?;
+    put(directory, "sa.pub", &signer.public_key_pem())?;
 
     let mut tokens = String::new();
     for user in &USERS {

@@ -68,9 +68,11 @@ fn start_all(cluster: &Cluster, state: &Path, archives: &[PathBuf]) -> Result<()
     start_apiserver(&mut table, state)?;
     load_images(cluster, archives)?;
     wait_for("the API server", LIMIT, || {
-        table.check()?;
-        Ok(cluster.kubectl(["get", "--raw", "/readyz"]).succeeds().then_some(()))
-    })?;
+        // A process that has died ends the wait at once.
+        let dead = table.check().err();
+        let ready = || cluster.kubectl(["get", "--raw", "/readyz"]).succeeds();
+        Ok(dead.map(Err).or_else(|| ready().then_some(Ok(()))))
+    })??;
     start_clients(&mut table, state)?;
     cluster.apply(&addons::manifests())?;
     wait_ready(cluster)?;
@@ -110,7 +112,7 @@ fn start_apiserver(table: &mut Table, state: &Path) -> Result<()> {
         format!("--service-cluster-ip-range={SERVICES}"),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--service-account-signing-key-file={pki}/sa.key"),
-        format!("--service-account-key-file={pki}/sa.key"),
+        format!("--service-account-key-file={pki}/sa.pub"),
         format!("--token-auth-file={pki}/tokens.csv"),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
