@@ -1,6 +1,8 @@
 //! Each kind is read from a manifest with every field set and written back: a misspelt or missing field shows up as a
 //! difference.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! The CRD manifests in the tree, and the chart's copies, are what the types say.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::{env, fs};
 

@@ -3,20 +3,24 @@
 //! Field names follow the Go types. What several kinds share is declared once, in [`common`], so that one code path
 //! can serve all route kinds through [`Route`].
 
-pub mod backend;
-pub mod backend_tls_policy;
-pub mod backend_traffic_policy;
-pub mod common;
-pub mod gateway;
-pub mod gateway_class;
-pub mod grpc_route;
-pub mod http_filters;
-pub mod http_route;
-pub mod l4_routes;
-pub mod listener_set;
-pub mod reference_grant;
-pub mod references;
-pub mod route;
+mod backend;
+mod backend_tls_policy;
+mod backend_traffic_policy;
+mod common;
+#[expect(
+    clippy::module_inception,
+    reason = "the file is named for its kind, like the others"
+)]
+mod gateway;
+mod gateway_class;
+mod grpc_route;
+mod http_filters;
+mod http_route;
+mod l4_routes;
+mod listener_set;
+mod reference_grant;
+mod references;
+mod route;
 
 pub use backend::*;
 pub use backend_tls_policy::*;
