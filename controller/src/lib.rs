@@ -10,5 +10,9 @@
 
 pub mod engine;
 pub mod infra;
+pub mod leader;
+pub mod metrics;
+pub mod publish;
 pub mod store;
 pub mod translate;
+mod work;
