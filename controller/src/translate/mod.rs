@@ -6,11 +6,13 @@
 mod backend;
 mod class;
 pub mod condition;
+mod fault;
 pub mod features;
 mod gateway;
 mod grant;
 pub mod model;
 mod policy;
+mod precedence;
 mod route;
 mod secret;
 
