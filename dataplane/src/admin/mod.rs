@@ -1,0 +1,108 @@
+//! The proxy's own HTTP server: health, metrics, and what configuration it holds.
+//!
+//! Answers GET on its own port and changes nothing. Key material never leaves through it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+
+use crate::Dataplane;
+
+/// How long a client may take to send a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: most likely no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The admin server; clones share one state.
+#[derive(Clone)]
+pub struct Admin {
+    dataplane: Dataplane,
+    leaving: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Speaks for `dataplane`.
+    pub fn new(dataplane: Dataplane) -> Self {
+        Self { dataplane, leaving: Arc::default() }
+    }
+
+    /// From now on readiness fails, so that no new connections are sent here.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Serves `listener` until the future is dropped.
+    pub async fn serve(self, listener: TcpListener) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "admin: accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let admin = self.clone();
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| {
+                    let response = admin.answer(request.method(), request.uri().path());
+                    async { Ok::<_, Infallible>(response) }
+                });
+                let mut server = http1::Builder::new();
+                server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+                // A client that goes away is its own affair.
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+            response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match path {
+            "/healthz/live" => text(StatusCode::OK, "live\n"),
+            "/healthz/ready" => self.ready(),
+            "/metrics" => reply(
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                self.dataplane.metrics().encode(),
+            ),
+            "/config_dump" => reply(StatusCode::OK, "application/json", format!("{:#}\n", self.dataplane.dump())),
+            _ => text(StatusCode::NOT_FOUND, "/healthz/live\n/healthz/ready\n/metrics\n/config_dump\n"),
+        }
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        if self.leaving.load(Ordering::Relaxed) {
+            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        } else if self.dataplane.is_ready() {
+            text(StatusCode::OK, "ready\n")
+        } else {
+            text(StatusCode::SERVICE_UNAVAILABLE, "waiting for configuration\n")
+        }
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    reply(status, "text/plain; charset=utf-8", body)
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}

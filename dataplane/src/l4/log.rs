@@ -1,0 +1,61 @@
+//! The access log line of a connection or of a UDP session.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use super::L4Route;
+use crate::telemetry::access_log::Entry;
+use crate::worker::Worker;
+
+/// What is told of a connection.
+pub(super) struct Line<'a> {
+    pub(super) route: &'a L4Route,
+    pub(super) began: SystemTime,
+    /// Envoy's flags of what went wrong; empty: nothing.
+    pub(super) flags: &'static str,
+    pub(super) details: &'a str,
+    /// Why the connection to the backend failed.
+    pub(super) transport_failure: Option<&'a str>,
+    pub(super) from_client: u64,
+    pub(super) from_backend: u64,
+    pub(super) endpoint: Option<SocketAddr>,
+    pub(super) backend: Option<&'a str>,
+    pub(super) upstream_local: Option<SocketAddr>,
+    pub(super) downstream_local: SocketAddr,
+    pub(super) peer: SocketAddr,
+    pub(super) server_name: Option<&'a str>,
+}
+
+/// Writes the line, if there is a log.
+pub(super) fn write(worker: &Worker, line: &Line<'_>) {
+    let log = &worker.shared.access_log;
+    if !log.is_on() {
+        return;
+    }
+    let endpoint = line.endpoint.map(|address| address.to_string());
+    log.write(&Entry {
+        start: line.began,
+        method: "",
+        path: b"",
+        protocol: "",
+        status: 0,
+        flags: line.flags,
+        details: line.details,
+        transport_failure: line.transport_failure,
+        received: line.from_client,
+        sent: line.from_backend,
+        duration: SystemTime::now().duration_since(line.began).unwrap_or(Duration::ZERO),
+        upstream_time: None,
+        forwarded_for: None,
+        user_agent: None,
+        request_id: None,
+        authority: b"",
+        upstream_host: endpoint.as_deref(),
+        upstream_cluster: line.backend,
+        upstream_local: line.upstream_local,
+        downstream_local: line.downstream_local,
+        downstream_remote: line.peer,
+        server_name: line.server_name,
+        route: Some(&line.route.name),
+    });
+}

@@ -1,0 +1,176 @@
+//! TCP connections and TLS ones, passed through or terminated: one connection to a backend for each of a client.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpStream;
+
+use super::relay::{End, Outcome, relay};
+use super::{L4Route, log};
+use crate::telemetry::metrics::BackendActive;
+use crate::upstream::{Active, Backend, ConnectError};
+use crate::wire::{Socket, Transport};
+use crate::worker::Worker;
+
+/// A connection on which nothing moves for this long is ended; Envoy's default.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Endpoints that are tried for one connection.
+const TRIES: usize = 3;
+
+/// Serves a connection until it ends. `stream` is plain, or TLS that ends here; bytes that were read from it already
+/// (a ClientHello that is passed through) are its first. `listener` is the listener's name.
+pub async fn tcp(stream: Transport, peer: SocketAddr, listener: &str, route: Arc<L4Route>, worker: Arc<Worker>) {
+    let began = SystemTime::now();
+    let Ok(downstream_local) = stream.tcp().local_addr() else { return };
+    let server_name = sni(&stream);
+    route.metrics.connection();
+    let mut line = log::Line {
+        route: &route,
+        began,
+        flags: "",
+        details: "",
+        transport_failure: None,
+        from_client: 0,
+        from_backend: 0,
+        endpoint: None,
+        backend: None,
+        upstream_local: None,
+        downstream_local,
+        peer,
+        server_name: server_name.as_deref(),
+    };
+    let upstream = match connect(&route).await {
+        Ok(upstream) => upstream,
+        Err(failure) => {
+            let reason = failure.to_string();
+            (line.flags, line.transport_failure) = (failure.flags(), Some(&reason));
+            reset(&stream);
+            log::write(&worker, &line);
+            worker.shared.metrics.listener(listener).dropped();
+            return;
+        }
+    };
+    line.endpoint = Some(upstream.active.endpoint().address());
+    line.backend = Some(&upstream.backend.name);
+    line.upstream_local = upstream.transport.tcp().local_addr().ok();
+    let outcome = run(stream, upstream.transport).await;
+    (line.from_client, line.from_backend) = (outcome.from_client, outcome.from_backend);
+    let reason;
+    match &outcome.end {
+        End::Closed => {}
+        End::Idle => line.flags = "SI",
+        End::Client(error) => {
+            reason = error.to_string();
+            (line.flags, line.details) = ("DC", &reason);
+        }
+        End::Backend(error) => {
+            reason = error.to_string();
+            (line.flags, line.transport_failure) = ("UC", Some(&reason));
+        }
+    }
+    let metrics = worker.shared.metrics.listener(listener);
+    metrics.received(outcome.from_client);
+    metrics.sent(outcome.from_backend);
+    log::write(&worker, &line);
+}
+
+async fn run(client: Transport, backend: Transport) -> Outcome {
+    let (mut client, mut backend) = (client, backend);
+    let outcome = match (&mut client, &mut backend) {
+        (Transport::Tcp(client), Transport::Tcp(backend)) => relay(client, backend, IDLE).await,
+        (Transport::Tcp(client), Transport::Tls(backend)) => relay(client, backend.as_mut(), IDLE).await,
+        (Transport::Tls(client), Transport::Tcp(backend)) => relay(client.as_mut(), backend, IDLE).await,
+        (Transport::Tls(client), Transport::Tls(backend)) => relay(client.as_mut(), backend.as_mut(), IDLE).await,
+    };
+    if !matches!(outcome.end, End::Closed) {
+        // What one side did not finish must not look finished to the other.
+        reset(&client);
+        reset(&backend);
+    }
+    outcome
+}
+
+/// Makes the kernel answer with a reset instead of an orderly close when the stream is dropped.
+fn reset(stream: &Transport) {
+    // A socket that refuses the option is closed in the orderly way.
+    let _ = stream.tcp().set_zero_linger();
+}
+
+fn sni(stream: &Transport) -> Option<Box<str>> {
+    match stream {
+        Transport::Tls(tls) => match tls.as_ref() {
+            tokio_rustls::TlsStream::Server(tls) => tls.get_ref().1.server_name().map(Into::into),
+            tokio_rustls::TlsStream::Client(_) => None,
+        },
+        Transport::Tcp(_) => None,
+    }
+}
+
+/// A connection to an endpoint.
+struct Upstream {
+    transport: Transport,
+    backend: Arc<Backend>,
+    active: Active,
+    _counted: BackendActive,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no backend takes this connection")]
+    NoBackend,
+    #[error("backend {0} has no endpoint")]
+    NoEndpoint(Arc<str>),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl Failure {
+    /// Envoy's flag for it.
+    fn flags(&self) -> &'static str {
+        match self {
+            Self::NoBackend => "NC",
+            Self::NoEndpoint(_) => "UH",
+            Self::Connect(_) => "UF",
+        }
+    }
+}
+
+/// Connects to an endpoint of the backend whose turn it is. Nothing has been sent yet, so an endpoint that refuses
+/// may be passed over for another.
+async fn connect(route: &L4Route) -> Result<Upstream, Failure> {
+    let backend = route.pick().and_then(|slot| slot.load()).ok_or(Failure::NoBackend)?;
+    let mut tried = Vec::new();
+    let mut failure = Failure::NoEndpoint(Arc::clone(&backend.name));
+    while tried.len() < TRIES {
+        let Some(active) = backend.endpoints.load().pick(&tried) else { break };
+        let address = active.endpoint().address();
+        if tried.contains(&address) {
+            break;
+        }
+        let counted = backend.metrics.active();
+        let opened = tokio::time::timeout(backend.connect_timeout, open(&backend, address)).await;
+        match opened.map_err(|_| ConnectError::Timeout).flatten() {
+            Ok(transport) => {
+                backend.metrics.connected();
+                return Ok(Upstream { transport, backend, active, _counted: counted });
+            }
+            Err(error) => {
+                backend.metrics.connect_failure();
+                active.endpoint().eject();
+                tried.push(address);
+                failure = error.into();
+            }
+        }
+    }
+    Err(failure)
+}
+
+async fn open(backend: &Backend, address: SocketAddr) -> Result<Transport, ConnectError> {
+    let tcp = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
+    tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
+    let socket = Socket::new(tcp);
+    let Some(tls) = &backend.tls else { return Ok(Transport::Tcp(socket)) };
+    let stream = tls.handshake_raw(socket).await.map_err(ConnectError::Tls)?;
+    Ok(Transport::Tls(Box::new(tokio_rustls::TlsStream::Client(stream))))
+}
