@@ -52,6 +52,8 @@ pub struct Changes {
     pub statuses: BTreeMap<ObjectRef, Option<Status>>,
     /// Infrastructure that is to be there; `None`: to be removed.
     pub infra: BTreeMap<GatewayRef, Option<Infra>>,
+    /// Units that were translated anew, in order.
+    pub translated: Vec<Unit>,
 }
 
 #[derive(Default)]
@@ -125,7 +127,7 @@ impl Engine {
         let mut changes = Changes::default();
         // The order of units is the order of the data's path, so that a unit is translated after what it reads.
         while let Some(unit) = dirty.pop_first() {
-            self.retranslate(unit, &mut dirty, &mut changes);
+            self.retranslate(&unit, &mut dirty, &mut changes);
         }
         self.configs.take_changes(&mut changes.config);
         changes
@@ -170,24 +172,25 @@ impl Engine {
         }
     }
 
-    fn retranslate(&mut self, unit: Unit, dirty: &mut BTreeSet<Unit>, changes: &mut Changes) {
+    fn retranslate(&mut self, unit: &Unit, dirty: &mut BTreeSet<Unit>, changes: &mut Changes) {
         let exists = match unit.object() {
             Some(object) => self.store.get(&object).is_some(),
-            None => self.configs.is_needed(&unit),
+            None => self.configs.is_needed(unit),
         };
         let (output, deps) = if exists {
             let view = View::new(&self.store, &self.models, &self.proxies, &self.configs, &self.environment);
-            let output = translate::translate(&unit, &view);
+            let output = translate::translate(unit, &view);
+            changes.translated.push(unit.clone());
             (output, view.into_deps())
         } else {
             (Output::default(), Set::default())
         };
-        self.replace_deps(&unit, &deps);
+        self.replace_deps(unit, &deps);
         let new = Translated { output, deps };
         let old = self.units.insert(unit.clone(), new).unwrap_or_default().output;
-        self.compare(&unit, &old, dirty, changes);
+        self.compare(unit, &old, dirty, changes);
         if !exists {
-            self.units.remove(&unit);
+            self.units.remove(unit);
         }
     }
 

@@ -123,6 +123,8 @@ pub struct EndpointsId {
     pub target: ObjectRef,
     /// Its port.
     pub port: u16,
+    /// UDP instead of TCP: a Service may have both on one number.
+    pub udp: bool,
     /// Endpoints, or the ClusterIP.
     pub routing: RoutingType,
 }

@@ -1,0 +1,117 @@
+//! Backends: destinations as routes use them, and their addresses.
+//!
+//! A backend is a Service's port together with all that is known about how to talk to it: protocol, TLS, retry
+//! budget. A backend that must not be connected to (its TLS policy cannot be honoured) has no resource; routes leave
+//! its slot empty.
+
+pub mod endpoints;
+pub mod protocol;
+mod retry_budget;
+pub mod service;
+pub mod x_backend;
+
+use k8s_openapi::api::core::v1::Service;
+use sluice_config::{key, v1};
+
+use crate::engine::{BackendId, BackendUsage, EndpointsId, Output, Unit, View};
+use crate::store::Kind;
+use crate::translate::model::RoutingType;
+use crate::translate::policy::{backend_tls, backend_traffic};
+
+/// Key of a backend's resource.
+pub fn key(id: &BackendId) -> String {
+    let mut variant = Vec::new();
+    variant.extend(match id.usage {
+        BackendUsage::Http => None,
+        BackendUsage::Grpc => Some("grpc".to_owned()),
+        BackendUsage::Tcp => Some("tcp".to_owned()),
+        BackendUsage::Passthrough => Some("passthrough".to_owned()),
+        BackendUsage::Udp => Some("udp".to_owned()),
+    });
+    if id.routing == RoutingType::Service {
+        variant.push("service".to_owned());
+    }
+    // Slashes are in no name.
+    variant.extend(
+        id.client_certificate
+            .as_ref()
+            .map(|secret| format!("as/{}/{}", secret.namespace, secret.name)),
+    );
+    let target = &id.target;
+    key::backend(
+        target.kind.as_str(),
+        &target.namespace,
+        &target.name,
+        id.port,
+        variant.join("/"),
+    )
+}
+
+/// Whether a BackendTLSPolicy has a say in such a use.
+pub fn uses_tls_policy(usage: BackendUsage) -> bool {
+    match usage {
+        BackendUsage::Http | BackendUsage::Grpc | BackendUsage::Tcp => true,
+        // Passed through as it is, and not TLS at all.
+        BackendUsage::Passthrough | BackendUsage::Udp => false,
+    }
+}
+
+/// Translates one backend.
+pub fn translate(id: &BackendId, view: &View<'_>) -> Output {
+    match id.target.kind {
+        Kind::Service => of_service(id, view).unwrap_or_default(),
+        _ => Output::default(),
+    }
+}
+
+/// `None` if there is nothing that may be connected to.
+fn of_service(id: &BackendId, view: &View<'_>) -> Option<Output> {
+    let target = &id.target;
+    let object = view.get::<Service>(&target.namespace, &target.name)?;
+    let udp = id.usage == BackendUsage::Udp;
+    let port = service::port(&object, id.port, udp)?;
+    let mut output = Output::default();
+
+    let policy = if uses_tls_policy(id.usage) {
+        backend_tls(view, target, port.name.as_deref())
+    } else {
+        None
+    };
+    let has_tls = policy.is_some();
+    let tls = match policy.map(|policy| policy.config) {
+        None => None,
+        Some(Err(_)) => return None,
+        Some(Ok(mut upstream)) => {
+            output.shared.needs.append(&mut upstream.needs);
+            if let Some(secret) = &id.client_certificate {
+                upstream.tls.client_certificate_secret =
+                    key::secret(secret.kind.as_str(), &secret.namespace, &secret.name);
+                output.shared.needs.push(Unit::Secret(secret.clone()));
+            }
+            Some(upstream.tls)
+        }
+    };
+    let protocol = protocol::of_service(id.usage, port.app_protocol.as_deref(), || has_tls).ok()?;
+    let retry_budget = match id.usage {
+        BackendUsage::Http | BackendUsage::Grpc => backend_traffic(view, target)
+            .and_then(|policy| policy.spec.retry_constraint.as_ref().map(retry_budget::translate)),
+        _ => None,
+    };
+    let endpoints = EndpointsId {
+        target: target.clone(),
+        port: id.port,
+        udp,
+        routing: id.routing,
+    };
+    let backend = v1::Backend {
+        name: format!("{}/{}:{}", target.namespace, target.name, id.port),
+        protocol: protocol.into(),
+        endpoints: endpoints::resource_key(&endpoints),
+        tls,
+        connect_timeout_ms: 0,
+        retry_budget,
+    };
+    output.shared.needs.push(Unit::Endpoints(endpoints));
+    output.shared.add(key(id), v1::resource::Body::Backend(backend));
+    Some(output)
+}

@@ -1,0 +1,224 @@
+//! What a route (or a listener's filter) refers to: backends, by kind, permission, existence and protocol.
+//!
+//! Owns the decision whether a reference to a backend is valid, and the collection of the units that it needs.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::Service;
+use sluice_config::v1;
+use sluice_crds::gateway::{BackendObjectReference, XBackend};
+
+use super::problems::Problems;
+use super::session;
+use crate::engine::{BackendId, BackendUsage, Unit, View};
+use crate::store::{Kind, ObjectRef};
+use crate::translate::backend::{self, protocol, service};
+use crate::translate::fault::Fault;
+use crate::translate::grant;
+use crate::translate::model::RoutingType;
+use crate::translate::policy::{backend_tls, backend_traffic};
+
+/// Where references are resolved from, and what came of it.
+pub struct Context<'v, 'w> {
+    /// Read access.
+    pub view: &'v View<'w>,
+    /// The object that holds the references.
+    pub referrer: &'v ObjectRef,
+    /// What was wrong.
+    pub problems: Problems,
+    /// Units that the configuration made here needs.
+    pub needs: Vec<Unit>,
+    routing: RoutingType,
+    client_certificate: Option<&'v ObjectRef>,
+}
+
+impl<'v, 'w> Context<'v, 'w> {
+    /// A context for a gateway that reaches Services by `routing` and shows backends `client_certificate`.
+    pub fn new(
+        view: &'v View<'w>,
+        referrer: &'v ObjectRef,
+        routing: RoutingType,
+        client_certificate: Option<&'v ObjectRef>,
+    ) -> Self {
+        Self {
+            view,
+            referrer,
+            problems: Problems::default(),
+            needs: Vec::new(),
+            routing,
+            client_certificate,
+        }
+    }
+
+    /// Key of the backend that `reference` names; `None`, with a note of why, if it must not be used.
+    pub fn backend(
+        &mut self,
+        reference: &BackendObjectReference,
+        usage: BackendUsage,
+        field: fmt::Arguments<'_>,
+    ) -> Option<String> {
+        let (target, port) = match self.resolve(reference, usage, field) {
+            Ok(found) => found,
+            Err(problem) => {
+                self.problems.unresolved(problem);
+                return None;
+            }
+        };
+        let tls_problem = self.tls_problem(&target, port, usage, field);
+        let client_certificate = self.client_certificate.cloned();
+        let id = BackendId {
+            target,
+            port,
+            usage,
+            routing: self.routing,
+            client_certificate,
+        };
+        let key = backend::key(&id);
+        // Needed also if its TLS policy is invalid: the policy's status names the Gateways that use the backend.
+        self.needs.push(Unit::Backend(id));
+        match tls_problem {
+            None => Some(key),
+            Some(problem) => {
+                self.problems.unresolved(problem);
+                None
+            }
+        }
+    }
+
+    /// Session persistence that a policy asks for on this backend. One that is not valid has its own status.
+    pub fn backend_session(&self, reference: &BackendObjectReference) -> Option<v1::SessionPersistence> {
+        let kind = Kind::parse(reference.group(), reference.kind())?;
+        let target = ObjectRef::new(
+            kind,
+            reference.namespace(&self.referrer.namespace),
+            reference.name.as_str(),
+        );
+        let policy = backend_traffic(self.view, &target)?;
+        let from = policy.spec.session_persistence.as_ref()?;
+        session::translate(
+            from,
+            format_args!("{target}"),
+            format_args!("spec.sessionPersistence"),
+        )
+        .ok()
+    }
+
+    fn resolve(
+        &self,
+        reference: &BackendObjectReference,
+        usage: BackendUsage,
+        field: fmt::Arguments<'_>,
+    ) -> Result<(ObjectRef, u16), Fault> {
+        let namespace = reference.namespace(&self.referrer.namespace);
+        let (group, kind, name) = (reference.group(), reference.kind(), reference.name.as_str());
+        let Some(kind @ (Kind::Service | Kind::XBackend)) = Kind::parse(group, kind) else {
+            let why = format!("{kind} of group {group:?} is not a kind of backend that is supported");
+            return Err(Fault::at("InvalidKind", field, why));
+        };
+        // Before existence, so that nobody learns what is in a namespace that is closed to him.
+        if !grant::is_granted(
+            self.view,
+            grant::Referrer::object(self.referrer),
+            kind,
+            namespace,
+            name,
+        ) {
+            let why = format!(
+                "no ReferenceGrant in namespace {namespace} allows a reference to {kind} {namespace}/{name}"
+            );
+            return Err(Fault::at("RefNotPermitted", field, why));
+        }
+        let target = ObjectRef::new(kind, namespace, name);
+        let port = match kind {
+            Kind::XBackend => self.x_backend(&target, field)?,
+            _ => self.service(&target, reference.port, usage, field)?,
+        };
+        Ok((target, port))
+    }
+
+    fn service(
+        &self,
+        target: &ObjectRef,
+        port: Option<u16>,
+        usage: BackendUsage,
+        field: fmt::Arguments<'_>,
+    ) -> Result<u16, Fault> {
+        let not_found = |why: fmt::Arguments<'_>| Fault::at("BackendNotFound", field, why);
+        let Some(object) = self.view.get::<Service>(&target.namespace, &target.name) else {
+            return Err(not_found(format_args!("{target} does not exist")));
+        };
+        if service::is_external_name(&object) {
+            // A name outside the cluster may point anywhere (CVE-2021-25740).
+            return Err(Fault::unsupported(
+                field,
+                format_args!("{target} is of type ExternalName"),
+            ));
+        }
+        let Some(number) = port else {
+            return Err(Fault::unsupported(
+                field,
+                format_args!("a reference to {target} needs a port"),
+            ));
+        };
+        let udp = usage == BackendUsage::Udp;
+        let Some(port) = service::port(&object, number, udp) else {
+            return Err(if service::port(&object, number, !udp).is_some() {
+                let protocol = if udp { "UDP" } else { "TCP" };
+                Fault::at(
+                    "UnsupportedProtocol",
+                    field,
+                    format_args!("port {number} of {target} is not a {protocol} port"),
+                )
+            } else {
+                not_found(format_args!("{target} has no port {number}"))
+            });
+        };
+        let tls = || backend_tls(self.view, target, port.name.as_deref()).is_some();
+        protocol::of_service(usage, port.app_protocol.as_deref(), tls).map_err(|why| {
+            Fault::at(
+                "UnsupportedProtocol",
+                field,
+                format_args!("port {number} of {target}: {why}"),
+            )
+        })?;
+        Ok(number)
+    }
+
+    fn x_backend(&self, target: &ObjectRef, field: fmt::Arguments<'_>) -> Result<u16, Fault> {
+        let Some(object) = self.view.get::<XBackend>(&target.namespace, &target.name) else {
+            return Err(Fault::at(
+                "BackendNotFound",
+                field,
+                format_args!("{target} does not exist"),
+            ));
+        };
+        backend::x_backend::port(&object)
+            .map_err(|why| Fault::unsupported(field, format_args!("{target}: {why}")))
+    }
+
+    /// Why the TLS that a policy asks for cannot be had. Such a backend must not be connected to, least of all in
+    /// cleartext.
+    fn tls_problem(
+        &self,
+        target: &ObjectRef,
+        port: u16,
+        usage: BackendUsage,
+        field: fmt::Arguments<'_>,
+    ) -> Option<Fault> {
+        if !backend::uses_tls_policy(usage) {
+            return None;
+        }
+        let object = match target.kind {
+            Kind::Service => self.view.get::<Service>(&target.namespace, &target.name)?,
+            _ => return None,
+        };
+        let port = service::port(&object, port, false)?;
+        let tls = backend_tls(self.view, target, port.name.as_deref())?;
+        let why = tls.config.err()?;
+        Some(Fault::at(
+            "InvalidBackendTLSPolicy",
+            field,
+            format_args!("{}: {why}", tls.policy),
+        ))
+    }
+}
