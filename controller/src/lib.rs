@@ -13,6 +13,8 @@ pub mod infra;
 pub mod leader;
 pub mod metrics;
 pub mod publish;
+pub mod status;
 pub mod store;
 pub mod translate;
+pub mod watch;
 mod work;

@@ -1,0 +1,114 @@
+//! Writes statuses to the API server: only those that differ from what is there, and only while this replica leads.
+//!
+//! Two ways, because of how the CRDs declare their lists. GatewayClass, Gateway and ListenerSet have one controller
+//! each: server-side apply as field manager `sluice`. `status.parents` of routes and `status.ancestors` of policies hold
+//! entries of several controllers in a list that the CRDs declare atomic, so applying would take over the whole list:
+//! they are read, our entries are replaced, and they are written back on condition that nobody wrote in between.
+//! A time (`lastTransitionTime`) changes only with its condition's status.
+
+mod merge;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::engine::Status;
+use crate::leader::Leadership;
+use crate::metrics::Metrics;
+use crate::store::ObjectRef;
+use crate::work::{Job, Work};
+use write::Writer;
+
+/// Statuses that are written at the same time.
+const WORKERS: usize = 16;
+
+/// The statuses that are still to be written, and who writes them.
+#[derive(Clone)]
+pub struct Statuses {
+    work: Arc<Work<ObjectRef, Option<Status>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Statuses {
+    /// Starts the writers, until `stop`.
+    pub fn start(
+        client: &Client,
+        controller_name: &str,
+        leadership: &Leadership,
+        metrics: &Arc<Metrics>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let statuses = Self { work: Arc::default(), metrics: Arc::clone(metrics) };
+        for _ in 0..WORKERS {
+            let (statuses, stop) = (statuses.clone(), stop.clone());
+            let writer = Writer::new(client.clone(), controller_name, leadership.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = statuses.work(writer) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+        statuses
+    }
+
+    /// Has these written; what still waits for the same objects is superseded.
+    pub fn put(&self, statuses: impl IntoIterator<Item = (ObjectRef, Option<Status>)>) {
+        for (object, status) in statuses {
+            self.work.put(object, status);
+        }
+        self.count();
+    }
+
+    /// Writes nothing of what still waits.
+    pub fn clear(&self) {
+        self.work.clear();
+        self.count();
+    }
+
+    async fn work(&self, writer: Writer) {
+        loop {
+            let job = self.work.next().await;
+            self.count();
+            let kind = [("kind", job.key.kind.as_str())];
+            match writer.write(&job.key, job.value.as_ref()).await {
+                Ok(written) => {
+                    if written {
+                        debug!(object = %job.key, "status written");
+                        self.metrics.status_writes.get_or_create(&kind).inc();
+                    }
+                    self.work.done(&job.key);
+                }
+                Err(error) => {
+                    self.metrics.status_errors.get_or_create(&kind).inc();
+                    self.complain(&job, &error);
+                    self.work.failed(job);
+                }
+            }
+        }
+    }
+
+    fn complain(&self, job: &Job<ObjectRef, Option<Status>>, error: &kube::Error) {
+        if job.is_first_try() && !write::is_conflict(error) {
+            warn!(object = %job.key, %error, "status not written; it is tried again");
+        }
+    }
+
+    fn count(&self) {
+        self.metrics.status_waiting.set(i64::try_from(self.work.len()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Objects that carry entries of ours although nothing is stated of them: to be withdrawn by a new leader.
+pub fn leftovers<'a>(
+    objects: impl Iterator<Item = &'a crate::store::Object>,
+    stated: &BTreeMap<ObjectRef, Option<Status>>,
+) -> Vec<ObjectRef> {
+    // Watches keep of such statuses our own entries alone.
+    let ours = objects.filter(|object| write::has_entries(object) && !stated.contains_key(object.reference()));
+    ours.map(|object| object.reference().clone()).collect()
+}
