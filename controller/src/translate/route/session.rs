@@ -63,7 +63,15 @@ pub fn translate(
         let why = "a permanent cookie needs it";
         return Err(Fault::unsupported(format_args!("{field}.absoluteTimeout"), why));
     }
-    let path = from.cookie.as_ref().and_then(|cookie| cookie.path.clone());
+    let path = from
+        .cookie
+        .as_ref()
+        .and_then(|cookie| cookie.path.clone())
+        .unwrap_or_else(|| "/".to_owned());
+    if path.bytes().any(|b| b == b';' || b.is_ascii_control()) {
+        let why = format_args!("{path:?} is not a path");
+        return Err(Fault::unsupported(format_args!("{field}.cookie.path"), why));
+    }
     Ok(v1::SessionPersistence {
         kind: kind.into(),
         name,
@@ -71,7 +79,7 @@ pub fn translate(
         idle_timeout_ms: 0,
         permanent,
         cookie_path: if kind == SessionKind::Cookie {
-            path.unwrap_or_else(|| "/".to_owned())
+            path
         } else {
             String::new()
         },
