@@ -24,7 +24,9 @@ pub trait Run {
 
 impl Run for Command {
     fn run(&mut self) -> Result<()> {
-        let status = self.status().with_context(|| format!("cannot start `{}`", line(self)))?;
+        let status = self
+            .status()
+            .with_context(|| format!("cannot start `{}`", line(self)))?;
         if !status.success() {
             bail!("`{}` failed ({status})", line(self));
         }
@@ -32,7 +34,9 @@ impl Run for Command {
     }
 
     fn capture(&mut self) -> Result<Output> {
-        self.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", line(self)))
+        self.stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start `{}`", line(self)))
     }
 
     fn text(&mut self) -> Result<String> {
@@ -42,12 +46,17 @@ impl Run for Command {
 
     fn json<T: DeserializeOwned>(&mut self) -> Result<T> {
         let text = self.text()?;
-        serde_json::from_str(&text).with_context(|| format!("`{}` did not print the expected JSON", line(self)))
+        serde_json::from_str(&text)
+            .with_context(|| format!("`{}` did not print the expected JSON", line(self)))
     }
 
     fn feed(&mut self, input: &str) -> Result<String> {
-        self.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.spawn().with_context(|| format!("cannot start `{}`", line(self)))?;
+        self.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = self
+            .spawn()
+            .with_context(|| format!("cannot start `{}`", line(self)))?;
         let mut stdin = child.stdin.take().context("no standard input")?;
         let input = input.to_owned();
         // A thread of its own: a program that fills its output before it has read all input would block us.
@@ -70,7 +79,12 @@ impl Run for Command {
 fn checked(command: &Command, output: &Output) -> Result<String> {
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("`{}` failed ({}): {}", line(command), output.status, tail(stderr.trim(), 2000));
+        bail!(
+            "`{}` failed ({}): {}",
+            line(command),
+            output.status,
+            tail(stderr.trim(), 2000)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -100,7 +114,11 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_command_and_its_standard_error() {
-        let error = Command::new("sh").args(["-c", "echo broken >&2; exit 3"]).text().unwrap_err().to_string();
+        let error = Command::new("sh")
+            .args(["-c", "echo broken >&2; exit 3"])
+            .text()
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("sh -c"), "{error}");
         assert!(error.contains("broken"), "{error}");
     }

@@ -42,11 +42,16 @@ pub fn ensure_packages() -> Result<()> {
         return Ok(());
     }
     if !Path::new("/usr/bin/apt-get").exists() {
-        bail!("missing: {}; there is no apt-get here, install them by hand", missing.join(", "));
+        bail!(
+            "missing: {}; there is no apt-get here, install them by hand",
+            missing.join(", ")
+        );
     }
     progress::long(&format!("installing {}", missing.join(", ")), || {
         apt(&["update", "-q"]).text()?;
-        apt(&["install", "-qy", "--no-install-recommends"]).args(&missing).text()?;
+        apt(&["install", "-qy", "--no-install-recommends"])
+            .args(&missing)
+            .text()?;
         Ok(())
     })
 }

@@ -1,12 +1,16 @@
 //! Development tasks: the local cluster, the image, the conformance suite and the test run.
 
 mod build;
+mod chart;
 mod cluster;
 mod cmd;
+mod conformance;
+mod e2e;
 mod host;
 mod netns;
 mod paths;
 mod progress;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +44,28 @@ enum Task {
         #[arg(long, short)]
         output: Option<PathBuf>,
     },
+    /// Lint the helm chart and compare what it renders with charts/golden
+    Chart {
+        /// Rewrite the golden files
+        #[arg(long)]
+        update: bool,
+    },
+    /// Run the Gateway API conformance suite
+    Conformance {
+        #[command(flatten)]
+        target: cluster::Target,
+        #[command(flatten)]
+        options: Box<conformance::Options>,
+    },
+    /// Our own tests on a real cluster
+    E2e {
+        #[command(flatten)]
+        target: cluster::Target,
+        #[command(subcommand)]
+        test: e2e::Test,
+    },
+    /// Every check of the project, as the README says
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,5 +85,11 @@ fn run(task: Task) -> Result<ExitCode> {
             build::sluice::image(&profile, output)?;
             Ok(ExitCode::SUCCESS)
         }
+        Task::Chart { update } => chart::check(update).map(|()| ExitCode::SUCCESS),
+        Task::Conformance { target, options } => {
+            conformance::run(&options, &target).map(|_| ExitCode::SUCCESS)
+        }
+        Task::E2e { target, test } => e2e::run(&test, &target).map(|()| ExitCode::SUCCESS),
+        Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -47,7 +47,9 @@ impl Netns {
     /// A command that runs `program` in the namespace.
     pub fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path().display())).arg(program);
+        command
+            .arg(format!("--net={}", self.path().display()))
+            .arg(program);
         command
     }
 
@@ -58,7 +60,9 @@ impl Netns {
                 self.enter()?;
                 work()
             });
-            thread.join().map_err(|_| anyhow::anyhow!("a thread in {} panicked", self.name()))?
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread in {} panicked", self.name()))?
         })
     }
 
@@ -76,7 +80,9 @@ pub fn create() -> Result<()> {
     let (node, client) = (Netns::Node.name(), Netns::Client.name());
     ip(&format!("netns add {node}"))?;
     ip(&format!("netns add {client}"))?;
-    ip(&format!("link add eth0 netns {node} type veth peer name eth0 netns {client}"))?;
+    ip(&format!(
+        "link add eth0 netns {node} type veth peer name eth0 netns {client}"
+    ))?;
     for (name, address) in [(node, NODE_IP), (client, CLIENT_IP)] {
         ip(&format!("-n {name} link set lo up"))?;
         ip(&format!("-n {name} addr add {address}/24 dev eth0"))?;
@@ -87,10 +93,16 @@ pub fn create() -> Result<()> {
     for route in LB_ROUTES {
         ip(&format!("-n {client} route add {route} via {NODE_IP}"))?;
     }
-    Netns::Node.command("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]).text()?;
+    Netns::Node
+        .command("sysctl")
+        .args(["-qw", "net.ipv4.ip_forward=1"])
+        .text()?;
     // Without it a pod that calls a Service backed by a pod on the same bridge gets its answer past conntrack. The
     // kernel may lack the module, and then it filters no bridge at all.
-    Netns::Node.command("sysctl").args(["-qw", "net.bridge.bridge-nf-call-iptables=1"]).succeeds();
+    Netns::Node
+        .command("sysctl")
+        .args(["-qw", "net.bridge.bridge-nf-call-iptables=1"])
+        .succeeds();
     Ok(())
 }
 

@@ -17,11 +17,14 @@ pub fn cache() -> Result<PathBuf> {
     } else if let Some(xdg) = std::env::var_os("XDG_CACHE_HOME") {
         PathBuf::from(xdg).join("sluice")
     } else {
-        let home = std::env::var_os("HOME").context("none of SLUICE_CACHE, XDG_CACHE_HOME and HOME is set")?;
+        let home =
+            std::env::var_os("HOME").context("none of SLUICE_CACHE, XDG_CACHE_HOME and HOME is set")?;
         PathBuf::from(home).join(".cache/sluice")
     };
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    directory.canonicalize().with_context(|| format!("cannot resolve {}", directory.display()))
+    directory
+        .canonicalize()
+        .with_context(|| format!("cannot resolve {}", directory.display()))
 }
 
 /// The state of the harness's cluster; `cluster down` removes it.

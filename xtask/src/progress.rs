@@ -30,7 +30,10 @@ pub fn long<T>(label: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     });
     match &result {
         Ok(_) => say(format!("{label}: done in {:.1} s", start.elapsed().as_secs_f64())),
-        Err(_) => say(format!("{label}: FAILED after {:.1} s", start.elapsed().as_secs_f64())),
+        Err(_) => say(format!(
+            "{label}: FAILED after {:.1} s",
+            start.elapsed().as_secs_f64()
+        )),
     }
     result.with_context(|| label.to_owned())
 }
@@ -66,7 +69,7 @@ mod tests {
     #[test]
     fn waiting_returns_the_first_value() {
         let mut calls = 0;
-        let value = wait_for("a thing", Duration::from_secs(60), || {
+        let value = wait_for("a thing", Duration::from_mins(1), || {
             calls += 1;
             Ok((calls == 3).then_some(calls))
         });

@@ -50,7 +50,9 @@ impl Program {
             return Ok(binary);
         }
         need_go()?;
-        progress::long(&format!("building {} ({})", self.name, self.package), || self.build(&directory))?;
+        progress::long(&format!("building {} ({})", self.name, self.package), || {
+            self.build(&directory)
+        })?;
         remove_others(&store, self.name, &directory)?;
         Ok(binary)
     }
@@ -65,7 +67,9 @@ impl Program {
             Kind::TestBinary => go.args(["test", "-c"]),
             Kind::Binary | Kind::Kubernetes => go.arg("build"),
         };
-        go.args(["-ldflags", &self.ldflags()?, "-o"]).arg(partial.join(self.name)).arg(self.package);
+        go.args(["-ldflags", &self.ldflags()?, "-o"])
+            .arg(partial.join(self.name))
+            .arg(self.package);
         go.text()?;
         fs::remove_dir_all(directory).or_else(ignore_missing)?;
         fs::rename(&partial, directory).with_context(|| format!("cannot create {}", directory.display()))
@@ -82,7 +86,7 @@ impl Program {
                 ("gitMajor", numbers.next().unwrap_or_default()),
                 ("gitMinor", numbers.next().unwrap_or_default()),
             ] {
-                flags.push_str(&format!(" -X {package}.{name}={value}"));
+                flags.extend([" -X ", package, ".", name, "=", value]);
             }
         }
         Ok(flags)
@@ -91,7 +95,12 @@ impl Program {
     fn key(&self) -> Result<String> {
         let module = paths::root().join(self.module);
         let mut hash = Sha256::new();
-        for part in [TOOLCHAIN, self.package, &format!("{:?}", self.kind), &self.ldflags()?] {
+        for part in [
+            TOOLCHAIN,
+            self.package,
+            &format!("{:?}", self.kind),
+            &self.ldflags()?,
+        ] {
             hash.update(part);
             hash.update([0]);
         }
@@ -111,7 +120,9 @@ impl Program {
 pub fn module_directory(module: &Path, dependency: &str) -> Result<PathBuf> {
     need_go()?;
     go(module).args(["mod", "download", dependency]).text()?;
-    let text = go(module).args(["list", "-m", "-f", "{{.Dir}}", dependency]).text()?;
+    let text = go(module)
+        .args(["list", "-m", "-f", "{{.Dir}}", dependency])
+        .text()?;
     if text.trim().is_empty() {
         bail!("{dependency} is no dependency of {}", module.display());
     }
@@ -121,11 +132,13 @@ pub fn module_directory(module: &Path, dependency: &str) -> Result<PathBuf> {
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn go(module: &Path) -> Command {
@@ -153,7 +166,8 @@ fn need_go() -> Result<()> {
 fn required_version(module: &Path, dependency: &str) -> Result<String> {
     let path = module.join("go.mod");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    find_version(&text, dependency).with_context(|| format!("{} does not require {dependency}", path.display()))
+    find_version(&text, dependency)
+        .with_context(|| format!("{} does not require {dependency}", path.display()))
 }
 
 fn find_version(go_mod: &str, dependency: &str) -> Option<String> {
@@ -179,7 +193,10 @@ fn go_sources(directory: &Path) -> Result<Vec<PathBuf>> {
 fn remove_others(store: &Path, name: &str, keep: &Path) -> Result<()> {
     for entry in fs::read_dir(store)? {
         let path = entry?.path();
-        let other = path.file_name().and_then(|file| file.to_str()).and_then(|file| file.strip_prefix(name));
+        let other = path
+            .file_name()
+            .and_then(|file| file.to_str())
+            .and_then(|file| file.strip_prefix(name));
         if path != keep && other.is_some_and(|rest| rest.len() == 17 && rest.starts_with('-')) {
             fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
@@ -189,7 +206,11 @@ fn remove_others(store: &Path, name: &str, keep: &Path) -> Result<()> {
 
 /// Turns "not found" into success.
 pub fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+    if error.kind() == std::io::ErrorKind::NotFound {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +219,10 @@ mod tests {
 
     #[test]
     fn versions_come_from_either_form_of_require() {
-        assert_eq!(find_version("require a.test/b v1.2.3\n", "a.test/b").as_deref(), Some("v1.2.3"));
+        assert_eq!(
+            find_version("require a.test/b v1.2.3\n", "a.test/b").as_deref(),
+            Some("v1.2.3")
+        );
         let block = "require (\n\ta.test/bc v0.1.0\n\ta.test/b v1.2.3 // indirect\n)\n";
         assert_eq!(find_version(block, "a.test/b").as_deref(), Some("v1.2.3"));
         assert_eq!(find_version(block, "a.test"), None);
@@ -213,7 +237,11 @@ mod tests {
     #[test]
     fn older_builds_of_the_same_program_alone_are_removed() {
         let store = tempfile::tempdir().unwrap();
-        let names = ["kubelet-0123456789abcdef", "kubelet-fedcba9876543210", "kubelet-x-0123456789abcdef"];
+        let names = [
+            "kubelet-0123456789abcdef",
+            "kubelet-fedcba9876543210",
+            "kubelet-x-0123456789abcdef",
+        ];
         for name in names {
             fs::create_dir(store.path().join(name)).unwrap();
         }

@@ -24,13 +24,22 @@ struct Single {
 }
 
 const IMAGES: [Single; 3] = [
-    Single { program: &PAUSE, names: &[PAUSE_IMAGE] },
+    Single {
+        program: &PAUSE,
+        names: &[PAUSE_IMAGE],
+    },
     // The conformance suite's manifests use both tags; one program serves them.
     Single {
         program: &ECHO_BASIC,
-        names: &[ECHO_IMAGE, "registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0"],
+        names: &[
+            ECHO_IMAGE,
+            "registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0",
+        ],
     },
-    Single { program: &COREDNS, names: &[COREDNS_IMAGE] },
+    Single {
+        program: &COREDNS,
+        names: &[COREDNS_IMAGE],
+    },
 ];
 
 /// The archives; makes those that the cache lacks.
@@ -44,7 +53,10 @@ impl Single {
     fn ensure(&self, store: &std::path::Path) -> Result<PathBuf> {
         let binary = self.program.ensure()?;
         // The program's directory carries its key: a new build gives a new archive.
-        let key = binary.parent().and_then(|parent| parent.file_name()).context("a program outside the cache")?;
+        let key = binary
+            .parent()
+            .and_then(|parent| parent.file_name())
+            .context("a program outside the cache")?;
         let archive = store.join(format!("{}.oci.tar", key.to_string_lossy()));
         if !archive.exists() {
             let name = self.program.name;

@@ -52,10 +52,18 @@ impl Image<'_> {
         let mut tar = Builder::new(file);
         let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
         for directory in ["blobs/", "blobs/sha256/"] {
-            tar.append(&header(EntryType::Directory, directory, 0, 0o755)?, std::io::empty())?;
+            tar.append(
+                &header(EntryType::Directory, directory, 0, 0o755)?,
+                std::io::empty(),
+            )?;
         }
         for blob in [&config, &packed, &manifest] {
-            append(&mut tar, &format!("blobs/sha256/{}", hex(&Sha256::digest(blob))), blob, 0o644)?;
+            append(
+                &mut tar,
+                &format!("blobs/sha256/{}", hex(&Sha256::digest(blob))),
+                blob,
+                0o644,
+            )?;
         }
         append(&mut tar, "index.json", &index, 0o644)?;
         append(&mut tar, "oci-layout", layout, 0o644)?;
@@ -67,25 +75,39 @@ impl Image<'_> {
     /// The layer's plain tar: /tmp for all, then the files with the directories above them.
     fn layer(&self) -> Result<Vec<u8>> {
         let mut tar = Builder::new(Vec::new());
-        tar.append(&header(EntryType::Directory, "tmp/", 0, 0o1777)?, std::io::empty())?;
+        tar.append(
+            &header(EntryType::Directory, "tmp/", 0, 0o1777)?,
+            std::io::empty(),
+        )?;
         let mut made: Vec<String> = vec!["tmp/".to_owned()];
         for (source, target, executable) in self.files {
             for (position, _) in target.match_indices('/') {
                 let directory = target[..=position].to_owned();
                 if !made.contains(&directory) {
-                    tar.append(&header(EntryType::Directory, &directory, 0, 0o755)?, std::io::empty())?;
+                    tar.append(
+                        &header(EntryType::Directory, &directory, 0, 0o755)?,
+                        std::io::empty(),
+                    )?;
                     made.push(directory);
                 }
             }
             let content = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
-            append(&mut tar, target, &content, if *executable { 0o755 } else { 0o644 })?;
+            append(
+                &mut tar,
+                target,
+                &content,
+                if *executable { 0o755 } else { 0o644 },
+            )?;
         }
         Ok(tar.into_inner()?)
     }
 
     fn config(&self, diff_id: &str) -> Value {
-        let labels: serde_json::Map<String, Value> =
-            self.labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let labels: serde_json::Map<String, Value> = self
+            .labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(value)))
+            .collect();
         json!({
             "architecture": "amd64",
             "os": "linux",
@@ -133,7 +155,10 @@ fn digest(blob: &[u8]) -> String {
 
 fn gzip(data: &[u8]) -> Result<Vec<u8>> {
     // No name, no time, a fixed operating system: the header is part of the digest.
-    let mut encoder = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::default());
+    let mut encoder = GzBuilder::new()
+        .mtime(0)
+        .operating_system(255)
+        .write(Vec::new(), Compression::default());
     encoder.write_all(data)?;
     Ok(encoder.finish()?)
 }
@@ -141,7 +166,9 @@ fn gzip(data: &[u8]) -> Result<Vec<u8>> {
 fn header(kind: EntryType, path: &str, size: u64, mode: u32) -> Result<Header> {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
-    header.set_path(path).with_context(|| format!("{path} does not fit a tar header"))?;
+    header
+        .set_path(path)
+        .with_context(|| format!("{path} does not fit a tar header"))?;
     header.set_size(size);
     header.set_mode(mode);
     header.set_uid(0);
@@ -181,8 +208,12 @@ mod tests {
 
     fn entry(archive: &[u8], path: &str) -> Vec<u8> {
         let mut reader = tar::Archive::new(archive);
-        let mut entry =
-            reader.entries().unwrap().map(Result::unwrap).find(|e| e.path().unwrap() == Path::new(path)).unwrap();
+        let mut entry = reader
+            .entries()
+            .unwrap()
+            .map(Result::unwrap)
+            .find(|e| e.path().unwrap() == Path::new(path))
+            .unwrap();
         let mut content = Vec::new();
         entry.read_to_end(&mut content).unwrap();
         content
@@ -205,12 +236,17 @@ mod tests {
             assert_eq!(descriptor["size"], content.len());
             content
         };
-        assert_eq!(index["manifests"][0]["annotations"]["io.containerd.image.name"], "docker.io/library/sluice:1");
+        assert_eq!(
+            index["manifests"][0]["annotations"]["io.containerd.image.name"],
+            "docker.io/library/sluice:1"
+        );
         let manifest: Value = serde_json::from_slice(&blob(&index["manifests"][0])).unwrap();
         let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
         assert_eq!(config["config"]["User"], "65532:65532");
         let mut layer = Vec::new();
-        flate2::read::GzDecoder::new(&blob(&manifest["layers"][0])[..]).read_to_end(&mut layer).unwrap();
+        flate2::read::GzDecoder::new(&blob(&manifest["layers"][0])[..])
+            .read_to_end(&mut layer)
+            .unwrap();
         assert_eq!(config["rootfs"]["diff_ids"][0], digest(&layer));
         assert_eq!(entry(&layer, "bin/program"), b"#!/bin/sh\n");
     }
@@ -219,6 +255,9 @@ mod tests {
     fn short_names_are_docker_hub_names() {
         assert_eq!(qualified("sluice:1"), "docker.io/library/sluice:1");
         assert_eq!(qualified("team/sluice:1"), "docker.io/team/sluice:1");
-        assert_eq!(qualified("registry.k8s.io/pause:3.10"), "registry.k8s.io/pause:3.10");
+        assert_eq!(
+            qualified("registry.k8s.io/pause:3.10"),
+            "registry.k8s.io/pause:3.10"
+        );
     }
 }

@@ -11,28 +11,47 @@ const KUBERNETES: &str = "e2e/modules/kubernetes";
 const IMAGES: &str = "e2e/modules/images";
 
 const fn kubernetes(name: &'static str, package: &'static str) -> Program {
-    Program { name, module: KUBERNETES, package, kind: Kind::Kubernetes }
+    Program {
+        name,
+        module: KUBERNETES,
+        package,
+        kind: Kind::Kubernetes,
+    }
 }
 
 const fn plain(name: &'static str, module: &'static str, package: &'static str) -> Program {
-    Program { name, module, package, kind: Kind::Binary }
+    Program {
+        name,
+        module,
+        package,
+        kind: Kind::Binary,
+    }
 }
 
 pub const APISERVER: Program = kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver");
-pub const CONTROLLER_MANAGER: Program =
-    kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager");
+pub const CONTROLLER_MANAGER: Program = kubernetes(
+    "kube-controller-manager",
+    "k8s.io/kubernetes/cmd/kube-controller-manager",
+);
 pub const SCHEDULER: Program = kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler");
 pub const KUBELET: Program = kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet");
 pub const KUBE_PROXY: Program = kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy");
 pub const KUBECTL: Program = kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl");
 pub const ETCD: Program = plain("etcd", "e2e/modules/etcd", "go.etcd.io/etcd/server/v3");
 pub const PAUSE: Program = plain("pause", IMAGES, "./pause");
-pub const ECHO_BASIC: Program =
-    plain("echo-basic", IMAGES, "sigs.k8s.io/gateway-api-conformance-images/echo-basic");
+pub const ECHO_BASIC: Program = plain(
+    "echo-basic",
+    IMAGES,
+    "sigs.k8s.io/gateway-api-conformance-images/echo-basic",
+);
 pub const COREDNS: Program = plain("coredns", "e2e", "github.com/coredns/coredns");
 pub const HELM: Program = plain("helm", "e2e", "helm.sh/helm/v3/cmd/helm");
-pub const CONFORMANCE: Program =
-    Program { name: "conformance.test", module: "e2e", package: ".", kind: Kind::TestBinary };
+pub const CONFORMANCE: Program = Program {
+    name: "conformance.test",
+    module: "e2e",
+    package: ".",
+    kind: Kind::TestBinary,
+};
 
 /// What a cluster consists of.
 pub const CLUSTER: [&Program; 10] = [

@@ -40,7 +40,10 @@ pub fn image(profile: &str, output: Option<PathBuf>) -> Result<PathBuf> {
         files: &[(binary, "sluice", true)],
         labels: &[
             ("org.opencontainers.image.title", "Sluice"),
-            ("org.opencontainers.image.description", "Gateway API controller and proxy"),
+            (
+                "org.opencontainers.image.description",
+                "Gateway API controller and proxy",
+            ),
             ("org.opencontainers.image.version", VERSION),
             ("org.opencontainers.image.licenses", "Apache-2.0"),
         ],
@@ -49,7 +52,11 @@ pub fn image(profile: &str, output: Option<PathBuf>) -> Result<PathBuf> {
     if profile == "release" && size > LIMIT {
         bail!("{} is {size} bytes; the limit is {LIMIT}", archive.display());
     }
-    progress::say(format!("{name}: {} ({:.1} MB)", archive.display(), megabytes(size)));
+    progress::say(format!(
+        "{name}: {} ({:.1} MB)",
+        archive.display(),
+        megabytes(size)
+    ));
     Ok(archive)
 }
 
@@ -79,8 +86,12 @@ fn cargo() -> Command {
 }
 
 fn target_directory() -> Result<PathBuf> {
-    let metadata: serde_json::Value = cargo().args(["metadata", "--no-deps", "--format-version=1"]).json()?;
-    let directory = metadata["target_directory"].as_str().context("cargo metadata without target_directory")?;
+    let metadata: serde_json::Value = cargo()
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .json()?;
+    let directory = metadata["target_directory"]
+        .as_str()
+        .context("cargo metadata without target_directory")?;
     Ok(PathBuf::from(directory))
 }
 
@@ -88,7 +99,10 @@ fn check_static(binary: &Path) -> Result<()> {
     let bytes = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
     match interpreter(&bytes) {
         None => bail!("{} is no 64-bit little-endian ELF file", binary.display()),
-        Some(true) => bail!("{} is not static: it asks for a program interpreter", binary.display()),
+        Some(true) => bail!(
+            "{} is not static: it asks for a program interpreter",
+            binary.display()
+        ),
         Some(false) => Ok(()),
     }
 }

@@ -34,13 +34,23 @@ impl Cluster {
             }
             return Ok(cluster);
         };
-        let kubeconfig = path.canonicalize().with_context(|| format!("no kubeconfig at {}", path.display()))?;
-        Ok(Self { kubeconfig, tools: link_tools()?, own: false })
+        let kubeconfig = path
+            .canonicalize()
+            .with_context(|| format!("no kubeconfig at {}", path.display()))?;
+        Ok(Self {
+            kubeconfig,
+            tools: link_tools()?,
+            own: false,
+        })
     }
 
     /// The harness's own cluster, running or not.
     pub fn own() -> Result<Self> {
-        Ok(Self { kubeconfig: paths::state()?.join("kubeconfig"), tools: tools()?, own: true })
+        Ok(Self {
+            kubeconfig: paths::state()?.join("kubeconfig"),
+            tools: tools()?,
+            own: true,
+        })
     }
 
     /// Fails with `what` unless this is the harness's own cluster.
@@ -58,10 +68,18 @@ impl Cluster {
 
     /// The same, seen from one of the two namespaces (of the harness's own cluster).
     pub fn command_from(&self, netns: Netns, program: &str) -> Command {
-        let mut command = if self.own { netns.command(program) } else { Command::new(program) };
-        command.env("KUBECONFIG", &self.kubeconfig).env("PATH", self.search_path());
+        let mut command = if self.own {
+            netns.command(program)
+        } else {
+            Command::new(program)
+        };
+        command
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("PATH", self.search_path());
         if self.own {
-            command.env("CONTAINERD_ADDRESS", containerd_socket()).env("CONTAINERD_NAMESPACE", "k8s.io");
+            command
+                .env("CONTAINERD_ADDRESS", containerd_socket())
+                .env("CONTAINERD_NAMESPACE", "k8s.io");
         }
         command
     }
@@ -90,7 +108,9 @@ impl Cluster {
 
     /// `kubectl apply` of manifests.
     pub fn apply(&self, manifests: &str) -> Result<()> {
-        self.kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"]).feed(manifests).map(drop)
+        self.kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"])
+            .feed(manifests)
+            .map(drop)
     }
 
     /// `kubectl get ... -o json`.

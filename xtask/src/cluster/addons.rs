@@ -5,7 +5,9 @@ use crate::build::images::COREDNS_IMAGE;
 
 /// CoreDNS with the Service that the kubelet tells pods of. There is no way out, so it forwards nothing.
 pub fn manifests() -> String {
-    include_str!("coredns.yaml").replace("{{IMAGE}}", COREDNS_IMAGE).replace("{{DNS}}", DNS)
+    include_str!("coredns.yaml")
+        .replace("{{IMAGE}}", COREDNS_IMAGE)
+        .replace("{{DNS}}", DNS)
 }
 
 #[cfg(test)]

@@ -23,7 +23,12 @@ pub fn down(state: &Path) -> Result<()> {
     let table = Table::load(state)?;
     // The kubelet first, or it would start anew what dies below.
     table.end(&["kubelet", "load-balancer"], Duration::from_secs(5));
-    let clients = ["kube-proxy", "kube-controller-manager", "kube-scheduler", "kube-apiserver"];
+    let clients = [
+        "kube-proxy",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kube-apiserver",
+    ];
     // Nothing here is kept, so nothing needs a long goodbye.
     table.end(&clients, Duration::from_millis(300));
     table.end(&["etcd"], Duration::from_millis(300));
@@ -49,7 +54,9 @@ pub fn down(state: &Path) -> Result<()> {
 /// The IDs of all containers that containerd has started, alive or not.
 fn containers() -> Result<BTreeSet<String>> {
     match fs::read_dir(TASKS) {
-        Ok(entries) => Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()),
+        Ok(entries) => Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
         Err(error) => Err(error).context(TASKS),
     }
@@ -59,11 +66,24 @@ fn containers() -> Result<BTreeSet<String>> {
 fn pod_namespaces(containers: &BTreeSet<String>) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for id in containers {
-        let Ok(bytes) = fs::read(Path::new(TASKS).join(id).join("config.json")) else { continue };
-        let Ok(config) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
-        let namespaces = config["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
-        for namespace in namespaces.iter().filter(|namespace| namespace["type"] == "network") {
-            if let Some(path) = namespace["path"].as_str().filter(|path| path.contains("/netns/cni-")) {
+        let Ok(bytes) = fs::read(Path::new(TASKS).join(id).join("config.json")) else {
+            continue;
+        };
+        let Ok(config) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+            continue;
+        };
+        let namespaces = config["linux"]["namespaces"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        for namespace in namespaces
+            .iter()
+            .filter(|namespace| namespace["type"] == "network")
+        {
+            if let Some(path) = namespace["path"]
+                .as_str()
+                .filter(|path| path.contains("/netns/cni-"))
+            {
                 found.insert(PathBuf::from(path));
             }
         }
@@ -76,10 +96,17 @@ fn end_containers(containers: &BTreeSet<String>) -> Result<()> {
     let socket = containerd_socket();
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let shims = process::find("cmdline", |line| line.contains("containerd-shim") && line.contains(&socket));
-        let inside = process::find("cgroup", |cgroups| containers.iter().any(|id| cgroups.contains(id.as_str())));
-        let left: Vec<i32> =
-            shims.into_iter().chain(inside).filter(|pid| process::start_time(*pid).is_some()).collect();
+        let shims = process::find("cmdline", |line| {
+            line.contains("containerd-shim") && line.contains(&socket)
+        });
+        let inside = process::find("cgroup", |cgroups| {
+            containers.iter().any(|id| cgroups.contains(id.as_str()))
+        });
+        let left: Vec<i32> = shims
+            .into_iter()
+            .chain(inside)
+            .filter(|pid| process::start_time(*pid).is_some())
+            .collect();
         if left.is_empty() {
             return Ok(());
         }
@@ -109,7 +136,11 @@ fn mount_points(mounts: &str) -> Vec<String> {
     mounts
         .lines()
         .filter_map(|line| line.split(' ').nth(1))
-        .map(|path| escapes.iter().fold(path.to_owned(), |path, (code, text)| path.replace(code, text)))
+        .map(|path| {
+            escapes
+                .iter()
+                .fold(path.to_owned(), |path, (code, text)| path.replace(code, text))
+        })
         .collect()
 }
 
@@ -132,7 +163,9 @@ fn remove_cgroups() -> Result<()> {
 }
 
 fn remove_cgroup(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_cgroup(&entry.path());
@@ -151,8 +184,14 @@ fn remove_leftovers(state: &Path, containers: &BTreeSet<String>) -> Result<()> {
         }
     }
     let prefix = format!("{CNI_NETWORK}-");
-    for path in children("/var/lib/cni/results").into_iter().chain(children("/var/lib/cni/cache/results")) {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    for path in children("/var/lib/cni/results")
+        .into_iter()
+        .chain(children("/var/lib/cni/cache/results"))
+    {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if name.starts_with(&prefix) && containers.iter().any(|id| name.contains(id.as_str())) {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
@@ -161,7 +200,9 @@ fn remove_leftovers(state: &Path, containers: &BTreeSet<String>) -> Result<()> {
 }
 
 fn children(directory: &str) -> Vec<PathBuf> {
-    fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+    fs::read_dir(directory)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

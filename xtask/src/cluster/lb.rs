@@ -38,21 +38,32 @@ pub fn serve() -> Result<()> {
 
 fn watch(cluster: &Cluster, pool: &mut Pool) -> Result<()> {
     let mut child = cluster
-        .kubectl(["get", "services", "-A", "-o", "json", "--watch", "--output-watch-events"])
+        .kubectl([
+            "get",
+            "services",
+            "-A",
+            "-o",
+            "json",
+            "--watch",
+            "--output-watch-events",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start kubectl")?;
     let stdout = child.stdout.take().context("no standard output")?;
-    let events = serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter::<Value>();
-    let result = events.map(|event| handle(cluster, pool, &event?)).collect::<Result<()>>();
+    let mut events = serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter::<Value>();
+    let result = events.try_for_each(|event| {
+        handle(cluster, pool, &event?);
+        Ok(())
+    });
     // The watch has ended or is useless by now.
     let _ = child.kill();
     let _ = child.wait();
     result
 }
 
-fn handle(cluster: &Cluster, pool: &mut Pool, event: &Value) -> Result<()> {
+fn handle(cluster: &Cluster, pool: &mut Pool, event: &Value) {
     let service = &event["object"];
     let key = format!(
         "{}/{}",
@@ -62,20 +73,22 @@ fn handle(cluster: &Cluster, pool: &mut Pool, event: &Value) -> Result<()> {
     let wants = event["type"] != "DELETED" && service["spec"]["type"] == "LoadBalancer";
     if !wants {
         pool.release(&key);
-        return Ok(());
+        return;
     }
-    let current = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().and_then(|ip| ip.parse().ok());
-    let asked = match service["spec"]["loadBalancerIP"].as_str().filter(|ip| !ip.is_empty()) {
-        None => None,
-        Some(text) => match text.parse().ok().filter(in_range) {
-            Some(ip) => Some(ip),
-            None => {
-                say(format!("load balancer: {key} asks for {text}, which is not ours to give"));
-                pool.release(&key);
-                return Ok(());
-            }
-        },
-    };
+    let current = service["status"]["loadBalancer"]["ingress"][0]["ip"]
+        .as_str()
+        .and_then(|ip| ip.parse().ok());
+    let request = service["spec"]["loadBalancerIP"]
+        .as_str()
+        .filter(|ip| !ip.is_empty());
+    let asked = request.and_then(|ip| ip.parse().ok()).filter(in_range);
+    if let Some(other) = request.filter(|_| asked.is_none()) {
+        say(format!(
+            "load balancer: {key} asks for {other}, which is not ours to give"
+        ));
+        pool.release(&key);
+        return;
+    }
     match pool.assign(&key, asked, current) {
         None => say(format!("load balancer: no address left for {key}")),
         Some(ip) if current == Some(ip) => {}
@@ -85,21 +98,32 @@ fn handle(cluster: &Cluster, pool: &mut Pool, event: &Value) -> Result<()> {
             Err(error) => say(format!("load balancer: {key}: {error:#}")),
         },
     }
-    Ok(())
 }
 
 fn set(cluster: &Cluster, service: &Value, ip: Ipv4Addr) -> Result<()> {
     let metadata = &service["metadata"];
     let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": ip, "ipMode": "VIP" }] } } });
     cluster
-        .kubectl(["patch", "service", metadata["name"].as_str().unwrap_or_default(), "--subresource=status"])
-        .args(["--type=merge", "--namespace", metadata["namespace"].as_str().unwrap_or_default()])
+        .kubectl([
+            "patch",
+            "service",
+            metadata["name"].as_str().unwrap_or_default(),
+            "--subresource=status",
+        ])
+        .args([
+            "--type=merge",
+            "--namespace",
+            metadata["namespace"].as_str().unwrap_or_default(),
+        ])
         .args(["--patch", &status.to_string()])
         .text()
         .map(drop)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that Option::filter wants")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that Option::filter wants"
+)]
 fn in_range(ip: &Ipv4Addr) -> bool {
     (FIRST..=LAST).contains(ip)
 }
@@ -117,11 +141,23 @@ impl Pool {
 
     /// The address for a Service: the one it asks for, else the one it has, else a free one.
     fn assign(&mut self, key: &str, asked: Option<Ipv4Addr>, current: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-        let taken: BTreeSet<Ipv4Addr> =
-            self.held.iter().filter(|(holder, _)| *holder != key).map(|(_, ip)| *ip).collect();
-        let kept = self.held.get(key).copied().or(current).filter(in_range).filter(|ip| !taken.contains(ip));
+        let taken: BTreeSet<Ipv4Addr> = self
+            .held
+            .iter()
+            .filter(|(holder, _)| *holder != key)
+            .map(|(_, ip)| *ip)
+            .collect();
+        let kept = self
+            .held
+            .get(key)
+            .copied()
+            .or(current)
+            .filter(in_range)
+            .filter(|ip| !taken.contains(ip));
         let free = || {
-            (u32::from(FIRST)..=u32::from(LAST_FREE)).map(Ipv4Addr::from).find(|candidate| !taken.contains(candidate))
+            (u32::from(FIRST)..=u32::from(LAST_FREE))
+                .map(Ipv4Addr::from)
+                .find(|candidate| !taken.contains(candidate))
         };
         let ip = asked.or(kept).or_else(free)?;
         self.held.insert(key.to_owned(), ip);
@@ -152,7 +188,10 @@ mod tests {
         let mut pool = Pool::default();
         assert_eq!(pool.assign("a/a", None, Some(ip(207))), Some(ip(207)));
         assert_eq!(pool.assign("a/b", None, Some(ip(207))), Some(ip(200)));
-        assert_eq!(pool.assign("a/c", None, Some(Ipv4Addr::new(10, 0, 0, 1))), Some(ip(201)));
+        assert_eq!(
+            pool.assign("a/c", None, Some(Ipv4Addr::new(10, 0, 0, 1))),
+            Some(ip(201))
+        );
     }
 
     #[test]

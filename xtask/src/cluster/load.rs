@@ -22,11 +22,16 @@ pub fn load_sluice(cluster: &Cluster, profile: &str, archive: Option<PathBuf>) -
     let name = sluice::image_name();
     for pod in pods["items"].as_array().into_iter().flatten() {
         let containers = pod["spec"]["containers"].as_array().cloned().unwrap_or_default();
-        if containers.iter().any(|container| container["image"] == name.as_str()) {
+        if containers
+            .iter()
+            .any(|container| container["image"] == name.as_str())
+        {
             let metadata = &pod["metadata"];
             let pod = metadata["name"].as_str().unwrap_or_default();
             let namespace = metadata["namespace"].as_str().unwrap_or_default();
-            cluster.kubectl(["delete", "pod", "--wait=false", "-n", namespace, pod]).text()?;
+            cluster
+                .kubectl(["delete", "pod", "--wait=false", "-n", namespace, pod])
+                .text()?;
             say(format!("restarting pod {namespace}/{pod}"));
         }
     }

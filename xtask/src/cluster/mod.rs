@@ -66,6 +66,18 @@ pub enum Action {
     LoadBalancer,
 }
 
+/// A cluster with nothing on it yet: one that runs already is removed.
+pub fn fresh() -> Result<Cluster> {
+    host::need_root()?;
+    down()?;
+    up()
+}
+
+fn down() -> Result<()> {
+    let _lock = up::lock()?;
+    long("removing the cluster", || down::down(&paths::state()?))
+}
+
 /// Runs one action.
 pub fn run(action: Action, target: &Target) -> Result<ExitCode> {
     match action {
@@ -79,8 +91,7 @@ pub fn run(action: Action, target: &Target) -> Result<ExitCode> {
         }
         Action::Down => {
             host::need_root()?;
-            let _lock = up::lock()?;
-            long("removing the cluster", || down::down(&paths::state()?))?;
+            down()?;
         }
         Action::Status => {
             let cluster = Cluster::open(target.kubeconfig.as_deref())?;
@@ -101,8 +112,14 @@ fn status(cluster: &Cluster) -> Result<()> {
     print!("{}", cluster.kubectl(["get", "pods", "-A"]).text()?);
     say(format!("kubeconfig: {}", cluster.kubeconfig.display()));
     if cluster.need_own("").is_ok() {
-        say(format!("node {NODE_IP} in namespace {}: cargo xtask cluster exec CMD", Netns::Node.name()));
-        say(format!("client {CLIENT_IP} in namespace {}: cargo xtask cluster exec --client CMD", Netns::Client.name()));
+        say(format!(
+            "node {NODE_IP} in namespace {}: cargo xtask cluster exec CMD",
+            Netns::Node.name()
+        ));
+        say(format!(
+            "client {CLIENT_IP} in namespace {}: cargo xtask cluster exec --client CMD",
+            Netns::Client.name()
+        ));
         say(format!("logs: {}", paths::state()?.join("logs").display()));
     }
     Ok(())
@@ -113,6 +130,12 @@ fn exec(target: &Target, client: bool, command: &[OsString]) -> Result<ExitCode>
     let (program, arguments) = command.split_first().context("no command")?;
     let netns = if client { Netns::Client } else { Netns::Node };
     let mut child: Command = cluster.command_from(netns, &program.to_string_lossy());
-    let status = child.args(arguments).status().context("cannot start the command")?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    let status = child
+        .args(arguments)
+        .status()
+        .context("cannot start the command")?;
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }

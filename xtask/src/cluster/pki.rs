@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use uuid::Uuid;
 
@@ -21,11 +22,31 @@ struct User {
 
 /// The kubelet and kube-proxy have no more rights than on any other cluster; `admin` is for people and tests.
 const USERS: [User; 5] = [
-    User { file: "kubeconfig", name: "admin", groups: "system:masters" },
-    User { file: "controller-manager.kubeconfig", name: "system:kube-controller-manager", groups: "" },
-    User { file: "scheduler.kubeconfig", name: "system:kube-scheduler", groups: "" },
-    User { file: "kubelet.kubeconfig", name: "system:node:k3s", groups: "system:nodes" },
-    User { file: "kube-proxy.kubeconfig", name: "system:kube-proxy", groups: "" },
+    User {
+        file: "kubeconfig",
+        name: "admin",
+        groups: "system:masters",
+    },
+    User {
+        file: "controller-manager.kubeconfig",
+        name: "system:kube-controller-manager",
+        groups: "",
+    },
+    User {
+        file: "scheduler.kubeconfig",
+        name: "system:kube-scheduler",
+        groups: "",
+    },
+    User {
+        file: "kubelet.kubeconfig",
+        name: "system:node:k3s",
+        groups: "system:nodes",
+    },
+    User {
+        file: "kube-proxy.kubeconfig",
+        name: "system:kube-proxy",
+        groups: "",
+    },
 ];
 
 /// Writes everything into `directory`, and the kubeconfig files beside it into `state`.
@@ -43,13 +64,20 @@ pub fn write(directory: &Path, state: &Path) -> Result<()> {
     put(directory, "sa.key", &signer.serialize_pem())?;
     put(directory, "sa.pub", &signer.public_key_pem())?;
 
-    let mut tokens = String::new();
+    let mut tokens = Vec::new();
     for user in &USERS {
         let token = Uuid::new_v4().simple().to_string();
-        tokens.push_str(&format!("{token},{},{},\"{}\"\n", user.name, user.name, user.groups));
-        put(state, user.file, &kubeconfig(&directory.join("ca.crt"), user.name, &token))?;
+        tokens.push(format!(
+            "{token},{},{},\"{}\"\n",
+            user.name, user.name, user.groups
+        ));
+        put(
+            state,
+            user.file,
+            &kubeconfig(&directory.join("ca.crt"), user.name, &token),
+        )?;
     }
-    put(directory, "tokens.csv", &tokens)
+    put(directory, "tokens.csv", &tokens.concat())
 }
 
 fn authority() -> Result<CertificateParams> {
@@ -61,11 +89,18 @@ fn authority() -> Result<CertificateParams> {
 }
 
 fn server() -> Result<CertificateParams> {
-    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
+    let names = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "localhost",
+    ];
     let addresses = [NODE_IP, "10.43.0.1", "127.0.0.1"];
     let all: Vec<String> = names.iter().chain(&addresses).map(ToString::to_string).collect();
     let mut server = CertificateParams::new(all)?;
-    server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    server
+        .distinguished_name
+        .push(DnType::CommonName, "kube-apiserver");
     server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     server.use_authority_key_identifier_extension = true;

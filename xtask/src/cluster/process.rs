@@ -48,11 +48,17 @@ impl Table {
     pub fn load(state: &Path) -> Result<Self> {
         let file = state.join("processes.json");
         let processes = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is broken", file.display()))?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).with_context(|| format!("{} is broken", file.display()))?
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
         };
-        Ok(Self { file, logs: state.join("logs"), processes })
+        Ok(Self {
+            file,
+            logs: state.join("logs"),
+            processes,
+        })
     }
 
     /// Starts `command` as a session of its own, its output in `logs/NAME.log`, and records it.
@@ -74,8 +80,13 @@ impl Table {
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
         let pid = i32::try_from(child.id())?;
-        let start = start_time(pid).with_context(|| format!("{name} ended at once; see {}", path.display()))?;
-        self.processes.push(Recorded { name: name.to_owned(), pid, start });
+        let start =
+            start_time(pid).with_context(|| format!("{name} ended at once; see {}", path.display()))?;
+        self.processes.push(Recorded {
+            name: name.to_owned(),
+            pid,
+            start,
+        });
         let text = serde_json::to_vec_pretty(&self.processes)?;
         fs::write(&self.file, text).with_context(|| format!("cannot write {}", self.file.display()))
     }
@@ -91,7 +102,12 @@ impl Table {
             if !process.alive() {
                 let path = self.logs.join(format!("{}.log", process.name));
                 let log = fs::read_to_string(&path).unwrap_or_default();
-                bail!("{} has died; {} ends with:\n{}", process.name, path.display(), crate::cmd::tail(&log, 3000));
+                bail!(
+                    "{} has died; {} ends with:\n{}",
+                    process.name,
+                    path.display(),
+                    crate::cmd::tail(&log, 3000)
+                );
             }
         }
         Ok(())
@@ -99,8 +115,11 @@ impl Table {
 
     /// Ends the named processes: SIGTERM, and SIGKILL to those that are still there after `grace`.
     pub fn end(&self, names: &[&str], grace: Duration) {
-        let chosen: Vec<&Recorded> =
-            self.processes.iter().filter(|process| names.contains(&process.name.as_str())).collect();
+        let chosen: Vec<&Recorded> = self
+            .processes
+            .iter()
+            .filter(|process| names.contains(&process.name.as_str()))
+            .collect();
         for process in &chosen {
             process.signal(Signal::TERM);
         }
@@ -148,11 +167,14 @@ fn parse_stat(stat: &str) -> Option<u64> {
 
 /// Every process whose /proc/PID/`file` satisfies `wanted`.
 pub fn find(file: &str, wanted: impl Fn(&str) -> bool) -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| {
-            fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|bytes| wanted(&String::from_utf8_lossy(&bytes)))
+            fs::read(format!("/proc/{pid}/{file}"))
+                .is_ok_and(|bytes| wanted(&String::from_utf8_lossy(&bytes)))
         })
         .collect()
 }
@@ -186,6 +208,12 @@ mod tests {
 
         table.end(&["sleeper"], Duration::from_secs(5));
         assert!(!table.all_alive());
-        assert!(table.check().unwrap_err().to_string().contains("sleeper has died"));
+        assert!(
+            table
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("sleeper has died")
+        );
     }
 }

@@ -19,7 +19,7 @@ use crate::progress::{long, say, wait_for};
 use crate::{host, paths};
 
 /// A slow machine that also compiles may need this long for a step that takes a second or two.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// Brings the cluster up, or finds it up.
 pub fn up() -> Result<Cluster> {
@@ -43,7 +43,10 @@ pub fn up() -> Result<Cluster> {
     }
     let start = Instant::now();
     long("starting the cluster", || start_all(&cluster, &state, &archives))?;
-    say(format!("node {NODE} Ready {:.1} s after the start", start.elapsed().as_secs_f64()));
+    say(format!(
+        "node {NODE} Ready {:.1} s after the start",
+        start.elapsed().as_secs_f64()
+    ));
     Ok(cluster)
 }
 
@@ -51,7 +54,8 @@ pub fn up() -> Result<Cluster> {
 pub fn lock() -> Result<File> {
     let path = paths::cache()?.join("cluster.lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }
 
@@ -62,7 +66,10 @@ fn start_all(cluster: &Cluster, state: &Path, archives: &[PathBuf]) -> Result<()
     settings::write(state)?;
     pki::write(&state.join("pki"), state)?;
     let mut table = Table::load(state)?;
-    let containerd = in_node(Path::new("/usr/bin/containerd"), &[&format!("--config={}/containerd.toml", state.display())]);
+    let containerd = in_node(
+        Path::new("/usr/bin/containerd"),
+        &[&format!("--config={}/containerd.toml", state.display())],
+    );
     table.start("containerd", &containerd)?;
     start_etcd(&mut table, state)?;
     start_apiserver(&mut table, state)?;
@@ -150,10 +157,16 @@ fn start_clients(table: &mut Table, state: &Path) -> Result<()> {
         format!("--feature-gates={FEATURE_GATES}"),
     ];
     start(table, &programs::CONTROLLER_MANAGER, &manager)?;
-    let scheduler =
-        [format!("--kubeconfig={directory}/scheduler.kubeconfig"), "--leader-elect=false".to_owned()];
+    let scheduler = [
+        format!("--kubeconfig={directory}/scheduler.kubeconfig"),
+        "--leader-elect=false".to_owned(),
+    ];
     start(table, &programs::SCHEDULER, &scheduler)?;
-    start(table, &programs::KUBE_PROXY, &[format!("--config={directory}/kube-proxy.yaml")])?;
+    start(
+        table,
+        &programs::KUBE_PROXY,
+        &[format!("--config={directory}/kube-proxy.yaml")],
+    )?;
     let own = std::env::current_exe().context("cannot tell xtask's own path")?;
     table.start("load-balancer", &{
         let mut command = Command::new(own);
@@ -169,7 +182,11 @@ pub fn load_images(cluster: &Cluster, archives: &[PathBuf]) -> Result<()> {
         Ok((Path::new(&socket).exists() && cluster.command("ctr").arg("version").succeeds()).then_some(()))
     })?;
     for archive in archives {
-        cluster.command("ctr").args(["images", "import"]).arg(archive).text()?;
+        cluster
+            .command("ctr")
+            .args(["images", "import"])
+            .arg(archive)
+            .text()?;
     }
     Ok(())
 }
@@ -177,8 +194,13 @@ pub fn load_images(cluster: &Cluster, archives: &[PathBuf]) -> Result<()> {
 fn wait_ready(cluster: &Cluster) -> Result<()> {
     wait_for(&format!("node {NODE} Ready"), LIMIT, || {
         let node = cluster.get(&["node", NODE])?;
-        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let ready = conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        let conditions = node["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let ready = conditions
+            .iter()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
         Ok(ready.then_some(()))
     })?;
     wait_for("the name server", LIMIT, || {

@@ -1,0 +1,195 @@
+//! Puts Sluice on a cluster: the Gateway API's CRDs, the image, the chart.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::build::programs;
+use crate::cluster::{Cluster, load_sluice};
+use crate::cmd::{Run, tail};
+use crate::paths;
+use crate::progress::{long, say, wait_for};
+
+/// The release, and the namespace of the controller.
+pub const NAMESPACE: &str = "sluice-system";
+const RELEASE: &str = "sluice";
+/// The chart's GatewayClass.
+pub const CLASS: &str = "sluice";
+
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// Which image of Sluice is tested.
+#[derive(Clone, Debug, Args)]
+pub struct ImageOptions {
+    /// Cargo profile of the image; `dev` compiles fastest
+    #[arg(long, default_value = "release")]
+    pub profile: String,
+    /// Load this archive instead of building
+    #[arg(long, value_name = "PATH")]
+    pub archive: Option<PathBuf>,
+    /// Use the image that the cluster has already
+    #[arg(long, conflicts_with = "archive")]
+    pub no_image: bool,
+}
+
+/// Loads Sluice's image.
+pub fn image(cluster: &Cluster, options: &ImageOptions) -> Result<()> {
+    if options.no_image {
+        return Ok(());
+    }
+    load_sluice(cluster, &options.profile, options.archive.clone())
+}
+
+/// Installs the CRDs and the chart, or brings them up to date, with the values of e2e/values/NAME.yaml.
+pub fn chart(cluster: &Cluster, values: &str) -> Result<()> {
+    let crds = programs::gateway_api_crds()?;
+    let crds = crds.to_string_lossy();
+    long("installing the Gateway API's CRDs", || {
+        // The manifests also hold a policy about the CRDs, whose kind must exist before its binding: one order fits.
+        cluster
+            .kubectl([
+                "apply",
+                "--server-side",
+                "--force-conflicts",
+                "--kustomize",
+                &*crds,
+            ])
+            .text()?;
+        cluster
+            .kubectl([
+                "wait",
+                "--for=condition=Established",
+                "crd",
+                "--all",
+                "--timeout=60s",
+            ])
+            .text()
+    })?;
+    let root = paths::root();
+    let values = root.join("e2e/values").join(format!("{values}.yaml"));
+    long(
+        &format!(
+            "helm upgrade --install {RELEASE} charts/sluice --values {}",
+            shown(&values)
+        ),
+        || {
+            apply_own_crds(cluster)?;
+            cluster
+                .helm(&[
+                    "upgrade",
+                    "--install",
+                    RELEASE,
+                    "--namespace",
+                    NAMESPACE,
+                    "--create-namespace",
+                ])?
+                .args(["--wait", "--timeout", "120s", "--values"])
+                .arg(&values)
+                .arg(root.join("charts/sluice"))
+                .text()
+        },
+    )?;
+    wait_for(&format!("GatewayClass {CLASS} Accepted"), LIMIT, || {
+        let class = cluster.get(&["gatewayclass", CLASS])?;
+        Ok(condition(&class["status"]["conditions"], "Accepted")
+            .is_some_and(|(status, _)| status)
+            .then_some(()))
+    })
+}
+
+/// helm installs a chart's CRDs once and never again; a reused cluster needs today's.
+fn apply_own_crds(cluster: &Cluster) -> Result<()> {
+    let crds = paths::root().join("charts/sluice/crds");
+    cluster
+        .kubectl([
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--filename",
+            &crds.to_string_lossy(),
+        ])
+        .text()
+        .map(drop)
+}
+
+/// Status and reason of a condition in a list.
+pub fn condition<'a>(conditions: &'a serde_json::Value, kind: &str) -> Option<(bool, &'a str)> {
+    let condition = conditions
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == kind)?;
+    Some((
+        condition["status"] == "True",
+        condition["reason"].as_str().unwrap_or_default(),
+    ))
+}
+
+/// Applies a file of the repository.
+pub fn apply_file(cluster: &Cluster, path: &str) -> Result<()> {
+    let full = paths::root().join(path);
+    let text = std::fs::read_to_string(&full).with_context(|| format!("cannot read {path}"))?;
+    say(format!("kubectl apply -f {path}"));
+    cluster.apply(&text)
+}
+
+/// Waits for a Deployment, with its replicas available in their newest form.
+pub fn wait_deployment(cluster: &Cluster, namespace: &str, name: &str) -> Result<()> {
+    wait_for(&format!("Deployment {namespace}/{name}"), LIMIT, || {
+        let deployment = cluster.get(&["deployment", name, "--namespace", namespace])?;
+        let status = &deployment["status"];
+        let wanted = deployment["spec"]["replicas"].as_u64().unwrap_or(1);
+        let count = |field: &str| status[field].as_u64().unwrap_or(0);
+        let current = status["observedGeneration"] == deployment["metadata"]["generation"];
+        let settled = count("updatedReplicas") == wanted && count("replicas") == wanted;
+        Ok((current && settled && count("availableReplicas") == wanted).then_some(()))
+    })
+}
+
+/// Prints what helps to find out why a test has failed.
+pub fn diagnose(cluster: &Cluster) {
+    let queries: [&[&str]; 5] = [
+        &[
+            "get",
+            "pods,services,deployments",
+            "--all-namespaces",
+            "--output=wide",
+        ],
+        &[
+            "get",
+            "gatewayclasses,gateways,httproutes",
+            "--all-namespaces",
+            "--output=yaml",
+        ],
+        &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"],
+        &[
+            "logs",
+            "--namespace",
+            NAMESPACE,
+            "--selector=app.kubernetes.io/instance=sluice",
+            "--tail=100",
+            "--prefix",
+        ],
+        &[
+            "logs",
+            "--selector=app.kubernetes.io/name=sluice-proxy",
+            "--tail=50",
+            "--prefix",
+        ],
+    ];
+    for query in queries {
+        say(format!("--- kubectl {}", query.join(" ")));
+        match cluster.kubectl(query).text() {
+            Ok(text) => eprintln!("{}", tail(&text, 12_000)),
+            Err(error) => say(format!("{error:#}")),
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(paths::root())
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
