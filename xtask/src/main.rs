@@ -38,8 +38,8 @@ enum Task {
     /// Build the container image as an OCI archive, without a container runtime
     Image {
         /// Cargo profile; the size limit holds for `release` alone
-        #[arg(long, default_value = "release")]
-        profile: String,
+        #[arg(long, default_value = "release", value_name = "PROFILE")]
+        cargo_profile: String,
         /// Where the archive goes [default: target/sluice-VERSION.oci.tar]
         #[arg(long, short)]
         output: Option<PathBuf>,
@@ -81,8 +81,11 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Cluster { target, action } => cluster::run(action, &target),
-        Task::Image { profile, output } => {
-            build::sluice::image(&profile, output)?;
+        Task::Image {
+            cargo_profile,
+            output,
+        } => {
+            build::sluice::image(&cargo_profile, output)?;
             Ok(ExitCode::SUCCESS)
         }
         Task::Chart { update } => chart::check(update).map(|()| ExitCode::SUCCESS),
@@ -91,5 +94,15 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::E2e { target, test } => e2e::run(&test, &target).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
     }
 }

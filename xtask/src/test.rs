@@ -160,7 +160,7 @@ fn cluster_options(reuse: bool, load: bool) -> Result<e2e::Options> {
     let running = crate::cluster::Cluster::open(None).is_ok();
     let archive = sluice::default_archive()?;
     let image = ImageOptions {
-        profile: "release".to_owned(),
+        cargo_profile: "release".to_owned(),
         archive: Some(archive).filter(|archive| (load || !running) && archive.exists()),
         no_image: reuse && running,
     };

@@ -55,8 +55,8 @@ pub enum Action {
     /// Build Sluice's image, load it into the node and restart the pods that use it
     LoadImage {
         /// Cargo profile; `dev` compiles fastest
-        #[arg(long, default_value = "release")]
-        profile: String,
+        #[arg(long, default_value = "release", value_name = "PROFILE")]
+        cargo_profile: String,
         /// Load this archive instead of building
         #[arg(long)]
         archive: Option<PathBuf>,
@@ -98,9 +98,12 @@ pub fn run(action: Action, target: &Target) -> Result<ExitCode> {
             status(&cluster)?;
         }
         Action::Exec { client, command } => return exec(target, client, &command),
-        Action::LoadImage { profile, archive } => {
+        Action::LoadImage {
+            cargo_profile,
+            archive,
+        } => {
             let cluster = Cluster::open(target.kubeconfig.as_deref())?;
-            load_sluice(&cluster, &profile, archive)?;
+            load_sluice(&cluster, &cargo_profile, archive)?;
         }
         Action::LoadBalancer => lb::serve()?,
     }

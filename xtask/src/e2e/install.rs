@@ -24,8 +24,8 @@ const LIMIT: Duration = Duration::from_mins(2);
 #[derive(Clone, Debug, Args)]
 pub struct ImageOptions {
     /// Cargo profile of the image; `dev` compiles fastest
-    #[arg(long, default_value = "release")]
-    pub profile: String,
+    #[arg(long, default_value = "release", value_name = "PROFILE")]
+    pub cargo_profile: String,
     /// Load this archive instead of building
     #[arg(long, value_name = "PATH")]
     pub archive: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub fn image(cluster: &Cluster, options: &ImageOptions) -> Result<()> {
     if options.no_image {
         return Ok(());
     }
-    load_sluice(cluster, &options.profile, options.archive.clone())
+    load_sluice(cluster, &options.cargo_profile, options.archive.clone())
 }
 
 /// Installs the CRDs and the chart, or brings them up to date, with the values of e2e/values/NAME.yaml.
