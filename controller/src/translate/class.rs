@@ -1,3 +1,41 @@
-//! Unit::Class.
-use crate::engine::{Output, View};
-pub fn translate(_name: &str, _view: &View<'_>) -> Output { Output::default() }
+//! GatewayClasses: which are ours, and what their statuses say.
+//!
+//! `SupportedVersion` is not stated: it depends on the version of the installed CRDs, which are not read.
+
+use std::sync::Arc;
+
+use sluice_crds::gateway::GatewayClass;
+
+use super::condition::Condition;
+use super::fault::Fault;
+use super::features;
+use super::gateway::parameters::{self, Parameters};
+use crate::engine::{Output, Status, View};
+use crate::store::ObjectRef;
+
+/// The class with this name, if it is ours.
+pub fn ours(view: &View<'_>, name: &str) -> Option<Arc<GatewayClass>> {
+    let class = view.get::<GatewayClass>("", name)?;
+    (class.spec.controller_name == view.environment().controller_name).then_some(class)
+}
+
+/// Translates a class: to its status.
+pub fn translate(name: &str, view: &View<'_>) -> Output {
+    let Some(class) = ours(view, name) else { return Output::default() };
+    let accepted = accepted(parameters::of_class(view, &class));
+    let status = Status::GatewayClass {
+        generation: class.metadata.generation.unwrap_or_default(),
+        conditions: vec![accepted],
+        supported_features: features::SUPPORTED.to_vec(),
+    };
+    Output { statuses: vec![(ObjectRef::of(class.as_ref()), status)], ..Output::default() }
+}
+
+fn accepted(parameters: Result<Parameters, Fault>) -> Condition {
+    match parameters {
+        Ok(parameters) => {
+            Condition { message: parameters.remark(), ..Condition::holds("Accepted", "Accepted") }
+        }
+        Err(fault) => fault.condition("Accepted"),
+    }
+}

@@ -11,6 +11,7 @@ pub mod features;
 mod gateway;
 mod grant;
 pub mod model;
+mod namespaces;
 mod policy;
 mod precedence;
 mod route;

@@ -1,3 +1,266 @@
-//! Unit::Gateway.
-use crate::engine::{GatewayRef, Output, View};
-pub fn translate(_gateway: &GatewayRef, _view: &View<'_>) -> Output { Output::default() }
+//! Gateways with their ListenerSets: to listeners, statuses, infrastructure, and the model that routes read.
+//!
+//! ```text
+//! Gateway, ListenerSets --listener--> drafts --conflict--> drafts --+--> configuration, model, infrastructure
+//! GatewayClass, EnvoyProxy --parameters-----------------------------|
+//! Service, Deployment, proxies --programming------------------------'--> status
+//! ```
+//! Routes are not looked at: they read the model. Counts of attached routes are the engine's.
+
+mod address;
+mod conflict;
+mod listener;
+pub mod parameters;
+mod ports;
+mod programming;
+mod sets;
+mod status;
+mod tls;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sluice_config::v1::resource::Body;
+use sluice_config::{key, v1};
+use sluice_crds::envoy::{EnvoyProxySpec, RoutingType as EnvoyRoutingType};
+use sluice_crds::gateway::Gateway;
+
+use super::class;
+use super::fault::Fault;
+use super::model::{GatewayModel, ListenerModel, Protocol, RoutingType};
+use crate::engine::{Bundle, GatewayRef, Infra, InfraPort, Mode, Output, Status, View};
+use crate::store::ObjectRef;
+use address::Requested;
+use listener::{Draft, Surroundings};
+use parameters::Parameters;
+use ports::Port;
+use programming::Programming;
+use sets::Set;
+
+/// Translates a Gateway; gives nothing if its class is not ours.
+pub fn translate(gateway: &GatewayRef, view: &View<'_>) -> Output {
+    let Some(object) = view.get::<Gateway>(&gateway.namespace, &gateway.name) else { return Output::default() };
+    let Some(class) = class::ours(view, &object.spec.gateway_class_name) else { return Output::default() };
+    let parameters = parameters::of_gateway(view, &object, &class);
+    let requested = Requested::read(&object.spec.addresses);
+    let refused = parameters.as_ref().err().or(requested.as_ref().err()).cloned();
+    let read = Read {
+        view,
+        gateway,
+        reference: gateway.object(),
+        parameters: parameters.unwrap_or_default(),
+        requested: requested.unwrap_or_default(),
+        refused,
+        object,
+    };
+    read.output()
+}
+
+/// A Gateway and what its spec comes to by itself.
+struct Read<'a, 'v> {
+    view: &'a View<'v>,
+    gateway: &'a GatewayRef,
+    reference: ObjectRef,
+    object: Arc<Gateway>,
+    parameters: Parameters,
+    requested: Requested,
+    /// Why nothing of it can be used.
+    refused: Option<Fault>,
+}
+
+/// All its listeners.
+struct Listeners {
+    /// In order of precedence: its own, then those of each ListenerSet.
+    drafts: Vec<Draft>,
+    sets: Vec<Set>,
+    /// How each port is bound.
+    bound: BTreeMap<Port, u16>,
+}
+
+impl Listeners {
+    fn of(&self, parent: &ObjectRef) -> &[Draft] {
+        let start = self.drafts.iter().position(|draft| draft.parent == *parent).unwrap_or(self.drafts.len());
+        let own = self.drafts.get(start..).unwrap_or_default();
+        let end = own.iter().position(|draft| draft.parent != *parent).unwrap_or(own.len());
+        own.get(..end).unwrap_or_default()
+    }
+}
+
+impl Read<'_, '_> {
+    fn output(&self) -> Output {
+        let client_certificate = tls::client_certificate(self.view, &self.object);
+        let shown = client_certificate.as_ref().ok().and_then(Option::as_ref);
+        let listeners = self.listeners(shown);
+        let own = listeners.of(&self.reference);
+        let not_accepted = self.refused.clone().or_else(|| status::no_listener_accepted(own));
+        let is_accepted = not_accepted.is_none();
+        let programming = match &not_accepted {
+            Some(fault) => Programming::not_accepted(fault),
+            None => {
+                let (class, proxy) = (&self.object.spec.gateway_class_name, &self.parameters.proxy);
+                Programming::of(self.view, self.gateway, class, proxy, &self.requested)
+            }
+        };
+        let mut statuses = Vec::with_capacity(1 + listeners.sets.len());
+        let mut attached = 0;
+        for set in &listeners.sets {
+            let (status, accepted) =
+                status::listener_set(set, listeners.of(&set.reference), is_accepted, &programming);
+            statuses.push((set.reference.clone(), status));
+            attached += i32::from(accepted);
+        }
+        let conditions = status::gateway_conditions(
+            own,
+            not_accepted.as_ref(),
+            &self.parameters.remark(),
+            client_certificate.as_ref().err(),
+            &tls::insecure_fields(&self.object),
+            &programming,
+        );
+        let status = Status::Gateway {
+            generation: self.object.metadata.generation.unwrap_or_default(),
+            conditions,
+            listeners: own.iter().map(|draft| status::listener(draft, is_accepted, &programming)).collect(),
+            addresses: programming.addresses,
+            attached_listener_sets: attached,
+        };
+        statuses.push((self.reference.clone(), status));
+        Output {
+            for_gateway: self.configuration(&listeners, is_accepted),
+            statuses,
+            model: Some(Arc::new(self.model(&listeners, is_accepted, shown))),
+            infra: self.infra(&listeners),
+            ..Output::default()
+        }
+    }
+
+    fn listeners(&self, client_certificate: Option<&ObjectRef>) -> Listeners {
+        let around = Surroundings {
+            view: self.view,
+            gateway: &self.object,
+            reference: &self.reference,
+            routing: self.routing(),
+            client_certificate,
+        };
+        let sets = sets::of(self.view, &self.reference, &self.object);
+        let own = self.object.spec.listeners.iter().map(|spec| Draft::new(&around, &self.reference, spec));
+        let theirs = sets.iter().filter(|set| set.allowed).flat_map(|set| {
+            set.object.spec.listeners.iter().map(|spec| Draft::new(&around, &set.reference, spec))
+        });
+        let mut drafts: Vec<_> = own.chain(theirs).collect();
+        conflict::settle(&mut drafts);
+        let bound = self.bind(&mut drafts);
+        conflict::mark_overlaps(&mut drafts);
+        Listeners { drafts, sets, bound }
+    }
+
+    fn bind(&self, drafts: &mut [Draft]) -> BTreeMap<Port, u16> {
+        let ports: BTreeSet<_> = drafts.iter().filter(|d| d.holds_port()).map(Draft::transport).collect();
+        let kubernetes = self.parameters.proxy.provider.as_ref().and_then(|p| p.kubernetes.as_ref());
+        let as_is = matches!(self.view.environment().mode, Mode::Standalone(_))
+            || kubernetes.is_some_and(|k| k.use_listener_port_as_container_port == Some(true));
+        if as_is {
+            return ports.into_iter().map(|port| (port, port.number)).collect();
+        }
+        let bound = ports::bind(&ports);
+        for draft in drafts.iter_mut().filter(|d| d.holds_port() && !bound.contains_key(&d.transport())) {
+            let message = format!("port {}: the pod has no port left to bind it as", draft.port);
+            draft.refuse(Fault::new("PortUnavailable", message));
+        }
+        bound
+    }
+
+    fn routing(&self) -> RoutingType {
+        match self.parameters.proxy.routing_type {
+            Some(EnvoyRoutingType::Service) => RoutingType::Service,
+            _ => RoutingType::Endpoint,
+        }
+    }
+
+    fn configuration(&self, listeners: &Listeners, is_accepted: bool) -> BTreeMap<GatewayRef, Bundle> {
+        let mut bundle = Bundle::default();
+        if self.refused.is_some() {
+            return BTreeMap::new();
+        }
+        let xff_trusted_hops = self.view.environment().xff_trusted_hops;
+        bundle.add(key::SETTINGS, Body::Settings(v1::Settings { xff_trusted_hops }));
+        for draft in listeners.drafts.iter().filter(|draft| is_accepted && draft.serves()) {
+            let Some(bind_port) = listeners.bound.get(&draft.transport()) else { continue };
+            bundle.needs.extend(draft.needs.iter().cloned());
+            bundle.add(draft.key.to_string(), Body::Listener(resource(draft, *bind_port)));
+        }
+        BTreeMap::from([(self.gateway.clone(), bundle)])
+    }
+
+    fn model(
+        &self,
+        listeners: &Listeners,
+        is_accepted: bool,
+        client_certificate: Option<&ObjectRef>,
+    ) -> GatewayModel {
+        let listener = |draft: &Draft| {
+            Some(ListenerModel {
+                key: draft.key.clone(),
+                parent: draft.parent.clone(),
+                name: draft.name.clone(),
+                port: draft.port,
+                protocol: draft.protocol?,
+                hostname: draft.hostname.clone(),
+                kinds: draft.kinds.clone(),
+                namespaces: draft.namespaces.clone(),
+                serving: is_accepted && draft.serves(),
+            })
+        };
+        GatewayModel {
+            gateway: self.gateway.clone(),
+            listeners: listeners.drafts.iter().filter_map(listener).collect(),
+            routing: self.routing(),
+            backend_client_certificate: client_certificate.cloned(),
+        }
+    }
+
+    /// What has to run. A port stays while its listener cannot serve, so that a missing Secret costs nobody his address.
+    fn infra(&self, listeners: &Listeners) -> Option<Infra> {
+        let in_cluster = self.view.environment().mode == Mode::Cluster;
+        if !in_cluster || self.refused.is_some() || listeners.bound.is_empty() {
+            return None;
+        }
+        let infrastructure = self.object.spec.infrastructure.clone().unwrap_or_default();
+        let port = |(port, bind_port): (&Port, &u16)| InfraPort {
+            port: port.number,
+            bind_port: *bind_port,
+            udp: port.udp,
+        };
+        Some(Infra {
+            gateway: self.gateway.clone(),
+            uid: self.object.metadata.uid.clone().unwrap_or_default(),
+            class: self.object.spec.gateway_class_name.as_str().into(),
+            labels: infrastructure.labels,
+            annotations: infrastructure.annotations,
+            ports: listeners.bound.iter().map(port).collect(),
+            addresses: self.requested.ips(),
+            cluster_only: self.requested.cluster_only(),
+            proxy: Arc::<EnvoyProxySpec>::clone(&self.parameters.proxy),
+        })
+    }
+}
+
+fn resource(draft: &Draft, bind_port: u16) -> v1::Listener {
+    let protocol = match draft.protocol {
+        Some(Protocol::Http) => v1::Protocol::Http,
+        Some(Protocol::Https) => v1::Protocol::Https,
+        Some(Protocol::TlsPassthrough | Protocol::TlsTerminate) => v1::Protocol::Tls,
+        Some(Protocol::Tcp) => v1::Protocol::Tcp,
+        Some(Protocol::Udp) => v1::Protocol::Udp,
+        None => v1::Protocol::Unspecified,
+    };
+    v1::Listener {
+        name: format!("{}/{}/{}", draft.parent.namespace, draft.parent.name, draft.name),
+        port: u32::from(draft.port),
+        bind_port: u32::from(bind_port),
+        protocol: protocol.into(),
+        hostname: draft.hostname.as_deref().unwrap_or_default().to_owned(),
+        tls: draft.tls.clone(),
+        filters: draft.filters.clone(),
+    }
+}
