@@ -93,7 +93,13 @@ fn run(task: Task) -> Result<ExitCode> {
             conformance::run(&options, &target).map(|_| ExitCode::SUCCESS)
         }
         Task::E2e { target, test } => e2e::run(&test, &target).map(|()| ExitCode::SUCCESS),
-        Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Test(options) => test::run(&options).map(|passed| {
+            if passed {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }),
     }
 }
 
