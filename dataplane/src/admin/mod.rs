@@ -3,8 +3,6 @@
 //! Answers GET on its own port and changes nothing. Key material never leaves through it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -23,22 +21,14 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: most likely no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The admin server; clones share one state.
+/// The admin server of a dataplane.
 #[derive(Clone)]
-pub struct Admin {
-    dataplane: Dataplane,
-    leaving: Arc<AtomicBool>,
-}
+pub struct Admin(Dataplane);
 
 impl Admin {
     /// Speaks for `dataplane`.
     pub fn new(dataplane: Dataplane) -> Self {
-        Self { dataplane, leaving: Arc::default() }
-    }
-
-    /// From now on readiness fails, so that no new connections are sent here.
-    pub fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+        Self(dataplane)
     }
 
     /// Serves `listener` until the future is dropped.
@@ -78,20 +68,18 @@ impl Admin {
             "/metrics" => reply(
                 StatusCode::OK,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                self.dataplane.metrics().encode(),
+                self.0.metrics().encode(),
             ),
-            "/config_dump" => reply(StatusCode::OK, "application/json", format!("{:#}\n", self.dataplane.dump())),
+            "/config_dump" => reply(StatusCode::OK, "application/json", format!("{:#}\n", self.0.dump())),
             _ => text(StatusCode::NOT_FOUND, "/healthz/live\n/healthz/ready\n/metrics\n/config_dump\n"),
         }
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
-        if self.leaving.load(Ordering::Relaxed) {
-            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-        } else if self.dataplane.is_ready() {
+        if self.0.is_ready() {
             text(StatusCode::OK, "ready\n")
         } else {
-            text(StatusCode::SERVICE_UNAVAILABLE, "waiting for configuration\n")
+            text(StatusCode::SERVICE_UNAVAILABLE, "waiting for configuration, or draining\n")
         }
     }
 }

@@ -44,7 +44,7 @@ pub async fn tcp(stream: Transport, peer: SocketAddr, listener: &str, route: Arc
         Ok(upstream) => upstream,
         Err(failure) => {
             let reason = failure.to_string();
-            (line.flags, line.transport_failure) = (failure.flags(), Some(&reason));
+            (line.flags, line.transport_failure) = (failure.flags(), Some(reason.as_str()));
             reset(&stream);
             log::write(&worker, &line);
             worker.shared.metrics.listener(listener).dropped();
@@ -52,7 +52,7 @@ pub async fn tcp(stream: Transport, peer: SocketAddr, listener: &str, route: Arc
         }
     };
     line.endpoint = Some(upstream.active.endpoint().address());
-    line.backend = Some(&upstream.backend.name);
+    line.backend = Some(&*upstream.backend.name);
     line.upstream_local = upstream.transport.tcp().local_addr().ok();
     let outcome = run(stream, upstream.transport).await;
     (line.from_client, line.from_backend) = (outcome.from_client, outcome.from_backend);
@@ -66,7 +66,7 @@ pub async fn tcp(stream: Transport, peer: SocketAddr, listener: &str, route: Arc
         }
         End::Backend(error) => {
             reason = error.to_string();
-            (line.flags, line.transport_failure) = ("UC", Some(&reason));
+            (line.flags, line.transport_failure) = ("UC", Some(reason.as_str()));
         }
     }
     let metrics = worker.shared.metrics.listener(listener);
