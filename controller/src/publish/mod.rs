@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 pub use authority::{Authority, AuthorityError, Ca, Leaf, server_names};
-pub use identity::{AuthError, Authenticator, Identity, TokenReviewer};
+pub use identity::{AUDIENCE, AuthError, Authenticator, Identity, TokenReviewer};
 pub(crate) use resources::Resources;
 pub use server::serve;
 
