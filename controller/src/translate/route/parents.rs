@@ -149,10 +149,18 @@ fn attach(
         .filter(|listener| parent_ref.port.is_none_or(|port| listener.port == port))
         .collect();
     if named.is_empty() {
-        return fails(
-            "NoMatchingParent",
-            format_args!("has no listener with this sectionName and port"),
-        );
+        // Of a ListenerSet without any listener here the Gateway takes none.
+        return if model.listeners.iter().any(|listener| listener.parent == *parent) {
+            fails(
+                "NoMatchingParent",
+                format_args!("has no listener with this sectionName and port"),
+            )
+        } else {
+            fails(
+                "NoMatchingParent",
+                format_args!("has no listener that Gateway {} takes", model.gateway),
+            )
+        };
     }
     let kind = route.route.kind;
     let fitting: Vec<_> = named
