@@ -219,8 +219,8 @@ fn environment(context: &Context<'_>) -> Vec<EnvVar> {
             value_from: Some(EnvVarSource { field_ref: Some(field), ..Default::default() }),
             ..Default::default()
         },
-        plain("SLUICE_DRAIN_TIMEOUT", format!("{}s", drain.as_secs())),
-        plain("SLUICE_MIN_DRAIN", format!("{}s", min_drain.as_secs())),
+        plain("SLUICE_DRAIN_TIMEOUT", drain.as_secs().to_string()),
+        plain("SLUICE_MIN_DRAIN", min_drain.as_secs().to_string()),
     ];
     let proxy = &context.infra.proxy;
     if let Some(workers) = proxy.concurrency.filter(|workers| *workers > 0) {
