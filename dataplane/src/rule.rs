@@ -33,7 +33,7 @@ pub struct Rule {
     pub request_timeout: Option<Duration>,
     /// Bound on one try.
     pub backend_request_timeout: Option<Duration>,
-    /// Set if requests may be tried more than once.
+    /// What the rule says of retries. None: only what cannot have been seen by a backend is tried again.
     pub retry: Option<Retry>,
     /// Set if requests of one session go to one endpoint.
     pub persistence: Option<Persistence>,
@@ -67,7 +67,7 @@ impl Rule {
             backends: Backends::compile(&rule.backends, lookup)?,
             request_timeout: duration(rule.request_timeout_ms),
             backend_request_timeout: duration(rule.backend_request_timeout_ms),
-            retry: rule.retry.as_ref().and_then(Retry::compile),
+            retry: rule.retry.as_ref().map(Retry::compile),
             persistence,
             metrics: lookup.route_metrics(route_name),
         })
@@ -119,9 +119,9 @@ impl Backends {
         }
     }
 
-    /// True if there is none that could be drawn.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// All that could be drawn.
+    pub fn iter(&self) -> impl Iterator<Item = &WeightedBackend> {
+        self.0.iter()
     }
 }
 
@@ -129,22 +129,19 @@ impl Backends {
 #[derive(Debug)]
 pub struct Retry {
     codes: Vec<u16>,
-    /// Tries after the first.
+    /// Tries after the first; 0: there is no second.
     pub attempts: u32,
     backoff: Duration,
 }
 
 impl Retry {
-    fn compile(config: &v1::Retry) -> Option<Self> {
-        if config.attempts == 0 {
-            return None;
-        }
+    fn compile(config: &v1::Retry) -> Self {
         let backoff = match config.backoff_ms {
             0 => DEFAULT_BACKOFF,
             ms => Duration::from_millis(ms),
         };
         let codes = config.codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect();
-        Some(Self { codes, attempts: config.attempts, backoff })
+        Self { codes, attempts: config.attempts, backoff }
     }
 
     /// True if a response with this status is tried again.

@@ -3,17 +3,21 @@
 //! Owns TCP connect, the TLS handshake and the choice between HTTP/1.1 and HTTP/2. Sends no request.
 
 use std::io;
+use std::net::SocketAddr;
 
 use pingora_core::connectors::http::v2::{H2HandshakeSettings, handshake};
-use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora_core::protocols::http::v2::client::Http2Session;
 use tokio::net::TcpStream;
 
-use super::{Backend, Endpoint, Pool, Protocol};
+use super::{Backend, Endpoint, Key, Pool, Protocol, pool};
 use crate::wire::{Socket, Transport, Wire};
 
 /// Concurrent streams on one HTTP/2 connection before another is opened.
 const MAX_H2_STREAMS: usize = 256;
+/// Bytes of one response that a backend may send before they are read.
+const STREAM_WINDOW: u32 = 1 << 18;
+/// The same for all responses on a connection.
+const CONNECTION_WINDOW: u32 = 1 << 22;
 
 /// Why no connection could be had.
 #[derive(Debug, thiserror::Error)]
@@ -27,82 +31,32 @@ pub enum ConnectError {
     /// The HTTP/2 handshake failed.
     #[error("HTTP/2 handshake: {0}")]
     H2(#[source] Box<pingora_core::Error>),
+    /// The endpoint takes no further stream on a connection that it has just accepted.
+    #[error("HTTP/2: no stream available")]
+    NoStream,
     /// It took longer than the backend's connect timeout.
     #[error("connection timeout")]
     Timeout,
 }
 
-/// A session that is ready to take a request.
+/// What is ready to take a request.
 pub enum Connected {
-    /// HTTP/1.1 on this wire.
+    /// An HTTP/1.1 connection.
     H1 {
-        /// The session.
-        session: Box<Http1Session>,
-        /// The stream below it.
+        /// The connection.
         wire: Wire,
-        /// True if the connection has served requests before.
+        /// True if it has served requests before.
         reused: bool,
     },
     /// A stream of an HTTP/2 connection.
     H2 {
         /// The session.
         session: Box<Http2Session>,
+        /// Our end of the connection.
+        local: SocketAddr,
         /// True if the connection has served requests before.
         reused: bool,
     },
-}
-
-impl Connected {
-    fn h1(wire: Wire, reused: bool) -> Self {
-        Self::H1 { session: Box::new(Http1Session::new(Box::new(wire.clone()))), wire, reused }
-    }
-}
-
-/// A session to `endpoint`, from the pool or new; `fresh` forbids the pool. `http2` says that the request needs
-/// HTTP/2 where the backend leaves the choice open (gRPC), `http1` that it cannot do without HTTP/1.1 (an upgrade).
-///
-/// # Errors
-/// See [`ConnectError`].
-pub async fn connect(
-    pool: &Pool,
-    backend: &Backend,
-    endpoint: &Endpoint,
-    wants: Wants,
-) -> Result<Connected, ConnectError> {
-    let key = backend.pool_key(endpoint);
-    let use_h2 = match (backend.protocol, wants.version) {
-        (_, Version::Http1) | (Protocol::Http1, _) => false,
-        (Protocol::H2c, _) | (_, Version::Http2) => true,
-        (Protocol::Auto, Version::Any) => false,
-    };
-    let may_h2 = use_h2
-        || (backend.tls.is_some() && backend.protocol == Protocol::Auto && wants.version == Version::Any);
-    if !wants.fresh {
-        if may_h2 && let Some(session) = reuse_h2(pool, &key).await {
-            return Ok(Connected::H2 { session: Box::new(session), reused: true });
-        }
-        if !use_h2 && let Some(wire) = pool.take_h1(&key) {
-            return Ok(Connected::h1(wire, true));
-        }
-    }
-    let open = open(backend, endpoint, may_h2, use_h2);
-    let (wire, is_h2) =
-        tokio::time::timeout(backend.connect_timeout, open).await.map_err(|_| ConnectError::Timeout)??;
-    if !is_h2 {
-        return Ok(Connected::h1(wire, false));
-    }
-    let mut settings = H2HandshakeSettings::new();
-    settings.max_streams = MAX_H2_STREAMS;
-    settings.stream_window_size = Some(1 << 20);
-    settings.connection_window_size = Some(1 << 23);
-    let connection = tokio::time::timeout(backend.connect_timeout, handshake(Box::new(wire.unbuffered()), settings))
-        .await
-        .map_err(|_| ConnectError::Timeout)?
-        .map_err(ConnectError::H2)?;
-    let session = connection.spawn_stream().await.map_err(ConnectError::H2)?;
-    pool.put_h2(key, connection);
-    let session = session.ok_or(ConnectError::Timeout)?;
-    Ok(Connected::H2 { session: Box::new(session), reused: false })
 }
 
 /// What a request needs of its connection.
@@ -125,33 +79,111 @@ pub enum Version {
     Http2,
 }
 
-async fn reuse_h2(pool: &Pool, key: &super::Key) -> Option<Http2Session> {
-    while let Some(connection) = pool.get_h2(key) {
-        match connection.spawn_stream().await {
-            Ok(Some(session)) => return Some(session),
-            Ok(None) if !connection.is_shutting_down() => return None,
+/// Whether HTTP/2 may or must be spoken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Http2 {
+    No,
+    /// If ALPN agrees on it.
+    May,
+    Must,
+}
+
+impl Http2 {
+    fn choose(backend: &Backend, version: Version) -> Self {
+        match (backend.protocol, version) {
+            (_, Version::Http1) | (Protocol::Http1, _) => Self::No,
+            (Protocol::H2c, _) | (Protocol::Auto, Version::Http2) => Self::Must,
+            (Protocol::Auto, Version::Any) if backend.tls.is_some() => Self::May,
+            (Protocol::Auto, Version::Any) => Self::No,
+        }
+    }
+}
+
+/// A connection to `endpoint`, from the pool or new.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn connect(
+    pool: &Pool,
+    backend: &Backend,
+    endpoint: &Endpoint,
+    wants: Wants,
+) -> Result<Connected, ConnectError> {
+    let key = backend.pool_key(endpoint);
+    let http2 = Http2::choose(backend, wants.version);
+    if !wants.fresh {
+        if http2 != Http2::No
+            && let Some((session, local)) = reuse_h2(pool, &key).await
+        {
+            return Ok(Connected::H2 { session: Box::new(session), local, reused: true });
+        }
+        if http2 != Http2::Must
+            && let Some(wire) = pool.take_h1(&key)
+        {
+            return Ok(Connected::H1 { wire, reused: true });
+        }
+    }
+    let fresh = open(pool, key, backend, endpoint, http2);
+    let opened = tokio::time::timeout(backend.connect_timeout, fresh).await.unwrap_or(Err(ConnectError::Timeout));
+    match &opened {
+        Ok(_) => backend.metrics.connected(),
+        Err(_) => backend.metrics.connect_failure(),
+    }
+    opened
+}
+
+async fn reuse_h2(pool: &Pool, key: &Key) -> Option<(Http2Session, SocketAddr)> {
+    while let Some(shared) = pool.get_h2(key) {
+        match shared.connection.spawn_stream().await {
+            Ok(Some(session)) => return Some((session, shared.local)),
+            Ok(None) if !shared.connection.is_shutting_down() => return None,
             // The connection ends; look for another one.
-            _ => connection.mark_shutdown(),
+            _ => shared.connection.mark_shutdown(),
         }
     }
     None
 }
 
-/// Opens the transport; says whether HTTP/2 is to be spoken on it.
 async fn open(
+    pool: &Pool,
+    key: Key,
     backend: &Backend,
     endpoint: &Endpoint,
-    may_h2: bool,
-    use_h2: bool,
+    http2: Http2,
+) -> Result<Connected, ConnectError> {
+    let (wire, is_h2) = open_transport(backend, endpoint, http2).await?;
+    if !is_h2 {
+        return Ok(Connected::H1 { wire, reused: false });
+    }
+    let local = wire.local();
+    let mut settings = H2HandshakeSettings::new();
+    settings.max_streams = MAX_H2_STREAMS;
+    settings.stream_window_size = Some(STREAM_WINDOW);
+    settings.connection_window_size = Some(CONNECTION_WINDOW);
+    let connection = handshake(Box::new(wire.unbuffered()), settings).await.map_err(ConnectError::H2)?;
+    let session = connection.spawn_stream().await.map_err(ConnectError::H2)?.ok_or(ConnectError::NoStream)?;
+    pool.put_h2(key, pool::Shared { connection, local });
+    Ok(Connected::H2 { session: Box::new(session), local, reused: false })
+}
+
+/// Opens the transport; says whether HTTP/2 is to be spoken on it.
+async fn open_transport(
+    backend: &Backend,
+    endpoint: &Endpoint,
+    http2: Http2,
 ) -> Result<(Wire, bool), ConnectError> {
     let tcp = TcpStream::connect(endpoint.address()).await.map_err(ConnectError::Tcp)?;
     tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     let local = tcp.local_addr().map_err(ConnectError::Tcp)?;
     let Some(tls) = &backend.tls else {
-        return Ok((Wire::new(Transport::Tcp(Socket::new(tcp)), endpoint.address(), local), use_h2));
+        let wire = Wire::new(Transport::Tcp(Socket::new(tcp)), endpoint.address(), local);
+        return Ok((wire, http2 == Http2::Must));
     };
-    let stream = tls.handshake(Socket::new(tcp), may_h2).await.map_err(ConnectError::Tls)?;
-    let alpn_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = tls.handshake(Socket::new(tcp), http2 != Http2::No).await.map_err(ConnectError::Tls)?;
+    let is_h2 = match stream.get_ref().1.alpn_protocol() {
+        Some(protocol) => protocol == b"h2",
+        None => http2 == Http2::Must,
+    };
     let transport = Transport::Tls(Box::new(tokio_rustls::TlsStream::Client(stream)));
-    Ok((Wire::new(transport, endpoint.address(), local), alpn_h2))
+    Ok((Wire::new(transport, endpoint.address(), local), is_h2))
 }

@@ -143,6 +143,12 @@ impl EndpointSet {
         Some(Self::claim(endpoint))
     }
 
+    /// True if there is an endpoint besides `this` and those in `tried`.
+    pub fn has_other(&self, this: &Endpoint, tried: &[SocketAddr]) -> bool {
+        let all = if self.serving.is_empty() { &self.draining } else { &self.serving };
+        all.iter().any(|e| e.address != this.address && !tried.contains(&e.address))
+    }
+
     /// Takes a given endpoint, as session persistence asks.
     pub fn claim(endpoint: &Arc<Endpoint>) -> Active {
         endpoint.active.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +159,7 @@ impl EndpointSet {
 /// Looks at two random places and takes the less loaded acceptable one; walks on from a place that is not acceptable.
 fn two_choices(all: &[Arc<Endpoint>], accept: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
     let mut rng = rand::rng();
-    let mut from = |start: usize| (0..all.len()).map(|i| &all[(start + i) % all.len()]).find(|e| accept(e));
+    let from = |start: usize| (0..all.len()).map(|i| &all[(start + i) % all.len()]).find(|e| accept(e));
     let first = from(rng.random_range(0..all.len()))?;
     let second = from(rng.random_range(0..all.len()))?;
     Some(if second.load() < first.load() { second } else { first })

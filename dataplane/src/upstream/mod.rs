@@ -3,6 +3,7 @@
 //! A [`Slot`] is the stable place of a backend: routes hold slots, updates swap what is in them, so that an endpoint
 //! change touches no route. Never looks at a request.
 
+pub mod budget;
 pub mod connect;
 pub mod endpoints;
 pub mod pool;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sluice_config::v1;
 
+pub use budget::RetryBudget;
 pub use connect::{ConnectError, Connected};
 pub use endpoints::{Active, Endpoint, EndpointSet};
 pub use pool::{Key, Pool};
@@ -67,7 +69,7 @@ pub struct Backend {
     /// Bound on establishing a connection, TLS included.
     pub connect_timeout: Duration,
     /// Bound on the share of retries, if there is one.
-    pub retry_budget: Option<v1::RetryBudget>,
+    pub retry_budget: Option<RetryBudget>,
     /// Counters of this backend.
     pub metrics: Arc<BackendMetrics>,
 }
@@ -95,7 +97,7 @@ impl Backend {
             endpoints,
             tls,
             connect_timeout,
-            retry_budget: config.retry_budget,
+            retry_budget: config.retry_budget.as_ref().map(RetryBudget::new),
             metrics,
         }
     }

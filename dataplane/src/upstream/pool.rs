@@ -31,10 +31,24 @@ struct Idle {
     since: Instant,
 }
 
+/// An HTTP/2 connection, which is shared while it is in use.
+#[derive(Clone)]
+pub struct Shared {
+    /// The connection.
+    pub connection: ConnectionRef,
+    /// Our end of it.
+    pub local: SocketAddr,
+}
+
+struct Multiplexed {
+    shared: Shared,
+    used: Instant,
+}
+
 #[derive(Default)]
 struct Inner {
     h1: HashMap<Key, Vec<Idle>, ahash::RandomState>,
-    h2: HashMap<Key, Vec<ConnectionRef>, ahash::RandomState>,
+    h2: HashMap<Key, Vec<Multiplexed>, ahash::RandomState>,
 }
 
 /// The pool of one worker.
@@ -68,16 +82,18 @@ impl Pool {
     }
 
     /// An HTTP/2 connection with a free stream.
-    pub fn get_h2(&self, key: &Key) -> Option<ConnectionRef> {
+    pub fn get_h2(&self, key: &Key) -> Option<Shared> {
         let mut inner = self.lock();
         let connections = inner.h2.get_mut(key)?;
-        connections.retain(|c| !c.is_closed() && !c.is_shutting_down());
-        connections.iter().find(|c| c.more_streams_allowed()).cloned()
+        connections.retain(|c| is_usable(&c.shared.connection));
+        let found = connections.iter_mut().find(|c| c.shared.connection.more_streams_allowed())?;
+        found.used = Instant::now();
+        Some(found.shared.clone())
     }
 
     /// Shares a new HTTP/2 connection.
-    pub fn put_h2(&self, key: Key, connection: ConnectionRef) {
-        self.lock().h2.entry(key).or_default().push(connection);
+    pub fn put_h2(&self, key: Key, shared: Shared) {
+        self.lock().h2.entry(key).or_default().push(Multiplexed { shared, used: Instant::now() });
     }
 
     /// Closes what is closed on the other side or was not used for long. To be called now and then.
@@ -88,8 +104,15 @@ impl Pool {
             !idle.is_empty()
         });
         inner.h2.retain(|_, connections| {
-            connections.retain(|c| !c.is_closed() && !c.is_shutting_down());
+            connections.retain(|c| {
+                let connection = &c.shared.connection;
+                is_usable(connection) && (c.used.elapsed() < IDLE_TIMEOUT || !connection.is_idle())
+            });
             !connections.is_empty()
         });
     }
+}
+
+fn is_usable(connection: &ConnectionRef) -> bool {
+    !connection.is_closed() && !connection.is_shutting_down()
 }

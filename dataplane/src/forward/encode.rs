@@ -1,6 +1,4 @@
-//! HTTP/1.1 responses as bytes (RFC 9112).
-
-use std::io::Write;
+//! HTTP/1.1 messages as bytes (RFC 9112): response heads, and bodies of both directions.
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -46,14 +44,24 @@ fn fields(out: &mut BytesMut, headers: &HeaderMap) {
 
 /// Writes a piece of a body.
 pub fn body(out: &mut BytesMut, framing: Framing, data: &[u8]) {
-    if framing == Framing::Chunked {
-        // Writing to memory cannot fail.
-        let _ = write!(out.writer(), "{:x}\r\n", data.len());
-        out.put_slice(data);
-        out.put_slice(b"\r\n");
-    } else {
-        out.put_slice(data);
+    match framing {
+        // An empty chunk would end the body.
+        Framing::Chunked if !data.is_empty() => {
+            chunk_size(out, data.len());
+            out.put_slice(data);
+            out.put_slice(b"\r\n");
+        }
+        Framing::Length | Framing::UntilClose => out.put_slice(data),
+        Framing::Chunked | Framing::None => {}
     }
+}
+
+fn chunk_size(out: &mut BytesMut, len: usize) {
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.put_u8(b"0123456789abcdef"[(len >> (place * 4)) & 0xf]);
+    }
+    out.put_slice(b"\r\n");
 }
 
 /// Writes the end of a body; trailers have a place only in chunked ones.
@@ -75,10 +83,20 @@ mod tests {
     fn chunked_with_trailers() {
         let mut out = BytesMut::new();
         body(&mut out, Framing::Chunked, b"hello, world, hello");
+        body(&mut out, Framing::Chunked, b"");
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", "1".parse().unwrap());
         end(&mut out, Framing::Chunked, Some(&trailers));
         assert_eq!(&out[..], b"13\r\nhello, world, hello\r\n0\r\nx-sum: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn chunk_sizes() {
+        for len in [1, 9, 10, 15, 16, 255, 256, 4096, 65536, 1_000_000] {
+            let mut out = BytesMut::new();
+            chunk_size(&mut out, len);
+            assert_eq!(&out[..], format!("{len:x}\r\n").as_bytes());
+        }
     }
 
     #[test]

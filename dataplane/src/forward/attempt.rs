@@ -1,0 +1,293 @@
+//! The tries of one request: choosing an endpoint, connecting, exchanging, and deciding whether to try again.
+//!
+//! A request is sent again only if nothing of its response has reached the client and its body is still at hand; and
+//! only where the rule says so, or where the backend cannot have seen it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::HeaderValue;
+use http::{Method, StatusCode, request, response};
+
+use super::Conn;
+use super::downstream::Downstream;
+use super::edge;
+use super::effects::{Effects, End};
+use super::exchange::{Deadline, Exchange, Limits, Stop};
+use super::record::Record;
+use super::reply::Reply;
+use super::source::Source;
+use super::upstream::{BodyKind, Failure, Upstream};
+use crate::filter::session::Session;
+use crate::rule::Rule;
+use crate::upstream::connect::{Version, Wants, connect};
+use crate::upstream::{Active, Backend, ConnectError, EndpointSet};
+
+/// Tries on other endpoints where a connection was refused, if the rule does not speak of retries.
+const FREE_RETRIES: u32 = 2;
+/// Tries on a new connection where one from the pool turned out to be closed, or a stream was refused.
+const STALE_RETRIES: u32 = 3;
+
+/// What is the same for all tries.
+pub(super) struct Tries<'a> {
+    pub(super) conn: &'a Conn,
+    pub(super) rule: &'a Rule,
+    pub(super) backend: Arc<Backend>,
+    pub(super) upgrade: Option<&'a HeaderValue>,
+    pub(super) body: BodyKind,
+    pub(super) session: Option<Session>,
+    /// True if the request may be repeated where it is not known whether it was carried out.
+    pub(super) idempotent: bool,
+}
+
+/// How far the tries have come.
+#[derive(Default)]
+struct Progress {
+    tried: Vec<SocketAddr>,
+    retries: u32,
+    stale: u32,
+    fresh: bool,
+}
+
+/// Why a try failed.
+enum Failed {
+    Connect(ConnectError),
+    /// The backend cannot have acted on the request.
+    Unseen(Stop),
+    Stop(Stop),
+}
+
+/// Sends a request until it is answered.
+pub(super) async fn run(
+    tries: &Tries<'_>,
+    head: request::Parts,
+    down: &mut Downstream,
+    source: &mut Source,
+    limits: &mut Limits,
+    effects: &Effects<'_>,
+    record: &mut Record,
+) -> Result<(), End> {
+    let mut progress = Progress::default();
+    let mut head = Some(head);
+    if let Some(budget) = &tries.backend.retry_budget {
+        budget.request();
+    }
+    loop {
+        let active = tries.pick(&progress)?;
+        record.endpoint = Some(Arc::clone(active.endpoint()));
+        let Some(this) = (if tries.may_retry() { head.clone() } else { head.take() }) else {
+            return Err(Stop::Upstream(Failure::Closed("no further try".into())).into());
+        };
+        limits.attempt = tries.rule.backend_request_timeout.map(Deadline::after);
+        let began = Instant::now();
+        let counted = tries.backend.metrics.active();
+        let outcome = tries.exchange(this, &active, progress.fresh, down, source, limits, record).await;
+        match outcome {
+            Ok((response, exchange)) => {
+                record.upstream_time = Some(began.elapsed());
+                let status = response.status;
+                let again = tries.rule.retry.as_ref().is_some_and(|retry| retry.covers(status));
+                if again && progress.may_repeat(tries, exchange.source) {
+                    tries.backend.metrics.request(status.as_u16(), began.elapsed());
+                    drop((exchange, counted));
+                    progress.repeat(tries, &active, limits, down).await?;
+                    continue;
+                }
+                let ended = tries.deliver(response, exchange, &active, effects, record).await;
+                tries.backend.metrics.request(status.as_u16(), began.elapsed());
+                return ended.map_err(End::Stop);
+            }
+            Err(failed) => {
+                tries.backend.metrics.request(0, began.elapsed());
+                drop(counted);
+                tries.recover(failed, &active, &mut progress, down, source, limits, record).await?;
+            }
+        }
+    }
+}
+
+impl Tries<'_> {
+    /// False if the head is not needed a second time, whatever happens.
+    fn may_retry(&self) -> bool {
+        self.rule.retry.as_ref().is_none_or(|retry| retry.attempts > 0)
+    }
+
+    fn pick(&self, progress: &Progress) -> Result<Active, Reply> {
+        let set = self.backend.endpoints.load();
+        let bound = self.session.filter(|_| progress.tried.is_empty()).and_then(|session| set.find(session.endpoint));
+        if let Some(endpoint) = bound {
+            return Ok(EndpointSet::claim(&endpoint));
+        }
+        set.pick(&progress.tried).ok_or_else(|| {
+            Reply::error(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "UH", "no_healthy_upstream")
+        })
+    }
+
+    async fn exchange<'e>(
+        &self,
+        head: request::Parts,
+        active: &Active,
+        fresh: bool,
+        down: &'e mut Downstream,
+        source: &'e mut Source,
+        limits: &'e mut Limits,
+        record: &mut Record,
+    ) -> Result<(response::Parts, Exchange<'e>), Failed> {
+        let version = match (self.upgrade.is_some(), self.rule.grpc) {
+            (true, _) => Version::Http1,
+            (false, true) => Version::Http2,
+            (false, false) => Version::Any,
+        };
+        let connecting =
+            connect(&self.conn.worker.pool, &self.backend, active.endpoint(), Wants { fresh, version });
+        let connected =
+            limits.bound(down, connecting).await.map_err(Failed::Stop)?.map_err(Failed::Connect)?;
+        let tls = self.backend.tls.is_some();
+        let up = Upstream::start(connected, head, self.body, self.upgrade, tls)
+            .map_err(|failure| Failed::Unseen(Stop::Upstream(failure)))?;
+        record.upstream_local = Some(up.local());
+        let mut exchange = Exchange::new(down, source, up, limits, self.body == BodyKind::Empty);
+        match exchange.head().await {
+            Ok(response) => Ok((response, exchange)),
+            Err(stop @ Stop::Upstream(Failure::Refused(_))) => Err(Failed::Unseen(stop)),
+            Err(stop @ Stop::Upstream(Failure::Closed(_))) if exchange.up.may_be_stale() && self.idempotent => {
+                Err(Failed::Unseen(stop))
+            }
+            Err(stop) => Err(Failed::Stop(stop)),
+        }
+    }
+
+    /// Passes the response on.
+    async fn deliver(
+        &self,
+        mut response: response::Parts,
+        mut exchange: Exchange<'_>,
+        active: &Active,
+        effects: &Effects<'_>,
+        record: &mut Record,
+    ) -> Result<(), Stop> {
+        let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        let upgrade = response.headers.get(http::header::UPGRADE).cloned();
+        edge::strip_response(&mut response.headers);
+        effects.apply(&mut response.headers);
+        if let Some(persistence) = &self.rule.persistence {
+            persistence.write(self.session, active.endpoint().address(), &mut response.headers);
+        }
+        record.status = response.status.as_u16();
+        record.details = "via_upstream".into();
+        if self.conn.worker.shared.drain.is_draining() {
+            exchange.down.close_after();
+        }
+        if switched {
+            if !exchange.switch_protocols() {
+                return Err(Stop::Upstream(Failure::Protocol("no upgrade".into())));
+            }
+            response.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+            if let Some(upgrade) = upgrade.or_else(|| self.upgrade.cloned()) {
+                response.headers.insert(http::header::UPGRADE, upgrade);
+            }
+            exchange.down.switch_protocols(response).map_err(Stop::Client)?;
+        } else {
+            exchange.source.commit();
+            let end = exchange.up.body_is_empty();
+            exchange.down.respond(response, end).map_err(Stop::Client)?;
+        }
+        exchange.body().await?;
+        exchange.into_upstream().recycle(&self.conn.worker.pool, self.backend.pool_key(active.endpoint()));
+        Ok(())
+    }
+
+    /// After a failed try: makes ready for the next one, or says how the request ends.
+    async fn recover(
+        &self,
+        failed: Failed,
+        active: &Active,
+        progress: &mut Progress,
+        down: &mut Downstream,
+        source: &mut Source,
+        limits: &mut Limits,
+        record: &mut Record,
+    ) -> Result<(), End> {
+        match failed {
+            Failed::Connect(error) => {
+                active.endpoint().eject();
+                record.transport_failure = Some(error.to_string());
+                if self.rule.retry.is_none() {
+                    let elsewhere = self.backend.endpoints.load().has_other(active.endpoint(), &progress.tried);
+                    if elsewhere && progress.retries < FREE_RETRIES && source.rewind() {
+                        progress.retries += 1;
+                        progress.tried.push(active.endpoint().address());
+                        return Ok(());
+                    }
+                } else if progress.may_repeat(self, source) {
+                    return progress.repeat(self, active, limits, down).await;
+                }
+                Err(connect_error(&error).into())
+            }
+            Failed::Unseen(stop) => {
+                if self.may_retry() && progress.stale < STALE_RETRIES && source.rewind() {
+                    progress.stale += 1;
+                    progress.fresh = true;
+                    return Ok(());
+                }
+                Err(stop.into())
+            }
+            Failed::Stop(stop @ Stop::TryTimeout) if progress.may_repeat(self, source) => {
+                tracing::debug!("try timed out");
+                drop(stop);
+                progress.repeat(self, active, limits, down).await
+            }
+            Failed::Stop(stop) => Err(stop.into()),
+        }
+    }
+}
+
+impl Progress {
+    /// True if the rule, the budget and the body allow another try. Takes it from the budget.
+    fn may_repeat(&self, tries: &Tries<'_>, source: &mut Source) -> bool {
+        let Some(retry) = &tries.rule.retry else { return false };
+        self.retries < retry.attempts
+            && source.rewind()
+            && tries.backend.retry_budget.as_ref().is_none_or(crate::upstream::RetryBudget::retry)
+    }
+
+    /// Pauses before another try that the rule asks for.
+    async fn repeat(
+        &mut self,
+        tries: &Tries<'_>,
+        active: &Active,
+        limits: &mut Limits,
+        down: &mut Downstream,
+    ) -> Result<(), End> {
+        self.retries += 1;
+        self.tried.push(active.endpoint().address());
+        tries.backend.metrics.retry();
+        limits.attempt = None;
+        let pause = tries.rule.retry.as_ref().map_or(Duration::ZERO, |retry| retry.pause(self.retries));
+        limits.bound(down, tokio::time::sleep(pause)).await?;
+        Ok(())
+    }
+}
+
+fn connect_error(error: &ConnectError) -> Reply {
+    let (body, details) = match error {
+        ConnectError::Timeout => (
+            "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
+            "upstream_reset_before_response_started{connection_timeout}",
+        ),
+        _ => (
+            "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
+            "upstream_reset_before_response_started{connection_failure}",
+        ),
+    };
+    Reply::error(StatusCode::SERVICE_UNAVAILABLE, body, "UF", details)
+}
+
+/// Methods that may be repeated where it is not known whether they were carried out (RFC 9110 section 9.2.2).
+pub(super) fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}

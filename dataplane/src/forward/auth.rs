@@ -1,0 +1,174 @@
+//! Asking an external authorizer.
+//!
+//! Owns the question's journey and what the answer does to the request. A question that cannot be answered is a no.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
+use http::{HeaderMap, Method, StatusCode, request};
+use prost::Message;
+
+use super::Conn;
+use super::edge::X_REQUEST_ID;
+use super::record::protocol;
+use super::reply::Reply;
+use super::subrequest::{self, Answer};
+use crate::filter::ExternalAuth;
+use crate::filter::auth::{Protocol, proto};
+use crate::upstream::connect::Version;
+
+/// How long an authorizer may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Headers that the response to the client gets.
+pub(super) type ResponseHeaders = Vec<(HeaderName, HeaderValue)>;
+
+/// Asks; changes the request as the answer says, or returns what the client is told instead.
+pub(super) async fn check(
+    conn: &Conn,
+    auth: &ExternalAuth,
+    head: &mut request::Parts,
+    body: Bytes,
+) -> Result<ResponseHeaders, Reply> {
+    let failed = |reason: String| {
+        tracing::debug!(reason, "external authorization failed");
+        Reply::error(StatusCode::FORBIDDEN, "", "UAEX", "ext_authz_error")
+    };
+    let backend = auth.backend.load().ok_or_else(|| failed("no such backend".into()))?;
+    let (question, version) = match auth.protocol {
+        Protocol::Http => (auth.http_question(head, body.len()).map(|()| body), Version::Any),
+        Protocol::Grpc => (grpc_question(conn, auth, head, &body), Version::Http2),
+    };
+    let asking = subrequest::call(&conn.worker, &backend, question, version);
+    let answer = tokio::time::timeout(TIMEOUT, asking)
+        .await
+        .unwrap_or_else(|_| Err("timeout".into()))
+        .map_err(failed)?;
+    match auth.protocol {
+        Protocol::Http => http_verdict(auth, answer, head),
+        Protocol::Grpc => grpc_verdict(&answer, head).map_err(|verdict| verdict.unwrap_or_else(failed)),
+    }
+}
+
+fn http_verdict(auth: &ExternalAuth, answer: Answer, head: &mut request::Parts) -> Result<ResponseHeaders, Reply> {
+    let status = answer.head.status;
+    if status == StatusCode::OK {
+        auth.take_headers(&answer.head.headers, &mut head.headers);
+        return Ok(Vec::new());
+    }
+    if status.is_server_error() || status.is_informational() {
+        return Err(Reply::error(StatusCode::FORBIDDEN, "", "UAEX", "ext_authz_error"));
+    }
+    let mut headers = answer.head.headers;
+    super::edge::strip_response(&mut headers);
+    Err(denied(status, headers, answer.body))
+}
+
+fn denied(status: StatusCode, headers: HeaderMap, body: Bytes) -> Reply {
+    Reply { status, headers, body, flags: "UAEX", details: "ext_authz_denied", intended: false }
+}
+
+fn grpc_question(conn: &Conn, auth: &ExternalAuth, head: &request::Parts, body: &Bytes) -> http::Request<Bytes> {
+    let text = |name: &HeaderName| {
+        head.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default()
+    };
+    let shown = head.headers.keys().filter(|name| auth.shows(name)).map(|name| {
+        let values: Vec<_> = head.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
+        (name.as_str().to_owned(), values.join(","))
+    });
+    let http = proto::HttpRequest {
+        id: text(&X_REQUEST_ID),
+        method: head.method.to_string(),
+        headers: shown.collect(),
+        path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        host: text(&HOST),
+        scheme: if conn.tls.is_some() { "https" } else { "http" }.to_owned(),
+        size: i64::try_from(body.len()).unwrap_or(-1),
+        protocol: protocol(head.version).to_owned(),
+        body: String::from_utf8_lossy(body).into_owned(),
+    };
+    let check = proto::CheckRequest {
+        attributes: Some(proto::AttributeContext {
+            source: Some(peer(conn.wire.peer())),
+            destination: Some(peer(conn.wire.local())),
+            request: Some(proto::Request { http: Some(http) }),
+        }),
+    };
+    let mut request = http::Request::new(frame(&check));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static(proto::CHECK);
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_static("ext-authz"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    request
+}
+
+fn peer(address: SocketAddr) -> proto::Peer {
+    let socket_address =
+        proto::SocketAddress { address: address.ip().to_canonical().to_string(), port_value: u32::from(address.port()) };
+    proto::Peer { address: Some(proto::Address { socket_address: Some(socket_address) }) }
+}
+
+/// A message as gRPC frames it: not compressed, its length, the message.
+fn frame(message: &impl Message) -> Bytes {
+    let mut out = BytesMut::with_capacity(5 + message.encoded_len());
+    out.put_u8(0);
+    out.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
+    // Only fails for want of room, which a growing buffer has.
+    let _ = message.encode(&mut out);
+    out.freeze()
+}
+
+/// `Err(Err(reason))`: there is no usable verdict.
+fn grpc_verdict(answer: &Answer, head: &mut request::Parts) -> Result<ResponseHeaders, Result<Reply, String>> {
+    let status = answer.trailers.get("grpc-status").or_else(|| answer.head.headers.get("grpc-status"));
+    if status.is_none_or(|status| status != "0") {
+        return Err(Err(format!("grpc-status {status:?}")));
+    }
+    let message = answer.body.get(5..).filter(|_| answer.body.first() == Some(&0)).ok_or(Err("no message".to_owned()))?;
+    let check = proto::CheckResponse::decode(message).map_err(|e| Err(e.to_string()))?;
+    if check.status.as_ref().is_none_or(|status| status.code != 0) {
+        return Err(Ok(grpc_denied(check.denied_response.unwrap_or_default())));
+    }
+    let Some(ok) = check.ok_response else { return Ok(Vec::new()) };
+    for name in &ok.headers_to_remove {
+        if !name.starts_with(':') && !name.eq_ignore_ascii_case("host") {
+            head.headers.remove(name);
+        }
+    }
+    set_all(&ok.headers, &mut head.headers);
+    Ok(ok.response_headers_to_add.iter().filter_map(pair).collect())
+}
+
+fn grpc_denied(response: proto::DeniedHttpResponse) -> Reply {
+    let status = response
+        .status
+        .and_then(|status| u16::try_from(status.code).ok())
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .filter(|status| !status.is_informational())
+        .unwrap_or(StatusCode::FORBIDDEN);
+    let mut headers = HeaderMap::new();
+    set_all(&response.headers, &mut headers);
+    denied(status, headers, Bytes::from(response.body))
+}
+
+fn set_all(options: &[proto::HeaderValueOption], headers: &mut HeaderMap) {
+    for option in options {
+        let Some((name, value)) = pair(option) else { continue };
+        if option.append.as_ref().is_some_and(|append| append.value) {
+            headers.append(name, value);
+        } else {
+            headers.insert(name, value);
+        }
+    }
+}
+
+fn pair(option: &proto::HeaderValueOption) -> Option<(HeaderName, HeaderValue)> {
+    let header = option.header.as_ref()?;
+    let name = HeaderName::from_bytes(header.key.as_bytes()).ok()?;
+    let raw = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+    Some((name, HeaderValue::from_bytes(raw).ok()?))
+}

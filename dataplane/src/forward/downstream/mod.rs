@@ -1,0 +1,187 @@
+//! The client's side of one request: the body that comes in, the response that goes out.
+//!
+//! Owns framing towards the client, HTTP/1.1 and HTTP/2. Every write is accepted at once; back-pressure is what
+//! [`Downstream::poll_room`] says. It never decides what is answered.
+
+mod h1;
+mod h2;
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, response};
+
+pub use h1::H1;
+pub use h2::H2;
+pub(super) use h2::poll_capacity;
+
+/// A piece of a message body.
+#[derive(Debug, Clone)]
+pub enum Chunk {
+    /// Bytes.
+    Data(Bytes),
+    /// The trailers; nothing follows.
+    Trailers(HeaderMap),
+}
+
+/// The client went away, or broke the protocol.
+#[derive(Debug, thiserror::Error)]
+#[error("downstream: {0}")]
+pub struct Gone(pub String);
+
+/// The client's side of one request.
+pub enum Downstream {
+    /// HTTP/1.1.
+    H1(H1),
+    /// A stream of an HTTP/2 connection.
+    H2(H2),
+}
+
+impl Downstream {
+    /// True if the request has no body.
+    pub fn body_is_empty(&self) -> bool {
+        match self {
+            Self::H1(h1) => h1.request_done,
+            Self::H2(h2) => h2.body_is_empty(),
+        }
+    }
+
+    /// The next piece of the request body; `None` once at its end.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
+        match self {
+            Self::H1(h1) => h1.poll_body(cx),
+            Self::H2(h2) => h2.poll_body(cx),
+        }
+    }
+
+    /// Ready when the client goes away. To be polled only while no body is awaited.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        match self {
+            Self::H1(h1) => h1.poll_gone(cx),
+            Self::H2(h2) => h2.poll_gone(cx),
+        }
+    }
+
+    /// Sends an informational response (not 101).
+    pub fn inform(&mut self, head: response::Parts) {
+        match self {
+            Self::H1(h1) => h1.inform(&head),
+            Self::H2(h2) => h2.inform(head),
+        }
+    }
+
+    /// Sends the response's head; `end` says that no body follows.
+    ///
+    /// # Errors
+    /// [`Gone`] if the client is.
+    pub fn respond(&mut self, head: response::Parts, end: bool) -> Result<(), Gone> {
+        match self {
+            Self::H1(h1) => {
+                h1.respond(head, end);
+                Ok(())
+            }
+            Self::H2(h2) => h2.respond(head, end),
+        }
+    }
+
+    /// Agrees to an upgrade: what follows in both directions is raw bytes.
+    ///
+    /// # Errors
+    /// [`Gone`] if the client is.
+    pub fn switch_protocols(&mut self, head: response::Parts) -> Result<(), Gone> {
+        match self {
+            Self::H1(h1) => h1.switch_protocols(head),
+            Self::H2(h2) => h2.switch_protocols(head),
+        }
+    }
+
+    /// Sends a piece of the response's body.
+    ///
+    /// # Errors
+    /// [`Gone`] if the client is.
+    pub fn push(&mut self, data: Bytes) -> Result<(), Gone> {
+        match self {
+            Self::H1(h1) => {
+                h1.push(&data);
+                Ok(())
+            }
+            Self::H2(h2) => h2.push(data),
+        }
+    }
+
+    /// As [`Downstream::push`], from borrowed bytes: HTTP/1.1 copies them once, into its output buffer.
+    ///
+    /// # Errors
+    /// [`Gone`] if the client is.
+    pub fn push_slice(&mut self, data: &[u8]) -> Result<(), Gone> {
+        match self {
+            Self::H1(h1) => {
+                h1.push(data);
+                Ok(())
+            }
+            Self::H2(h2) => h2.push(Bytes::copy_from_slice(data)),
+        }
+    }
+
+    /// Ends the response.
+    ///
+    /// # Errors
+    /// [`Gone`] if the client is.
+    pub fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), Gone> {
+        match self {
+            Self::H1(h1) => {
+                h1.finish(trailers.as_ref());
+                Ok(())
+            }
+            Self::H2(h2) => h2.finish(trailers),
+        }
+    }
+
+    /// Ends the response where it must not look complete.
+    pub fn abort(&mut self) {
+        match self {
+            Self::H1(h1) => h1.abort(),
+            Self::H2(h2) => h2.reset(::h2::Reason::INTERNAL_ERROR),
+        }
+    }
+
+    /// Ready when more of the response may be written.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        match self {
+            Self::H1(h1) => h1.wire.poll_room(cx).map_err(|e| Gone(e.to_string())),
+            Self::H2(h2) => h2.poll_room(cx),
+        }
+    }
+
+    /// Sends what is buffered.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        match self {
+            Self::H1(h1) => h1.wire.poll_drain(cx).map_err(|e| Gone(e.to_string())),
+            // The connection's own task sends.
+            Self::H2(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// From now on the connection ends after this response. HTTP/2 connections see to that themselves.
+    pub fn close_after(&mut self) {
+        if let Self::H1(h1) = self {
+            h1.close_after();
+        }
+    }
+
+    /// Bytes of the response's body sent so far.
+    pub fn bytes_sent(&self) -> u64 {
+        match self {
+            Self::H1(h1) => h1.sent,
+            Self::H2(h2) => h2.sent,
+        }
+    }
+
+    /// True once the head of the final response is out.
+    pub fn responded(&self) -> bool {
+        match self {
+            Self::H1(h1) => h1.responded,
+            Self::H2(h2) => h2.responded,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Running filters over a request, and what they want done to its response.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode, request};
+
+use super::downstream::{Chunk, Downstream};
+use super::exchange::{Limits, Stop};
+use super::reply::Reply;
+use super::source::Source;
+use super::{Conn, auth};
+use crate::filter::{Cors, ExternalAuth, Facts, Filter, HeaderModifier};
+use crate::upstream::Slot;
+
+/// Why a request does not go on.
+pub(super) enum End {
+    /// It has an answer.
+    Reply(Reply),
+    /// It was cut short.
+    Stop(Stop),
+}
+
+impl From<Reply> for End {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
+
+impl From<Stop> for End {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+/// What filters have asked for.
+#[derive(Default)]
+pub(super) struct Effects<'a> {
+    modifiers: Vec<&'a HeaderModifier>,
+    cors: Option<(&'a Cors, HeaderValue)>,
+    added: Vec<(HeaderName, HeaderValue)>,
+    pub(super) mirrors: Vec<&'a Slot>,
+}
+
+impl Effects<'_> {
+    /// Changes a response's headers.
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+        for modifier in &self.modifiers {
+            modifier.apply(headers);
+        }
+        if let Some((cors, origin)) = &self.cors {
+            cors.grant(origin, headers);
+        }
+        for (name, value) in &self.added {
+            headers.append(name, value.clone());
+        }
+    }
+}
+
+/// A request among filters.
+pub(super) struct Filtered<'r, 'a> {
+    pub(super) conn: &'r Conn,
+    pub(super) head: &'r mut request::Parts,
+    pub(super) facts: Facts<'r>,
+    pub(super) effects: &'r mut Effects<'a>,
+    pub(super) down: &'r mut Downstream,
+    pub(super) source: &'r mut Source,
+    pub(super) limits: &'r mut Limits,
+}
+
+impl<'a> Filtered<'_, 'a> {
+    /// Runs filters in their order.
+    pub(super) async fn run(&mut self, filters: &'a [Filter]) -> Result<(), End> {
+        for filter in filters {
+            match filter {
+                Filter::RequestHeaders(modifier) => modifier.apply(&mut self.head.headers),
+                Filter::ResponseHeaders(modifier) => self.effects.modifiers.push(modifier),
+                Filter::UrlRewrite(rewrite) => rewrite.apply(self.head, self.facts.path, self.facts.prefix),
+                Filter::Mirror(mirror) => self.effects.mirrors.extend(mirror.draw().map(|slot| &**slot)),
+                Filter::FixedResponse(status) => return Err(Reply::direct(*status, HeaderMap::new()).into()),
+                Filter::Redirect(redirect) => {
+                    let answer = redirect.answer(self.head, &self.facts);
+                    let (status, location) = answer.ok_or_else(|| {
+                        Reply::error(StatusCode::BAD_REQUEST, "", "", "redirect_location_invalid")
+                    })?;
+                    return Err(Reply::redirect(status, location, "direct_response").into());
+                }
+                Filter::Cors(cors) => {
+                    if let Some(headers) = cors.preflight(self.head) {
+                        return Err(Reply::direct(StatusCode::OK, headers).into());
+                    }
+                    self.effects.cors = cors.allowed_origin(self.head).map(|origin| (&**cors, origin));
+                }
+                Filter::ExternalAuth(auth) => self.authorize(auth).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn authorize(&mut self, filter: &ExternalAuth) -> Result<(), End> {
+        let body = if filter.max_body_bytes == 0 { Bytes::new() } else { self.read_body(filter.max_body_bytes).await? };
+        let asking = auth::check(self.conn, filter, self.head, body);
+        let added = self.limits.bound(self.down, asking).await??;
+        self.effects.added.extend(added);
+        Ok(())
+    }
+
+    /// Reads the whole body, to be sent on later.
+    async fn read_body(&mut self, limit: usize) -> Result<Bytes, End> {
+        let too_large = || Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large", "", "request_payload_too_large");
+        let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx)).await.map_err(Stop::Client)?;
+        let mut body = BytesMut::new();
+        for chunk in self.source.held() {
+            if let Chunk::Data(data) = chunk {
+                body.extend_from_slice(data);
+            }
+        }
+        if complete && body.len() <= limit { Ok(body.freeze()) } else { Err(too_large().into()) }
+    }
+}

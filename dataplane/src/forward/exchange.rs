@@ -1,0 +1,274 @@
+//! One try: the request flows to the backend and the response to the client, both at once, on one task.
+//!
+//! Owns the pump. Each direction moves only while the other side has room, and neither waits for the other; output
+//! leaves when there is nothing more to gather, so that head and body of a small message are one `send`. It never
+//! decides what a failure means.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{StatusCode, response};
+use tokio::time::{Instant, Sleep};
+
+use super::downstream::{Chunk, Downstream, Gone};
+use super::source::Source;
+use super::upstream::{Broken, Failure, Upstream};
+
+/// How long nothing may move before an exchange is given up; Envoy's stream idle timeout.
+const STALL: Duration = Duration::from_secs(300);
+
+/// Why an exchange ended early.
+pub enum Stop {
+    /// The client went away.
+    Client(Gone),
+    /// The backend failed.
+    Upstream(Failure),
+    /// The route's request timeout.
+    RequestTimeout,
+    /// The route's backend request timeout.
+    TryTimeout,
+    /// Nothing moved for long.
+    Stalled,
+}
+
+/// A point in time that can be polled.
+pub struct Deadline(Pin<Box<Sleep>>);
+
+impl Deadline {
+    /// After this long.
+    pub fn after(duration: Duration) -> Self {
+        Self(Box::pin(tokio::time::sleep(duration)))
+    }
+
+    /// Starts anew.
+    pub fn reset(&mut self, duration: Duration) {
+        // A deadline beyond what the clock can say is none.
+        if let Some(at) = Instant::now().checked_add(duration) {
+            self.0.as_mut().reset(at);
+        }
+    }
+
+    /// True once the time has come.
+    pub fn has_passed(&mut self, cx: &mut Context<'_>) -> bool {
+        self.0.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// Bounds on an exchange.
+#[derive(Default)]
+pub struct Limits {
+    /// For all tries together.
+    pub request: Option<Deadline>,
+    /// For this try.
+    pub attempt: Option<Deadline>,
+}
+
+impl Limits {
+    fn check(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+        if self.request.as_mut().is_some_and(|deadline| deadline.has_passed(cx)) {
+            return Err(Stop::RequestTimeout);
+        }
+        if self.attempt.as_mut().is_some_and(|deadline| deadline.has_passed(cx)) {
+            return Err(Stop::TryTimeout);
+        }
+        Ok(())
+    }
+
+    /// Runs `future` within the bounds, and only while the client is there.
+    pub async fn bound<T>(&mut self, down: &mut Downstream, future: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            self.check(cx)?;
+            if down.body_is_empty()
+                && let Poll::Ready(gone) = down.poll_gone(cx)
+            {
+                return Poll::Ready(Err(Stop::Client(gone)));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// One try in progress.
+pub struct Exchange<'a> {
+    /// The client's side.
+    pub down: &'a mut Downstream,
+    /// The request's body.
+    pub source: &'a mut Source,
+    /// The backend's side.
+    pub up: Upstream,
+    /// Bounds.
+    pub limits: &'a mut Limits,
+    request_done: bool,
+    /// The backend stopped taking the request; what it answers may still come.
+    deaf: bool,
+    responding: bool,
+    stall: Option<Deadline>,
+}
+
+impl<'a> Exchange<'a> {
+    /// A try whose request head is on its way; `empty` says that no body follows.
+    pub fn new(
+        down: &'a mut Downstream,
+        source: &'a mut Source,
+        up: Upstream,
+        limits: &'a mut Limits,
+        empty: bool,
+    ) -> Self {
+        Self { down, source, up, limits, request_done: empty, deaf: false, responding: false, stall: None }
+    }
+
+    /// Sends the request until the head of the final response has come. Informational responses are passed on.
+    pub async fn head(&mut self) -> Result<response::Parts, Stop> {
+        let head = std::future::poll_fn(|cx| self.poll_head_of_response(cx)).await;
+        self.stall = None;
+        head
+    }
+
+    /// Passes the response's body on until its end.
+    pub async fn body(&mut self) -> Result<(), Stop> {
+        self.responding = true;
+        std::future::poll_fn(|cx| self.poll_rest(cx)).await
+    }
+
+    /// Goes on as a tunnel. False if the backend's side cannot.
+    pub fn switch_protocols(&mut self) -> bool {
+        self.source.become_tunnel();
+        self.request_done = false;
+        self.limits.request = None;
+        self.limits.attempt = None;
+        self.up.switch_protocols()
+    }
+
+    /// The backend's side, after the end.
+    pub fn into_upstream(self) -> Upstream {
+        self.up
+    }
+
+    fn poll_head_of_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, Stop>> {
+        loop {
+            let moved = self.pump_request(cx)?;
+            self.flush(cx)?;
+            match self.up.poll_head(cx) {
+                Poll::Ready(Ok(head)) => {
+                    if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                        // The client has been, or will be, told to continue by us.
+                        if head.status != StatusCode::CONTINUE {
+                            self.down.inform(head);
+                        }
+                        continue;
+                    }
+                    return Poll::Ready(Ok(head));
+                }
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(Stop::Upstream(failure))),
+                Poll::Pending => {}
+            }
+            if !moved {
+                self.flush(cx)?;
+                self.limits.check(cx)?;
+                // Once the request is out only its timeouts bound the wait, as in Envoy.
+                if !self.request_done {
+                    self.check_stall(cx, false)?;
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let mut moved_at_all = false;
+        loop {
+            let mut moved = self.pump_request(cx)?;
+            while self.down.poll_room(cx).map_err(Stop::Client)?.is_ready() {
+                match self.up.poll_forward(self.down, cx) {
+                    Poll::Ready(Ok(false)) => moved = true,
+                    Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Err(Broken::Upstream(failure))) => return Poll::Ready(Err(Stop::Upstream(failure))),
+                    Poll::Ready(Err(Broken::Downstream(gone))) => return Poll::Ready(Err(Stop::Client(gone))),
+                    Poll::Pending => break,
+                }
+            }
+            if !moved {
+                break;
+            }
+            moved_at_all = true;
+        }
+        self.flush(cx)?;
+        self.limits.check(cx)?;
+        self.check_stall(cx, moved_at_all)?;
+        Poll::Pending
+    }
+
+    /// Moves what can be moved of the request; says whether anything was.
+    fn pump_request(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
+        if self.request_done {
+            return match self.down.poll_gone(cx) {
+                Poll::Ready(gone) => Err(Stop::Client(gone)),
+                Poll::Pending => Ok(false),
+            };
+        }
+        let mut moved = false;
+        while !self.request_done {
+            if !self.deaf {
+                match self.up.poll_room(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(failure)) => self.stop_sending(failure)?,
+                    Poll::Pending => break,
+                }
+            }
+            if self.deaf {
+                break;
+            }
+            let Poll::Ready(chunk) = self.source.poll(self.down, cx) else { break };
+            moved = true;
+            let sent = match chunk.map_err(Stop::Client)? {
+                Some(Chunk::Data(data)) => self.up.push(data),
+                Some(Chunk::Trailers(trailers)) => {
+                    self.request_done = true;
+                    self.up.finish(Some(trailers))
+                }
+                None => {
+                    self.request_done = true;
+                    self.up.finish(None)
+                }
+            };
+            if let Err(failure) = sent {
+                self.stop_sending(failure)?;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// A backend may answer before it has read the whole request, and close its side. What it said is still worth
+    /// having, so only reading decides whether the try has failed.
+    fn stop_sending(&mut self, failure: Failure) -> Result<(), Stop> {
+        tracing::debug!(%failure, "the backend takes no more of the request");
+        self.deaf = true;
+        if self.responding && self.request_done { Err(Stop::Upstream(failure)) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+        if !self.deaf
+            && let Poll::Ready(Err(failure)) = self.up.poll_drain(cx)
+        {
+            self.stop_sending(failure)?;
+        }
+        if let Poll::Ready(Err(gone)) = self.down.poll_drain(cx) {
+            return Err(Stop::Client(gone));
+        }
+        Ok(())
+    }
+
+    fn check_stall(&mut self, cx: &mut Context<'_>, moved: bool) -> Result<(), Stop> {
+        let stall = self.stall.get_or_insert_with(|| Deadline::after(STALL));
+        if moved {
+            stall.reset(STALL);
+        }
+        if stall.has_passed(cx) { Err(Stop::Stalled) } else { Ok(()) }
+    }
+}

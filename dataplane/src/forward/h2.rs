@@ -1,0 +1,78 @@
+//! An HTTP/2 connection from a client: one task a stream.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Method;
+
+use super::downstream::{Downstream, H2};
+use super::exchange::Deadline;
+use super::{Conn, IDLE, request};
+
+/// Requests that a client may have under way at once; Envoy Gateway's default.
+const MAX_STREAMS: u32 = 100;
+/// Bytes of one request's body that may be on their way to us unread.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all requests of the connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Largest head.
+const MAX_HEAD: u32 = 64 * 1024;
+/// Bytes of one response that may wait to be sent.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Serves the connection until its end.
+pub(super) async fn serve(conn: Arc<Conn>) {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEAD)
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol();
+    let wire = conn.wire.clone().unbuffered();
+    let handshake = builder.handshake::<_, Bytes>(wire);
+    let mut connection = match tokio::time::timeout(super::h1::HEAD_TIMEOUT, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::debug!(%error, "HTTP/2 handshake"),
+        Err(_) => return,
+    };
+    let drain = conn.worker.shared.drain.clone();
+    let mut draining = std::pin::pin!(drain.draining());
+    let mut leaving = false;
+    let mut idle = Deadline::after(IDLE);
+    loop {
+        let accepted = std::future::poll_fn(|cx| {
+            if !leaving && (draining.as_mut().poll(cx).is_ready() || idle.has_passed(cx)) {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            match connection.poll_accept(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(accepted) => Poll::Ready(accepted),
+            }
+        })
+        .await;
+        match accepted {
+            Some(Ok((request, respond))) => {
+                idle.reset(IDLE);
+                tokio::spawn(stream(Arc::clone(&conn), request, respond));
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "HTTP/2 connection");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+async fn stream(conn: Arc<Conn>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let (head, body) = request.into_parts();
+    let is_tunnel = head.method == Method::CONNECT;
+    let mut down = Downstream::H2(H2::new(body, respond, head.method == Method::HEAD, is_tunnel));
+    request::serve(&conn, &mut down, head).await;
+}

@@ -1,0 +1,91 @@
+//! Serving HTTP on one connection: from the bytes of a request to its line in the access log.
+//!
+//! [`h1`] and [`h2`] read requests off a connection; [`request`] takes one through route, filters and tries to its
+//! end; [`exchange`] is one try. Owns nothing that outlives the connection, and never opens or accepts one itself.
+//!
+//! HTTP/1.1 heads and bodies are Pingora's sessions' business, both sides, and so are HTTP/2 connections to backends;
+//! HTTP/2 from clients is the h2 crate's. All of it is driven from one task a request, so that no request waits for
+//! another and a client that goes away takes its request to the backend with it.
+
+mod attempt;
+mod auth;
+mod downstream;
+mod edge;
+mod effects;
+mod encode;
+mod exchange;
+mod h1;
+mod h2;
+mod mirror;
+mod path;
+mod record;
+mod reply;
+mod request;
+mod source;
+mod subrequest;
+mod tap;
+mod upstream;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+
+use crate::listen::{Connection, TlsSession};
+use crate::route::Port;
+use crate::wire::Wire;
+use crate::worker::Worker;
+
+/// How long a connection may be silent between requests; Envoy's default.
+const IDLE: Duration = Duration::from_secs(3600);
+/// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What all requests of a connection share.
+struct Conn {
+    wire: Wire,
+    tls: Option<Arc<TlsSession>>,
+    port: Arc<Port>,
+    worker: Arc<Worker>,
+}
+
+/// Serves a connection until its end.
+pub async fn serve(connection: Connection) {
+    let Connection { wire, alpn_h2, tls, port, worker, .. } = connection;
+    let is_h2 = if tls.is_some() {
+        alpn_h2
+    } else {
+        tokio::select! {
+            () = worker.shared.drain.draining() => return,
+            begins = tokio::time::timeout(IDLE, begins_with_preface(&wire)) => match begins {
+                Ok(Ok(begins)) => begins,
+                _ => return,
+            },
+        }
+    };
+    let conn = Arc::new(Conn { wire, tls, port, worker });
+    if is_h2 { h2::serve(conn).await } else { h1::serve(conn).await }
+}
+
+/// Reads until it is certain whether the client speaks HTTP/2, and puts what was read back.
+async fn begins_with_preface(wire: &Wire) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    let mut filled = 0;
+    let begins = loop {
+        let read = wire.clone().read(&mut buffer[filled..]).await?;
+        if read == 0 {
+            break false;
+        }
+        filled += read;
+        let compared = filled.min(PREFACE.len());
+        if buffer[..compared] != PREFACE[..compared] {
+            break false;
+        }
+        if compared == PREFACE.len() {
+            break true;
+        }
+    };
+    wire.unread(&buffer[..filled]);
+    Ok(begins)
+}

@@ -1,0 +1,131 @@
+//! What is remembered of a request for the access log and the metrics.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::{HOST, HeaderValue, USER_AGENT};
+use http::{Method, Uri, Version, request};
+
+use super::Conn;
+use super::downstream::Downstream;
+use super::edge::{X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::rule::Rule;
+use crate::telemetry::access_log::Entry;
+use crate::upstream::{Backend, Endpoint};
+
+/// One request's record.
+pub(super) struct Record {
+    start: Instant,
+    wall: SystemTime,
+    method: Method,
+    target: Uri,
+    version: Version,
+    authority: Option<HeaderValue>,
+    forwarded_for: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    /// Status of the response; 0: none.
+    pub(super) status: u16,
+    pub(super) flags: &'static str,
+    pub(super) details: Cow<'static, str>,
+    pub(super) transport_failure: Option<String>,
+    pub(super) upstream_time: Option<Duration>,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    pub(super) backend: Option<Arc<Backend>>,
+    pub(super) upstream_local: Option<SocketAddr>,
+    pub(super) rule: Option<Arc<Rule>>,
+    pub(super) received: u64,
+}
+
+impl Record {
+    /// A request whose head has just been read.
+    pub(super) fn begin(head: &request::Parts) -> Self {
+        Self {
+            start: Instant::now(),
+            wall: SystemTime::now(),
+            method: head.method.clone(),
+            target: head.uri.clone(),
+            version: head.version,
+            authority: None,
+            forwarded_for: None,
+            user_agent: None,
+            request_id: None,
+            status: 0,
+            flags: "",
+            details: Cow::Borrowed(""),
+            transport_failure: None,
+            upstream_time: None,
+            endpoint: None,
+            backend: None,
+            upstream_local: None,
+            rule: None,
+            received: 0,
+        }
+    }
+
+    /// Remembers what of the head is logged, as it is before filters change it.
+    pub(super) fn note_head(&mut self, head: &request::Parts) {
+        let get = |name| head.headers.get(name).cloned();
+        self.authority = get(HOST);
+        self.user_agent = get(USER_AGENT);
+        self.forwarded_for = head.headers.get(X_FORWARDED_FOR).cloned();
+        self.request_id = head.headers.get(X_REQUEST_ID).cloned();
+    }
+
+    /// Says what went wrong, unless something has been said already.
+    pub(super) fn blame(&mut self, flags: &'static str, details: impl Into<Cow<'static, str>>) {
+        if self.flags.is_empty() {
+            self.flags = flags;
+            self.details = details.into();
+        }
+    }
+
+    /// Counts the request and writes its line.
+    pub(super) fn end(&self, conn: &Conn, down: &Downstream) {
+        let duration = self.start.elapsed();
+        let status = if down.responded() { self.status } else { 0 };
+        if let Some(rule) = &self.rule {
+            rule.metrics.request(status, duration);
+        }
+        let log = &conn.worker.shared.access_log;
+        if !log.is_on() {
+            return;
+        }
+        log.write(&Entry {
+            start: self.wall,
+            method: self.method.as_str(),
+            path: self.target.path_and_query().map_or("", |p| p.as_str()).as_bytes(),
+            protocol: protocol(self.version),
+            status,
+            flags: self.flags,
+            details: &self.details,
+            transport_failure: self.transport_failure.as_deref(),
+            received: self.received,
+            sent: down.bytes_sent(),
+            duration,
+            upstream_time: self.upstream_time,
+            forwarded_for: self.forwarded_for.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            request_id: self.request_id.as_ref().map(HeaderValue::as_bytes),
+            authority: self.authority.as_ref().map_or(b"", HeaderValue::as_bytes),
+            upstream_host: self.endpoint.as_ref().map(|e| e.display()),
+            upstream_cluster: self.backend.as_ref().map(|b| &*b.name),
+            upstream_local: self.upstream_local,
+            downstream_local: conn.wire.local(),
+            downstream_remote: conn.wire.peer(),
+            server_name: conn.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+            route: self.rule.as_ref().map(|rule| &*rule.route_name),
+        });
+    }
+}
+
+/// The version as Envoy writes it.
+pub(super) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}

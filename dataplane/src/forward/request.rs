@@ -1,0 +1,250 @@
+//! One request, from its head to its line in the access log: admit, route, filter, choose a backend, try, answer.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode, Uri, request};
+
+use super::attempt::{self, Tries};
+use super::downstream::Downstream;
+use super::edge::{self, Admitted, Arrival, Refusal};
+use super::effects::{Effects, End, Filtered};
+use super::exchange::{Deadline, Limits, Stop};
+use super::record::Record;
+use super::reply::Reply;
+use super::source::Source;
+use super::upstream::BodyKind;
+use super::{Conn, mirror};
+use crate::filter::Facts;
+use crate::filter::session::Session;
+use crate::route::{Matched, Outcome};
+use crate::rule::{Rule, WeightedBackend};
+
+/// Serves one request.
+pub(super) async fn serve(conn: &Conn, down: &mut Downstream, mut head: request::Parts) {
+    let mut record = Record::begin(&head);
+    let is_grpc = is_grpc(&head);
+    match admit(conn, &mut head) {
+        Err(refusal) => {
+            let reply = refuse(refusal);
+            answer(down, &mut record, reply, is_grpc, None);
+        }
+        Ok(admitted) => {
+            record.note_head(&head);
+            route(conn, down, head, &admitted, &mut record, is_grpc).await;
+        }
+    }
+    record.end(conn, down);
+}
+
+fn admit(conn: &Conn, head: &mut request::Parts) -> Result<Admitted, Refusal> {
+    let arrival = Arrival {
+        peer: conn.wire.peer().ip(),
+        https: conn.tls.is_some(),
+        trusted_hops: conn.worker.shared.settings.load().xff_trusted_hops,
+    };
+    edge::admit(head, arrival)
+}
+
+fn refuse(refusal: Refusal) -> Reply {
+    match refusal {
+        Refusal::Invalid(reason) => {
+            tracing::debug!(reason, "invalid request");
+            Reply::error(StatusCode::BAD_REQUEST, "Bad Request", "DPE", "http1.codec_error")
+        }
+        Refusal::Connect => Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found"),
+        Refusal::Elsewhere(location) => {
+            Reply::redirect(StatusCode::TEMPORARY_REDIRECT, location, "path_normalization_redirect")
+        }
+    }
+}
+
+async fn route(
+    conn: &Conn,
+    down: &mut Downstream,
+    head: request::Parts,
+    admitted: &Admitted,
+    record: &mut Record,
+    is_grpc: bool,
+) {
+    let matched = match conn.port.find(&admitted.host, &head, conn.tls.as_deref()) {
+        Outcome::Matched(matched) => matched,
+        Outcome::NoRoute(_) => {
+            let reply = Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found");
+            return answer(down, record, reply, is_grpc, None);
+        }
+        Outcome::Misdirected => {
+            let reply = Reply::error(StatusCode::MISDIRECTED_REQUEST, "", "NR", "misdirected_request");
+            return answer(down, record, reply, is_grpc, None);
+        }
+    };
+    record.rule = Some(Arc::clone(&matched.rule));
+    let is_grpc = is_grpc || matched.rule.grpc;
+    let mut effects = Effects::default();
+    let mut source = Source::new(down.body_is_empty(), true);
+    let mut request = Request { conn, down, matched: &matched, effects: &mut effects, source: &mut source, record };
+    let end = request.run(head, admitted).await;
+    record.received = source.received();
+    match end {
+        Ok(()) => {}
+        Err(End::Reply(reply)) => answer(down, record, reply, is_grpc, Some(&effects)),
+        Err(End::Stop(stop)) => cut_short(down, record, stop, is_grpc, &effects),
+    }
+}
+
+struct Request<'r, 'a> {
+    conn: &'r Conn,
+    down: &'r mut Downstream,
+    matched: &'a Matched,
+    effects: &'r mut Effects<'a>,
+    source: &'r mut Source,
+    record: &'r mut Record,
+}
+
+impl Request<'_, '_> {
+    async fn run(&mut self, mut head: request::Parts, admitted: &Admitted) -> Result<(), End> {
+        let matched = self.matched;
+        let rule = &*matched.rule;
+        let mut limits = Limits { request: rule.request_timeout.map(Deadline::after), attempt: None };
+        let body = body_kind(self.down, &head.headers);
+        let session = rule.persistence.as_ref().and_then(|persistence| persistence.read(&head.headers));
+        // Filters change the head; what was routed on stays.
+        let target = head.uri.clone();
+        self.filter(&mut head, admitted, &target, &mut limits, None).await?;
+        let invalid = || Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "", "", "direct_response");
+        let weighted = choose(rule, session).ok_or_else(invalid)?;
+        let slot = weighted.slot.as_ref().ok_or_else(invalid)?;
+        self.filter(&mut head, admitted, &target, &mut limits, Some(weighted)).await?;
+        let backend = slot.load().ok_or_else(|| {
+            Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "NC", "cluster_not_found")
+        })?;
+        for slot in self.effects.mirrors.drain(..) {
+            if let Some(feed) = mirror::start(&self.conn.worker, slot, head.clone(), body, rule.grpc) {
+                self.source.mirror_to(feed);
+            }
+        }
+        self.record.backend = Some(Arc::clone(&backend));
+        let tries = Tries {
+            conn: self.conn,
+            rule,
+            backend,
+            upgrade: admitted.upgrade.as_ref(),
+            body,
+            session,
+            idempotent: attempt::is_idempotent(&head.method),
+        };
+        attempt::run(&tries, head, self.down, self.source, &mut limits, self.effects, self.record).await
+    }
+
+    async fn filter(
+        &mut self,
+        head: &mut request::Parts,
+        admitted: &Admitted,
+        target: &Uri,
+        limits: &mut Limits,
+        backend: Option<&'_ WeightedBackend>,
+    ) -> Result<(), End>
+    {
+        let matched = self.matched;
+        // The borrow of the rule, rather than of the argument, is what the effects may keep.
+        let backend = backend.and_then(|chosen| matched.rule.backends.iter().find(|known| std::ptr::eq(*known, chosen)));
+        let facts = Facts {
+            host: &admitted.host,
+            path: target.path(),
+            https: self.conn.tls.is_some(),
+            listener_port: matched.listener.port,
+            prefix: matched.prefix,
+        };
+        let mut filtered = Filtered {
+            conn: self.conn,
+            head,
+            facts,
+            effects: self.effects,
+            down: self.down,
+            source: self.source,
+            limits,
+        };
+        match backend {
+            Some(backend) => filtered.run(&backend.filters).await,
+            None => {
+                filtered.run(&matched.listener.filters).await?;
+                filtered.run(&matched.rule.filters).await
+            }
+        }
+    }
+}
+
+/// The backend that the session is bound to, or one drawn by weight.
+fn choose(rule: &Rule, session: Option<Session>) -> Option<&WeightedBackend> {
+    let bound = session.and_then(|session| {
+        rule.backends.iter().find(|weighted| {
+            let backend = weighted.slot.as_ref().and_then(|slot| slot.load());
+            backend.is_some_and(|backend| backend.endpoints.load().find(session.endpoint).is_some())
+        })
+    });
+    bound.or_else(|| rule.backends.pick())
+}
+
+fn body_kind(down: &Downstream, headers: &HeaderMap) -> BodyKind {
+    if down.body_is_empty() {
+        BodyKind::Empty
+    } else if headers.contains_key(http::header::CONTENT_LENGTH) {
+        BodyKind::Length
+    } else {
+        BodyKind::Stream
+    }
+}
+
+fn is_grpc(head: &request::Parts) -> bool {
+    let content_type = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    content_type.and_then(|value| value.strip_prefix(b"application/grpc")).is_some_and(|rest| {
+        matches!(rest.first(), None | Some(b'+' | b';'))
+    })
+}
+
+/// Sends a response of our own.
+fn answer(down: &mut Downstream, record: &mut Record, mut reply: Reply, is_grpc: bool, effects: Option<&Effects<'_>>) {
+    if let Some(effects) = effects {
+        effects.apply(&mut reply.headers);
+    }
+    record.blame(reply.flags, reply.details);
+    if record.details.is_empty() {
+        record.details = reply.details.into();
+    }
+    let reply = if is_grpc { reply.into_grpc() } else { reply };
+    record.status = reply.status.as_u16();
+    if let Err(gone) = reply.send(down) {
+        tracing::debug!(%gone, "response not sent");
+    }
+}
+
+/// Ends a request that something has cut short: with an error, if the response has not begun, else by breaking off.
+fn cut_short(down: &mut Downstream, record: &mut Record, stop: Stop, is_grpc: bool, effects: &Effects<'_>) {
+    let reply = match stop {
+        Stop::Client(gone) => {
+            tracing::debug!(%gone, "client went away");
+            record.blame("DC", "downstream_remote_disconnect");
+            return down.abort();
+        }
+        Stop::RequestTimeout => {
+            Reply::error(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "UT", "response_timeout")
+        }
+        Stop::TryTimeout => {
+            Reply::error(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "UT", "upstream_per_try_timeout")
+        }
+        Stop::Stalled => Reply::error(StatusCode::REQUEST_TIMEOUT, "stream timeout", "SI", "stream_idle_timeout"),
+        Stop::Upstream(failure) => {
+            record.transport_failure = Some(failure.to_string());
+            let flags = if matches!(failure, super::upstream::Failure::Protocol(_)) { "UPE" } else { "UC" };
+            let (status, body) = (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+            );
+            Reply::error(status, body, flags, "upstream_reset_before_response_started{connection_termination}")
+        }
+    };
+    if down.responded() {
+        record.blame(reply.flags, "upstream_reset_after_response_started");
+        return down.abort();
+    }
+    answer(down, record, reply, is_grpc, Some(effects));
+}

@@ -1,0 +1,66 @@
+//! Small requests of the proxy's own, to authorizers.
+
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, response};
+
+use super::downstream::Chunk;
+use super::upstream::{BodyKind, Upstream};
+use crate::upstream::Backend;
+use crate::upstream::connect::{Version, Wants, connect};
+use crate::worker::Worker;
+
+/// Largest response that is read.
+const MAX_RESPONSE: usize = 256 * 1024;
+
+/// A response, read to its end.
+pub(super) struct Answer {
+    pub(super) head: response::Parts,
+    pub(super) body: Bytes,
+    pub(super) trailers: HeaderMap,
+}
+
+/// Sends a request and reads the response.
+pub(super) async fn call(
+    worker: &Worker,
+    backend: &Backend,
+    request: http::Request<Bytes>,
+    version: Version,
+) -> Result<Answer, String> {
+    let active = backend.endpoints.load().pick(&[]).ok_or("no healthy upstream")?;
+    let endpoint = active.endpoint();
+    let connected =
+        connect(&worker.pool, backend, endpoint, Wants { fresh: false, version }).await.map_err(|e| e.to_string())?;
+    let (head, body) = request.into_parts();
+    let kind = if body.is_empty() { BodyKind::Empty } else { BodyKind::Length };
+    let mut up = Upstream::start(connected, head, kind, None::<&HeaderValue>, backend.tls.is_some())
+        .map_err(|e| e.to_string())?;
+    if !body.is_empty() {
+        up.push(body).and_then(|()| up.finish(None)).map_err(|e| e.to_string())?;
+    }
+    let head = std::future::poll_fn(|cx| {
+        loop {
+            let _ = up.poll_drain(cx).map_err(|e| e.to_string())?;
+            match up.poll_head(cx).map_err(|e| e.to_string())? {
+                Poll::Ready(head) if head.status.is_informational() => {}
+                Poll::Ready(head) => return Poll::Ready(Ok::<_, String>(head)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await?;
+    let mut answer = BytesMut::new();
+    let mut trailers = HeaderMap::new();
+    while let Some(chunk) = std::future::poll_fn(|cx| up.poll_body(cx)).await.map_err(|e| e.to_string())? {
+        match chunk {
+            Chunk::Data(data) => answer.extend_from_slice(&data),
+            Chunk::Trailers(fields) => trailers = fields,
+        }
+        if answer.len() > MAX_RESPONSE {
+            return Err("the response is too large".into());
+        }
+    }
+    up.recycle(&worker.pool, backend.pool_key(endpoint));
+    Ok(Answer { head, body: answer.freeze(), trailers })
+}

@@ -1,0 +1,136 @@
+//! A request over HTTP/2.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http::header::{HOST, HeaderValue, TE};
+use http::{HeaderMap, Uri, Version, request, response};
+use pingora_core::protocols::http::v2::client::Http2Session;
+use pingora_http::RequestHeader;
+
+use super::{BodyKind, Broken, Chunk, Downstream, Failure};
+use crate::forward::downstream::poll_capacity;
+
+/// The backend's side of one try over HTTP/2.
+pub struct H2 {
+    session: Box<Http2Session>,
+    body: Option<SendStream<Bytes>>,
+    local: SocketAddr,
+    reused: bool,
+    responded: bool,
+    data_done: bool,
+}
+
+impl H2 {
+    pub(super) fn start(
+        mut session: Box<Http2Session>,
+        local: SocketAddr,
+        reused: bool,
+        mut head: request::Parts,
+        body: BodyKind,
+        tls: bool,
+    ) -> Result<Self, Failure> {
+        let authority = head.headers.remove(HOST).unwrap_or_else(|| HeaderValue::from_static(""));
+        head.version = Version::HTTP_2;
+        head.uri = absolute(&head.uri, &authority, tls)?;
+        if head.headers.get(TE).is_some_and(|te| te != "trailers") {
+            head.headers.remove(TE);
+        }
+        session
+            .write_request_header(Box::new(RequestHeader::from(head)), body == BodyKind::Empty)
+            .map_err(|e| Failure::Protocol(e.to_string()))?;
+        let body = if body == BodyKind::Empty { None } else { session.take_request_body_writer() };
+        Ok(Self { session, body, local, reused, responded: false, data_done: false })
+    }
+
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, Failure>> {
+        ready!(self.session.poll_read_response_header(cx)).map_err(|e| self.failure(&e))?;
+        self.responded = true;
+        match self.session.response_header() {
+            Some(head) => Poll::Ready(Ok(head.as_owned_parts())),
+            None => Poll::Ready(Err(Failure::Protocol("no response".into()))),
+        }
+    }
+
+    pub(super) fn body_is_empty(&mut self) -> bool {
+        self.session.response_finished()
+    }
+
+    pub(super) fn poll_forward(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        let passed = match ready!(self.poll_body(cx)) {
+            Ok(Some(Chunk::Data(data))) => down.push(data).map(|()| false),
+            Ok(Some(Chunk::Trailers(trailers))) => down.finish(Some(trailers)).map(|()| true),
+            Ok(None) => down.finish(None).map(|()| true),
+            Err(failure) => return Poll::Ready(Err(Broken::Upstream(failure))),
+        };
+        Poll::Ready(passed.map_err(Broken::Downstream))
+    }
+
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Failure>> {
+        if !self.data_done {
+            match ready!(self.session.poll_read_response_body(cx)) {
+                Some(Ok(data)) => return Poll::Ready(Ok(Some(Chunk::Data(data)))),
+                Some(Err(e)) => return Poll::Ready(Err(self.failure(&e))),
+                None => self.data_done = true,
+            }
+        }
+        let trailers = ready!(pin!(self.session.read_trailers()).poll(cx));
+        Poll::Ready(trailers.map(|t| t.map(Chunk::Trailers)).map_err(|e| Failure::Closed(e.to_string())))
+    }
+
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self.body.as_mut() {
+            Some(body) => poll_capacity(body, cx).map_err(|e| Failure::Closed(e.to_string())),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub(super) fn push(&mut self, data: Bytes) -> Result<(), Failure> {
+        match self.body.as_mut() {
+            Some(body) if !data.is_empty() => {
+                body.send_data(data, false).map_err(|e| Failure::Closed(e.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
+        let Some(body) = self.body.as_mut() else { return Ok(()) };
+        match trailers {
+            Some(trailers) => body.send_trailers(trailers),
+            None => body.send_data(Bytes::new(), true),
+        }
+        .map_err(|e| Failure::Closed(e.to_string()))
+    }
+
+    pub(super) fn may_be_stale(&self) -> bool {
+        self.reused && !self.responded
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn failure(&self, error: &h2::Error) -> Failure {
+        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        if refused || (error.is_go_away() && !self.responded && error.reason() == Some(h2::Reason::NO_ERROR)) {
+            return Failure::Refused(error.to_string());
+        }
+        Failure::Closed(error.to_string())
+    }
+}
+
+/// Pseudo-header fields come from an absolute URI.
+fn absolute(target: &Uri, authority: &HeaderValue, tls: bool) -> Result<Uri, Failure> {
+    let path = target.path_and_query().map_or("/", |p| p.as_str());
+    Uri::builder()
+        .scheme(if tls { "https" } else { "http" })
+        .authority(authority.as_bytes())
+        .path_and_query(path)
+        .build()
+        .map_err(|_| Failure::Protocol("the host cannot stand in :authority".into()))
+}
