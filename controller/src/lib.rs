@@ -13,8 +13,11 @@ pub mod infra;
 pub mod leader;
 pub mod metrics;
 pub mod publish;
+pub mod run;
 pub mod status;
 pub mod store;
 pub mod translate;
 pub mod watch;
 mod work;
+
+pub use run::{Options, RunError, run};

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub skipped_events: Family<Label, Counter>,
     /// Watches that failed and were started again, by kind.
     pub watch_errors: Family<Label, Counter>,
+    /// Units that were translated.
+    pub translated: Counter,
     /// Seconds from a batch of events to what follows from it.
     pub apply_seconds: Histogram,
     /// Resources that were published anew, over all gateways.
@@ -68,6 +70,7 @@ impl Default for Metrics {
             events: Family::default(),
             skipped_events: Family::default(),
             watch_errors: Family::default(),
+            translated: Counter::default(),
             apply_seconds: seconds(),
             published: Counter::default(),
             ack_seconds: seconds(),
@@ -92,6 +95,7 @@ impl Metrics {
         r.register("events", "Watch events that were translated", self.events.clone());
         r.register("skipped_events", "Watch events that changed nothing that is read", self.skipped_events.clone());
         r.register("watch_errors", "Watches that failed and were started again", self.watch_errors.clone());
+        r.register("translated_units", "Units that were translated", self.translated.clone());
         r.register("apply_seconds", "Time to translate a batch of events", self.apply_seconds.clone());
         r.register("published_resources", "Resources published anew, over all gateways", self.published.clone());
         r.register("ack_seconds", "Time from a change to its acknowledgement by a proxy", self.ack_seconds.clone());

@@ -88,15 +88,14 @@ impl Watches {
         Self { messages, unlisted: Kind::ALL.iter().copied().collect() }
     }
 
-    /// Everything there is, once all kinds have been listed: so that nothing is concluded from half the cluster. `None`
-    /// if the watches have ended.
-    pub async fn initial(&mut self) -> Option<Vec<Event>> {
-        let mut events = Vec::new();
+    /// Adds everything there is to `events`, and returns once all kinds have been listed: so that nothing is concluded
+    /// from half the cluster. False if the watches have ended. May be cancelled and called again.
+    pub async fn initial(&mut self, events: &mut Vec<Event>) -> bool {
         while !self.unlisted.is_empty() {
-            let message = self.messages.recv().await?;
-            self.take(message, &mut events);
+            let Some(message) = self.messages.recv().await else { return false };
+            self.take(message, events);
         }
-        Some(events)
+        true
     }
 
     /// What has happened since the last call: waits for the first event, then takes what is there and no longer.
