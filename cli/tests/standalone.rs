@@ -1,0 +1,225 @@
+//! `sluice standalone` as a user has it: the binary, a folder, requests over loopback.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Anything that takes longer never happens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The running binary; killed when dropped.
+struct Sluice {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Sluice {
+    fn standalone(dir: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .args(["--log-level", "warn", "standalone", "--workers", "1", "--config"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let (out, sink) = (child.stdout.take().unwrap(), Arc::clone(&lines));
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                sink.lock().unwrap().push(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for a line that contains all of `words`, and forgets everything up to it.
+    fn expect(&self, words: &[&str]) -> String {
+        until(|| {
+            let mut lines = self.lines.lock().unwrap();
+            let at = lines.iter().position(|line| words.iter().all(|word| line.contains(word)))?;
+            Some(lines.drain(..=at).next_back().unwrap())
+        })
+        .unwrap_or_else(|| panic!("{words:?} is not in {:#?}", self.lines.lock().unwrap()))
+    }
+
+    fn stop(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        until(|| self.child.try_wait().unwrap()).expect("it does not stop")
+    }
+}
+
+impl Drop for Sluice {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn until<T>(mut poll: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(found) = poll() {
+            return Some(found);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Status and body of a GET; `None` if nobody answers.
+fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+fn gateway(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: sluice}}
+spec: {{controllerName: sluice.dev/gateway-controller}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: {name}}}
+spec:
+  gatewayClassName: sluice
+  listeners: [{{name: http, port: {port}, protocol: HTTP}}]
+"
+    )
+}
+
+fn route(prefix: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: web}}
+spec:
+  parentRefs: [{{name: gw}}]
+  rules:
+  - matches: [{{path: {{type: PathPrefix, value: {prefix}}}}}]
+    backendRefs: [{{name: echo, port: 80}}]
+"
+    )
+}
+
+fn backend(port: u16) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: echo}}
+spec: {{ports: [{{name: http, port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: echo-1
+  labels: {{kubernetes.io/service-name: echo}}
+  annotations: {{sluice.dev/echo: 'true'}}
+addressType: IPv4
+ports: [{{name: http, port: {port}}}]
+endpoints: [{{addresses: [127.0.0.1]}}]
+"
+    )
+}
+
+fn folder(port: u16) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("gateway.yaml"), gateway("gw", port)).unwrap();
+    std::fs::write(dir.path().join("route.yaml"), route("/a")).unwrap();
+    std::fs::write(dir.path().join("backend.yml"), backend(free_port())).unwrap();
+    dir
+}
+
+#[test]
+fn edits_are_live_and_mistakes_harmless() {
+    let port = free_port();
+    let dir = folder(port);
+    let sluice = Sluice::standalone(dir.path());
+    sluice.expect(&["HTTPRoute default/web", "Accepted", "ResolvedRefs"]);
+    let (status, body) = until(|| get(port, "/a/b?c").filter(|(status, _)| *status == 200)).expect("no answer");
+    let seen: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, seen["path"].as_str(), seen["host"].as_str()), (200, Some("/a/b?c"), Some("example.com")));
+    assert_eq!(seen["headers"]["X-Forwarded-Proto"][0], "http");
+    assert_eq!(get(port, "/b").unwrap().0, 404);
+
+    std::fs::write(dir.path().join("route.yaml"), route("/b")).unwrap();
+    until(|| get(port, "/b").filter(|(status, _)| *status == 200)).expect("the edit is not live");
+    assert_eq!(get(port, "/a").unwrap().0, 404);
+
+    std::fs::write(dir.path().join("route.yaml"), "kind: HTTPRoute\napiVersion: [").unwrap();
+    sluice.expect(&["route.yaml, document 1: "]);
+    std::fs::write(dir.path().join("other.yaml"), "kind: Widget\napiVersion: example.com/v1\n").unwrap();
+    sluice.expect(&["other.yaml, document 1: ", "Widget"]);
+    assert_eq!(get(port, "/b").unwrap().0, 200);
+
+    std::fs::write(dir.path().join("route.yaml"), route("/c").replace("name: echo", "name: gone")).unwrap();
+    sluice.expect(&["HTTPRoute default/web", "ResolvedRefs=False", "BackendNotFound"]);
+    assert_eq!(get(port, "/c").unwrap().0, 500);
+
+    std::fs::remove_file(dir.path().join("route.yaml")).unwrap();
+    until(|| get(port, "/c").filter(|(status, _)| *status == 404)).expect("the removal is not live");
+    assert!(sluice.stop().success());
+}
+
+#[test]
+fn one_port_has_one_gateway() {
+    let port = free_port();
+    let dir = folder(port);
+    let sluice = Sluice::standalone(dir.path());
+    sluice.expect(&["HTTPRoute default/web", "Accepted"]);
+    let other = dir.path().join("other.yaml");
+    std::fs::write(&other, gateway("other", port)).unwrap();
+    sluice.expect(&["Gateway default/other", "Programmed=False", "taken by Gateway default/gw"]);
+    assert_eq!(get(port, "/a").unwrap().0, 200);
+    let free = free_port();
+    std::fs::write(&other, gateway("other", free)).unwrap();
+    until(|| get(free, "/a").filter(|(status, _)| *status == 404)).expect("the other Gateway does not serve");
+}
+
+#[test]
+fn check_and_translate() {
+    let dir = folder(8080);
+    let run = |command: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .args([command, "--config"])
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert!(run("check").0, "{}", run("check").1);
+    let (good, text) = run("translate");
+    assert!(good);
+    let printed: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).unwrap();
+    let config = &printed["config"]["default/gw"];
+    assert!(!config["listener/Gateway/default/gw/http"].is_null(), "{text}");
+    assert!(!config["route/HTTPRoute/default/web"].is_null(), "{text}");
+    assert!(!printed["statuses"]["HTTPRoute default/web"].is_null(), "{text}");
+
+    std::fs::write(dir.path().join("route.yaml"), route("/").replace("name: echo", "name: gone")).unwrap();
+    let (good, text) = run("check");
+    assert!(!good);
+    assert!(text.contains("HTTPRoute default/web") && text.contains("ResolvedRefs=False"), "{text}");
+    std::fs::write(dir.path().join("broken.yaml"), "kind: {").unwrap();
+    assert!(run("check").1.contains("broken.yaml, document 1"));
+}
+
+#[test]
+fn the_quickstart_has_no_mistake() {
+    let quickstart = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart");
+    let output = Command::new(env!("CARGO_BIN_EXE_sluice")).args(["check", "--config", quickstart]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
