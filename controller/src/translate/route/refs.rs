@@ -65,7 +65,10 @@ impl<'v, 'w> Context<'v, 'w> {
             }
         };
         let tls_problem = self.tls_problem(&target, port, usage, field);
-        let client_certificate = self.client_certificate.cloned();
+        let client_certificate = self
+            .client_certificate
+            .filter(|_| backend::uses_tls_policy(usage))
+            .cloned();
         let id = BackendId {
             target,
             port,
