@@ -36,7 +36,10 @@ impl Leadership {
     pub fn always() -> Self {
         let (sender, leads) = watch::channel(true);
         drop(sender);
-        Self { leads, until: Arc::default() }
+        Self {
+            leads,
+            until: Arc::default(),
+        }
     }
 
     /// Whether this replica may write now.
@@ -70,7 +73,10 @@ impl Elector {
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> (Self, Leadership) {
         let (leads, receiver) = watch::channel(false);
         let until = Arc::default();
-        let leadership = Leadership { leads: receiver, until: Arc::clone(&until) };
+        let leadership = Leadership {
+            leads: receiver,
+            until: Arc::clone(&until),
+        };
         let elector = Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
@@ -112,7 +118,12 @@ impl Elector {
             *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(since + RENEW_WITHIN);
         }
         if *self.leads.borrow() != leads {
-            info!(lease = self.name, identity = self.identity, leads, "leadership changed");
+            info!(
+                lease = self.name,
+                identity = self.identity,
+                leads,
+                "leadership changed"
+            );
             self.leads.send_replace(leads);
         }
     }
@@ -131,8 +142,14 @@ impl Elector {
     async fn try_to_lead(&mut self, now: Instant) -> Result<bool, kube::Error> {
         let Some(mut lease) = self.api.get_opt(&self.name).await? else {
             let spec = self.held(None);
-            let metadata = ObjectMeta { name: Some(self.name.clone()), ..Default::default() };
-            let lease = Lease { metadata, spec: Some(spec.clone()) };
+            let metadata = ObjectMeta {
+                name: Some(self.name.clone()),
+                ..Default::default()
+            };
+            let lease = Lease {
+                metadata,
+                spec: Some(spec.clone()),
+            };
             return self.written(self.api.create(&PostParams::default(), &lease).await, spec, now);
         };
         let current = lease.spec.clone().unwrap_or_default();
@@ -145,7 +162,11 @@ impl Elector {
         let spec = self.held(Some(&current));
         lease.spec = Some(spec.clone());
         // The object carries the resourceVersion that we read.
-        self.written(self.api.replace(&self.name, &PostParams::default(), &lease).await, spec, now)
+        self.written(
+            self.api.replace(&self.name, &PostParams::default(), &lease).await,
+            spec,
+            now,
+        )
     }
 
     fn may_take(&self, current: &LeaseSpec, now: Instant) -> bool {
@@ -155,7 +176,9 @@ impl Elector {
         }
         let seconds = current.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
         let lease = seconds.map_or(LEASE, Duration::from_secs);
-        self.seen.as_ref().is_some_and(|(_, since)| now.duration_since(*since) >= lease)
+        self.seen
+            .as_ref()
+            .is_some_and(|(_, since)| now.duration_since(*since) >= lease)
     }
 
     fn held(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
@@ -165,9 +188,15 @@ impl Elector {
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(LEASE.as_secs()).ok(),
-            acquire_time: same.and_then(|b| b.acquire_time.clone()).or_else(|| Some(now.clone())),
+            acquire_time: same
+                .and_then(|b| b.acquire_time.clone())
+                .or_else(|| Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(if same.is_some() || before.is_none() { transitions } else { transitions + 1 }),
+            lease_transitions: Some(if same.is_some() || before.is_none() {
+                transitions
+            } else {
+                transitions + 1
+            }),
             ..Default::default()
         }
     }
@@ -190,12 +219,18 @@ impl Elector {
     }
 
     async fn release(&self) -> Result<(), kube::Error> {
-        let Some(mut lease) = self.api.get_opt(&self.name).await? else { return Ok(()) };
-        let Some(spec) = &mut lease.spec else { return Ok(()) };
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+            return Ok(());
+        };
+        let Some(spec) = &mut lease.spec else {
+            return Ok(());
+        };
         if spec.holder_identity.as_deref() == Some(self.identity.as_str()) {
             spec.holder_identity = None;
             spec.lease_duration_seconds = Some(1);
-            self.api.replace(&self.name, &PostParams::default(), &lease).await?;
+            self.api
+                .replace(&self.name, &PostParams::default(), &lease)
+                .await?;
         }
         Ok(())
     }

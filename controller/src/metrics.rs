@@ -93,20 +93,72 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("events", "Watch events that were translated", self.events.clone());
-        r.register("skipped_events", "Watch events that changed nothing that is read", self.skipped_events.clone());
-        r.register("watch_errors", "Watches that failed and were started again", self.watch_errors.clone());
-        r.register("translated_units", "Units that were translated", self.translated.clone());
-        r.register("apply_seconds", "Time to translate a batch of events", self.apply_seconds.clone());
-        r.register("published_resources", "Resources published anew, over all gateways", self.published.clone());
-        r.register("ack_seconds", "Time from a change to its acknowledgement by a proxy", self.ack_seconds.clone());
-        r.register("connected_proxies", "Proxies with an open stream", self.proxies.clone());
-        r.register("rejections", "Resources that a proxy refused", self.rejections.clone());
-        r.register("refused_streams", "Streams that were refused", self.refused_streams.clone());
+        r.register(
+            "skipped_events",
+            "Watch events that changed nothing that is read",
+            self.skipped_events.clone(),
+        );
+        r.register(
+            "watch_errors",
+            "Watches that failed and were started again",
+            self.watch_errors.clone(),
+        );
+        r.register(
+            "translated_units",
+            "Units that were translated",
+            self.translated.clone(),
+        );
+        r.register(
+            "apply_seconds",
+            "Time to translate a batch of events",
+            self.apply_seconds.clone(),
+        );
+        r.register(
+            "published_resources",
+            "Resources published anew, over all gateways",
+            self.published.clone(),
+        );
+        r.register(
+            "ack_seconds",
+            "Time from a change to its acknowledgement by a proxy",
+            self.ack_seconds.clone(),
+        );
+        r.register(
+            "connected_proxies",
+            "Proxies with an open stream",
+            self.proxies.clone(),
+        );
+        r.register(
+            "rejections",
+            "Resources that a proxy refused",
+            self.rejections.clone(),
+        );
+        r.register(
+            "refused_streams",
+            "Streams that were refused",
+            self.refused_streams.clone(),
+        );
         r.register("status_writes", "Statuses written", self.status_writes.clone());
-        r.register("status_errors", "Status writes that failed", self.status_errors.clone());
-        r.register("status_waiting", "Statuses that wait to be written", self.status_waiting.clone());
-        r.register("infra_writes", "Objects for proxies that were applied", self.infra_writes.clone());
-        r.register("infra_errors", "Failures to apply or remove a Gateway's objects", self.infra_errors.clone());
+        r.register(
+            "status_errors",
+            "Status writes that failed",
+            self.status_errors.clone(),
+        );
+        r.register(
+            "status_waiting",
+            "Statuses that wait to be written",
+            self.status_waiting.clone(),
+        );
+        r.register(
+            "infra_writes",
+            "Objects for proxies that were applied",
+            self.infra_writes.clone(),
+        );
+        r.register(
+            "infra_errors",
+            "Failures to apply or remove a Gateway's objects",
+            self.infra_errors.clone(),
+        );
         r.register("leader", "1 while this replica leads", self.leader.clone());
     }
 
@@ -126,16 +178,26 @@ impl Metrics {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let (status, kind, body) = match request.uri().path() {
             "/healthz" => (StatusCode::OK, "text/plain", "ok".to_owned()),
-            "/readyz" if self.ready.load(Ordering::Relaxed) => (StatusCode::OK, "text/plain", "ok".to_owned()),
-            "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "not synced yet".to_owned()),
-            "/metrics" => {
-                (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", self.encode())
+            "/readyz" if self.ready.load(Ordering::Relaxed) => {
+                (StatusCode::OK, "text/plain", "ok".to_owned())
             }
+            "/readyz" => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain",
+                "not synced yet".to_owned(),
+            ),
+            "/metrics" => (
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                self.encode(),
+            ),
             _ => (StatusCode::NOT_FOUND, "text/plain", "not found".to_owned()),
         };
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
         response
     }
 }
@@ -154,7 +216,8 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stop: Cancellat
         };
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
-            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(metrics.answer(&request))));
+            let service =
+                service_fn(|request| std::future::ready(Ok::<_, Infallible>(metrics.answer(&request))));
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(10))

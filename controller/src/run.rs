@@ -88,11 +88,19 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let listener = listen(options.metrics_address).await?;
     tokio::spawn(metrics::serve(listener, Arc::clone(&metrics), stop.clone()));
     let proxies = listen(options.config_address).await?;
-    let client = Client::try_default().await.map_err(|error| RunError::Client(error.to_string()))?;
-    info!(version = env!("CARGO_PKG_VERSION"), controller = options.controller_name, "controller starts");
+    let client = Client::try_default()
+        .await
+        .map_err(|error| RunError::Client(error.to_string()))?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        controller = options.controller_name,
+        "controller starts"
+    );
 
     let watches = Watches::start(&client, &options.controller_name, &metrics, &stop);
-    let Some(authority) = open_authority(&client, &options, &stop).await else { return Ok(()) };
+    let Some(authority) = open_authority(&client, &options, &stop).await else {
+        return Ok(());
+    };
     let (leaf, bundle) = (authority.leaf(), authority.bundle());
     tokio::spawn(authority.keep(stop.clone()));
 
@@ -159,7 +167,9 @@ fn stop_on_signal(stop: CancellationToken) -> Result<(), RunError> {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })
 }
 
 /// The certificate authority; `None` if the controller is stopped before there is one.
@@ -207,7 +217,9 @@ struct Controller {
 impl Controller {
     /// Ends when the watches do.
     async fn work(mut self, mut watches: Watches, mut reports: mpsc::UnboundedReceiver<Event>) {
-        let Some(initial) = initial(&mut watches).await else { return };
+        let Some(initial) = initial(&mut watches).await else {
+            return;
+        };
         let (objects, started) = (initial.len(), Instant::now());
         self.take_in(initial);
         self.publisher.set_ready();
@@ -235,14 +247,21 @@ impl Controller {
 
     fn take_in(&mut self, events: Vec<Event>) {
         let started = Instant::now();
-        let Changes { config, statuses, infra, translated } = self.engine.apply(events);
+        let Changes {
+            config,
+            statuses,
+            infra,
+            translated,
+        } = self.engine.apply(events);
         self.metrics.translated.inc_by(translated.len() as u64);
         // Who may have a Gateway's configuration is known before it is there.
         for (gateway, infra) in &infra {
             self.publisher.permit(gateway, infra.as_ref().map(account_name));
         }
         self.publisher.publish(config);
-        self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics
+            .apply_seconds
+            .observe(started.elapsed().as_secs_f64());
         if self.leads {
             self.fleet.put(infra);
             self.statuses.put(statuses);
@@ -260,9 +279,13 @@ impl Controller {
             self.fleet.clear();
             return;
         }
-        self.fleet.lead(self.engine.infra().cloned().collect::<Vec<Infra>>());
-        let mut statuses: BTreeMap<_, _> =
-            self.engine.statuses().map(|(object, status)| (object.clone(), Some(status))).collect();
+        self.fleet
+            .lead(self.engine.infra().cloned().collect::<Vec<Infra>>());
+        let mut statuses: BTreeMap<_, _> = self
+            .engine
+            .statuses()
+            .map(|(object, status)| (object.clone(), Some(status)))
+            .collect();
         let store = self.engine.store();
         let left = leftovers(Kind::ALL.iter().flat_map(|kind| store.list(*kind)), &statuses);
         statuses.extend(left.into_iter().map(|object| (object, None)));
@@ -273,9 +296,9 @@ impl Controller {
 async fn initial(watches: &mut Watches) -> Option<Vec<Event>> {
     let mut events = Vec::new();
     loop {
-        match tokio::time::timeout(PATIENCE, watches.initial(&mut events)).await {
-            Ok(listed) => return listed.then_some(events),
-            Err(_) => warn!(kinds = ?watches.unlisted(), "still waiting for the first list of some kinds"),
+        if let Ok(listed) = tokio::time::timeout(PATIENCE, watches.initial(&mut events)).await {
+            return listed.then_some(events);
         }
+        warn!(kinds = ?watches.unlisted(), "still waiting for the first list of some kinds");
     }
 }

@@ -47,15 +47,29 @@ impl<K, V> Job<K, V> {
 
 impl<K: Ord + Clone, V> Default for Work<K, V> {
     fn default() -> Self {
-        let state = State { waiting: BTreeMap::new(), running: BTreeSet::new(), epoch: 0 };
-        Self { state: Mutex::new(state), wake: Notify::new() }
+        let state = State {
+            waiting: BTreeMap::new(),
+            running: BTreeSet::new(),
+            epoch: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+        }
     }
 }
 
 impl<K: Ord + Clone, V> Work<K, V> {
     /// Puts something in, to be done at once.
     pub fn put(&self, key: K, value: V) {
-        self.lock().waiting.insert(key, Waiting { value, failures: 0, due: Instant::now() });
+        self.lock().waiting.insert(
+            key,
+            Waiting {
+                value,
+                failures: 0,
+                due: Instant::now(),
+            },
+        );
         self.wake.notify_one();
     }
 
@@ -92,13 +106,25 @@ impl<K: Ord + Clone, V> Work<K, V> {
     fn take(&self) -> Result<Job<K, V>, Option<Instant>> {
         let mut state = self.lock();
         let now = Instant::now();
-        let free = || state.waiting.iter().filter(|(key, _)| !state.running.contains(*key));
+        let free = || {
+            state
+                .waiting
+                .iter()
+                .filter(|(key, _)| !state.running.contains(*key))
+        };
         let Some(key) = free().find(|(_, w)| w.due <= now).map(|(key, _)| key.clone()) else {
             return Err(free().map(|(_, w)| w.due).min());
         };
-        let Some(Waiting { value, failures, .. }) = state.waiting.remove(&key) else { return Err(None) };
+        let Some(Waiting { value, failures, .. }) = state.waiting.remove(&key) else {
+            return Err(None);
+        };
         state.running.insert(key.clone());
-        Ok(Job { key, value, failures, epoch: state.epoch })
+        Ok(Job {
+            key,
+            value,
+            failures,
+            epoch: state.epoch,
+        })
     }
 
     /// Gives back what has been done.
@@ -112,8 +138,14 @@ impl<K: Ord + Clone, V> Work<K, V> {
         let mut state = self.lock();
         state.running.remove(&job.key);
         if state.epoch == job.epoch {
-            let pause = FIRST_PAUSE.saturating_mul(1 << job.failures.min(10)).min(LONGEST_PAUSE);
-            let again = Waiting { value: job.value, failures: job.failures + 1, due: Instant::now() + pause };
+            let pause = FIRST_PAUSE
+                .saturating_mul(1 << job.failures.min(10))
+                .min(LONGEST_PAUSE);
+            let again = Waiting {
+                value: job.value,
+                failures: job.failures + 1,
+                due: Instant::now() + pause,
+            };
             state.waiting.entry(job.key).or_insert(again);
         }
         drop(state);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy,
+};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use tracing::{debug, info};
@@ -17,7 +19,11 @@ const MANAGER: &str = "sluice";
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApplyError {
     #[error("{kind} {name}: {source}")]
-    Api { kind: &'static str, name: String, source: kube::Error },
+    Api {
+        kind: &'static str,
+        name: String,
+        source: kube::Error,
+    },
     #[error("{kind} {name} exists and does not belong to this Gateway")]
     Foreign { kind: &'static str, name: String },
     #[error(transparent)]
@@ -52,17 +58,32 @@ impl State {
         let generation = meta.generation.filter(|generation| *generation > 0);
         let version = generation.map(|generation| generation.to_string());
         Self {
-            version: version.or_else(|| meta.resource_version.clone()).unwrap_or_default(),
-            labels: object.labels().iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            version: version
+                .or_else(|| meta.resource_version.clone())
+                .unwrap_or_default(),
+            labels: object
+                .labels()
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
         }
     }
 }
 
 impl Applier {
     /// Applies one object. `known`: it was ours when we last looked.
-    pub async fn apply(&self, gateway: &GatewayRef, child: &Child, known: bool) -> Result<Applied, ApplyError> {
+    pub async fn apply(
+        &self,
+        gateway: &GatewayRef,
+        child: &Child,
+        known: bool,
+    ) -> Result<Applied, ApplyError> {
         let api = self.api(gateway, child.kind);
-        let failed = |source| ApplyError::Api { kind: child.kind.as_str(), name: child.name.clone(), source };
+        let failed = |source| ApplyError::Api {
+            kind: child.kind.as_str(),
+            name: child.name.clone(),
+            source,
+        };
         if !known
             && let Some(there) = api.get_metadata_opt(&child.name).await.map_err(failed)?
             && !is_ours(&there.metadata, gateway, &self.controller_name)
@@ -70,11 +91,17 @@ impl Applier {
             // An EnvoyProxy may name a service account that exists for its own reasons.
             return match child.kind {
                 ChildKind::ServiceAccount => Ok(Applied::LeftAlone),
-                kind => Err(ApplyError::Foreign { kind: kind.as_str(), name: child.name.clone() }),
+                kind => Err(ApplyError::Foreign {
+                    kind: kind.as_str(),
+                    name: child.name.clone(),
+                }),
             };
         }
         let params = PatchParams::apply(MANAGER).force();
-        match api.patch(&child.name, &params, &Patch::Apply(&child.object)).await {
+        match api
+            .patch(&child.name, &params, &Patch::Apply(&child.object))
+            .await
+        {
             Ok(object) => Ok(Applied::Done(State::of(&object))),
             Err(error) => {
                 if is_immutable(&error) {
@@ -97,8 +124,14 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         for kind in ChildKind::ALL.into_iter().filter(|kind| !keep.contains(kind)) {
             let api = self.api(gateway, kind);
-            let failed = |source| ApplyError::Api { kind: kind.as_str(), name: String::new(), source };
-            let there = api.list_metadata(&ListParams::default().labels(&selector(Some(gateway)))).await;
+            let failed = |source| ApplyError::Api {
+                kind: kind.as_str(),
+                name: String::new(),
+                source,
+            };
+            let there = api
+                .list_metadata(&ListParams::default().labels(&selector(Some(gateway))))
+                .await;
             for object in there.map_err(failed)? {
                 let name = object.name_any();
                 let unwanted = !wanted.contains(&(kind, name.clone()));
@@ -116,11 +149,17 @@ impl Applier {
     }
 }
 
-async fn delete(api: &Api<DynamicObject>, object: &PartialObjectMeta<DynamicObject>) -> Result<(), kube::Error> {
+async fn delete(
+    api: &Api<DynamicObject>,
+    object: &PartialObjectMeta<DynamicObject>,
+) -> Result<(), kube::Error> {
     let params = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Background),
         // Not one of the same name that somebody has made since.
-        preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: object.uid(),
+            resource_version: None,
+        }),
         ..Default::default()
     };
     match api.delete(&object.name_any(), &params).await {

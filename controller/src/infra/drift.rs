@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{Config, Event, metadata_watcher};
+use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -31,15 +31,15 @@ pub(super) fn start(client: &Client, fleet: &Fleet, stop: &CancellationToken) {
 }
 
 async fn watch(client: Client, kind: ChildKind, fleet: Fleet) {
-    let api: Api<DynamicObject> = Api::all_with(client, &kind.resource());
-    let mut events = pin!(metadata_watcher(api, Config::default().labels(&selector(None))));
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind.resource());
+    let mut events = pin!(watcher(api, Config::default().labels(&selector(None))));
     let mut reported = false;
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::InitDone | Event::Init) => {}
             Ok(Event::Apply(object) | Event::InitApply(object)) => {
                 reported = false;
-                notice(&fleet, kind, &object, Some(State::of(&object)));
+                notice(&fleet, kind, &object, Some(&State::of(&object)));
             }
             Ok(Event::Delete(object)) => notice(&fleet, kind, &object, None),
             Err(error) => {
@@ -52,8 +52,8 @@ async fn watch(client: Client, kind: ChildKind, fleet: Fleet) {
     }
 }
 
-fn notice(fleet: &Fleet, kind: ChildKind, object: &PartialObjectMeta<DynamicObject>, state: Option<State>) {
+fn notice(fleet: &Fleet, kind: ChildKind, object: &PartialObjectMeta<DynamicObject>, state: Option<&State>) {
     if let Some(gateway) = gateway_of(&object.metadata, fleet.controller_name()) {
-        fleet.notice(&gateway, (kind, object.name_any()), state);
+        fleet.notice(&gateway, &(kind, object.name_any()), state);
     }
 }

@@ -59,7 +59,9 @@ impl Book {
         }
         // Labels hold long names in another form.
         let is_it = |wanted: &&GatewayRef| {
-            wanted.namespace == label.namespace && wanted.name.len() > 63 && label_value(&wanted.name) == *label.name
+            wanted.namespace == label.namespace
+                && wanted.name.len() > 63
+                && label_value(&wanted.name) == *label.name
         };
         self.wanted.keys().find(is_it).cloned()
     }
@@ -80,7 +82,10 @@ impl Fleet {
         metrics: &Arc<Metrics>,
         stop: &CancellationToken,
     ) -> Self {
-        let applier = Applier { client: client.clone(), controller_name: settings.controller_name.clone() };
+        let applier = Applier {
+            client: client.clone(),
+            controller_name: settings.controller_name.clone(),
+        };
         let inner = Inner {
             client: client.clone(),
             applier,
@@ -92,7 +97,9 @@ impl Fleet {
             state: Mutex::default(),
             digests: ahash::RandomState::new(),
         };
-        let fleet = Self { inner: Arc::new(inner) };
+        let fleet = Self {
+            inner: Arc::new(inner),
+        };
         for _ in 0..WORKERS {
             let (worker, stop) = (fleet.clone(), stop.clone());
             tokio::spawn(async move {
@@ -127,7 +134,10 @@ impl Fleet {
         {
             let mut book = self.lock();
             book.watches = watches.clone();
-            book.wanted = wanted.into_iter().map(|infra| (infra.gateway.clone(), Arc::new(infra))).collect();
+            book.wanted = wanted
+                .into_iter()
+                .map(|infra| (infra.gateway.clone(), Arc::new(infra)))
+                .collect();
             for gateway in book.wanted.keys() {
                 self.inner.work.put(gateway.clone(), ());
             }
@@ -147,7 +157,7 @@ impl Fleet {
     }
 
     /// Takes in that an object is in this state, or gone. `gateway` is as the object's label has it.
-    pub(super) fn notice(&self, gateway: &GatewayRef, child: ChildId, state: Option<State>) {
+    pub(super) fn notice(&self, gateway: &GatewayRef, child: &ChildId, state: Option<&State>) {
         let mut book = self.lock();
         let Some(gateway) = book.labelled(gateway) else {
             // Left over from a Gateway that went while nobody led, or is not ours any more.
@@ -159,8 +169,11 @@ impl Fleet {
         };
         let applied = book.applied.entry(gateway.clone()).or_default();
         // What has not been applied yet is being applied.
-        if applied.get(&child).is_some_and(|record| Some(&record.state) != state.as_ref()) {
-            applied.remove(&child);
+        if applied
+            .get(child)
+            .is_some_and(|record| Some(&record.state) != state)
+        {
+            applied.remove(child);
             drop(book);
             self.inner.work.put(gateway, ());
         }
@@ -203,19 +216,32 @@ impl Fleet {
             book.pruned.remove(gateway);
             return Ok(());
         };
-        let settings = Settings { ca_bundle: self.inner.bundle.borrow().clone(), ..self.inner.settings.clone() };
+        let settings = Settings {
+            ca_bundle: self.inner.bundle.borrow().clone(),
+            ..self.inner.settings.clone()
+        };
         let children = render(&infra, &settings)?;
         // What a pod needs to start comes before the pod.
         let (first, then): (Vec<_>, Vec<_>) = children.iter().partition(|child| {
-            matches!(child.kind, ChildKind::ServiceAccount | ChildKind::ConfigMap | ChildKind::Service)
+            matches!(
+                child.kind,
+                ChildKind::ServiceAccount | ChildKind::ConfigMap | ChildKind::Service
+            )
         });
         for stage in [first, then] {
             futures::future::try_join_all(stage.into_iter().map(|child| self.apply(gateway, child))).await?;
         }
-        let wanted: BTreeSet<ChildId> = children.iter().map(|child| (child.kind, child.name.clone())).collect();
+        let wanted: BTreeSet<ChildId> = children
+            .iter()
+            .map(|child| (child.kind, child.name.clone()))
+            .collect();
         if self.lock().pruned.get(gateway) != Some(&wanted) {
             // A Gateway without valid listeners keeps its Service, and with it its address.
-            let keep: &[ChildKind] = if infra.ports.is_empty() { &[ChildKind::Service] } else { &[] };
+            let keep: &[ChildKind] = if infra.ports.is_empty() {
+                &[ChildKind::Service]
+            } else {
+                &[]
+            };
             self.inner.applier.prune(gateway, &wanted, keep).await?;
             self.lock().pruned.insert(gateway.clone(), wanted);
         }
@@ -241,9 +267,17 @@ impl Fleet {
             if !known {
                 info!(%gateway, kind = child.kind.as_str(), name = child.name, "object applied");
             }
-            self.inner.metrics.infra_writes.get_or_create(&[("kind", child.kind.as_str())]).inc();
+            self.inner
+                .metrics
+                .infra_writes
+                .get_or_create(&[("kind", child.kind.as_str())])
+                .inc();
             let record = Record { digest, state };
-            self.lock().applied.entry(gateway.clone()).or_default().insert(id, record);
+            self.lock()
+                .applied
+                .entry(gateway.clone())
+                .or_default()
+                .insert(id, record);
         }
         Ok(())
     }

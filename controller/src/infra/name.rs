@@ -58,7 +58,9 @@ pub(super) fn kubernetes(proxy: &EnvoyProxySpec) -> Option<&EnvoyProxyKubernetes
 fn is_label(name: &str) -> bool {
     name.len() <= LONGEST
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         && !name.ends_with('-')
 }
 

@@ -30,19 +30,26 @@ fn merge_field(target: &mut Map<String, Value>, field: &str, value: &Value) {
         Value::Null => _ = target.remove(field),
         Value::Object(patch) if directive(patch) == Some("delete") => _ = target.remove(field),
         Value::Object(_) => merge(target.entry(field).or_insert(Value::Null), value),
-        Value::Array(patch) => match (target.get_mut(field), merge_keys(field, patch)) {
-            (Some(Value::Array(items)), Some(keys)) => merge_list(items, patch, keys),
-            _ => {
-                let items = patch.iter().filter(|item| item.as_object().is_none_or(|item| directive(item).is_none()));
-                target.insert(field.to_owned(), items.cloned().collect());
+        Value::Array(patch) => {
+            if let (Some(Value::Array(items)), Some(keys)) = (target.get_mut(field), merge_keys(field, patch))
+            {
+                merge_list(items, patch, keys);
+                return;
             }
-        },
+            let items = patch
+                .iter()
+                .filter(|item| item.as_object().is_none_or(|item| directive(item).is_none()));
+            target.insert(field.to_owned(), items.cloned().collect());
+        }
         plain => _ = target.insert(field.to_owned(), plain.clone()),
     }
 }
 
 fn merge_list(items: &mut Vec<Value>, patch: &[Value], keys: &[&str]) {
-    if patch.iter().any(|item| item.as_object().is_some_and(|i| i.len() == 1 && directive(i) == Some("replace"))) {
+    if patch.iter().any(|item| {
+        item.as_object()
+            .is_some_and(|i| i.len() == 1 && directive(i) == Some("replace"))
+    }) {
         items.clear();
     }
     for item in patch {
@@ -51,7 +58,9 @@ fn merge_list(items: &mut Vec<Value>, patch: &[Value], keys: &[&str]) {
         if stated.is_empty() {
             continue;
         }
-        let at = items.iter().position(|existing| stated.iter().all(|key| existing[**key] == item[**key]));
+        let at = items
+            .iter()
+            .position(|existing| stated.iter().all(|key| existing[**key] == item[**key]));
         match (at, directive(fields)) {
             (Some(at), Some("delete")) => _ = items.remove(at),
             (None, Some("delete")) => {}
@@ -73,12 +82,16 @@ fn directive(object: &Map<String, Value>) -> Option<&str> {
 /// replaced. `protocol` counts for ports if the patch has it: one number may serve TCP and UDP.
 fn merge_keys(field: &str, patch: &[Value]) -> Option<&'static [&'static str]> {
     Some(match field {
-        "containers" | "initContainers" | "volumes" | "env" | "imagePullSecrets" | "resourceClaims" => &["name"],
+        "containers" | "initContainers" | "volumes" | "env" | "imagePullSecrets" | "resourceClaims" => {
+            &["name"]
+        }
         "volumeMounts" => &["mountPath"],
         "volumeDevices" => &["devicePath"],
         "hostAliases" => &["ip"],
         "topologySpreadConstraints" => &["topologyKey", "whenUnsatisfiable"],
-        "ports" if patch.iter().any(|port| port.get("containerPort").is_some()) => &["containerPort", "protocol"],
+        "ports" if patch.iter().any(|port| port.get("containerPort").is_some()) => {
+            &["containerPort", "protocol"]
+        }
         "ports" => &["port", "protocol"],
         _ => return None,
     })
@@ -111,9 +124,13 @@ mod tests {
 
     #[test]
     fn containers_merge_by_name_and_can_be_deleted() {
-        let pod = json!({ "containers": [{ "name": "proxy", "image": "a", "args": ["x"] }, { "name": "side" }] });
+        let pod =
+            json!({ "containers": [{ "name": "proxy", "image": "a", "args": ["x"] }, { "name": "side" }] });
         let patch = json!({ "containers": [{ "name": "proxy", "args": ["y"] }, { "name": "side", "$patch": "delete" }] });
-        assert_eq!(merged(pod, &patch), json!({ "containers": [{ "name": "proxy", "image": "a", "args": ["y"] }] }));
+        assert_eq!(
+            merged(pod, &patch),
+            json!({ "containers": [{ "name": "proxy", "image": "a", "args": ["y"] }] })
+        );
     }
 
     #[test]
@@ -127,7 +144,10 @@ mod tests {
 
     #[test]
     fn other_lists_are_replaced() {
-        let patched = merged(json!({ "tolerations": [{ "key": "a" }] }), &json!({ "tolerations": [{ "key": "b" }] }));
+        let patched = merged(
+            json!({ "tolerations": [{ "key": "a" }] }),
+            &json!({ "tolerations": [{ "key": "b" }] }),
+        );
         assert_eq!(patched, json!({ "tolerations": [{ "key": "b" }] }));
     }
 }

@@ -13,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -72,14 +73,20 @@ impl Ca {
     pub fn generate() -> Result<Self, AuthorityError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "sluice-controller-ca");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "sluice-controller-ca");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let now = SystemTime::now();
         params.not_before = (now - BACKDATE).into();
         params.not_after = (now + CA_LIFE).into();
         let certificate_pem = params.self_signed(&key)?.pem();
-        Ok(Self { bundle_pem: certificate_pem.clone(), certificate_pem, key_pem: key.serialize_pem() })
+        Ok(Self {
+            bundle_pem: certificate_pem.clone(),
+            certificate_pem,
+            key_pem: key.serialize_pem(),
+        })
     }
 
     /// Issues a server certificate for these names.
@@ -87,7 +94,9 @@ impl Ca {
         let issuer = Issuer::from_ca_cert_pem(&self.certificate_pem, KeyPair::from_pem(&self.key_pem)?)?;
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, "sluice-controller");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "sluice-controller");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -96,26 +105,46 @@ impl Ca {
         params.not_after = (now + LEAF_LIFE).into();
         let certificate: CertificateDer<'static> = params.signed_by(&key, &issuer)?.der().clone();
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(CertifiedKey::new(vec![certificate], any_supported_type(&private)?))
+        Ok(CertifiedKey::new(
+            vec![certificate],
+            any_supported_type(&private)?,
+        ))
     }
 
     fn from_secret(secret: &Secret) -> Result<Self, AuthorityError> {
         let text = |key: &'static str| {
             let data = secret.data.as_ref().and_then(|data| data.get(key));
-            let data = data.ok_or(AuthorityError::Invalid { key, reason: "is missing".to_owned() })?;
-            String::from_utf8(data.0.clone()).map_err(|e| AuthorityError::Invalid { key, reason: e.to_string() })
+            let data = data.ok_or(AuthorityError::Invalid {
+                key,
+                reason: "is missing".to_owned(),
+            })?;
+            String::from_utf8(data.0.clone()).map_err(|e| AuthorityError::Invalid {
+                key,
+                reason: e.to_string(),
+            })
         };
-        Ok(Self { certificate_pem: text("tls.crt")?, key_pem: text("tls.key")?, bundle_pem: text("ca.crt")? })
+        Ok(Self {
+            certificate_pem: text("tls.crt")?,
+            key_pem: text("tls.key")?,
+            bundle_pem: text("ca.crt")?,
+        })
     }
 
     fn data(&self) -> BTreeMap<String, ByteString> {
-        [("tls.crt", &self.certificate_pem), ("tls.key", &self.key_pem), ("ca.crt", &self.bundle_pem)]
-            .map(|(key, text)| (key.to_owned(), ByteString(text.clone().into_bytes())))
-            .into()
+        [
+            ("tls.crt", &self.certificate_pem),
+            ("tls.key", &self.key_pem),
+            ("ca.crt", &self.bundle_pem),
+        ]
+        .map(|(key, text)| (key.to_owned(), ByteString(text.clone().into_bytes())))
+        .into()
     }
 
     fn expires_within(&self, time: Duration) -> Result<bool, AuthorityError> {
-        let invalid = |reason: String| AuthorityError::Invalid { key: "tls.crt", reason };
+        let invalid = |reason: String| AuthorityError::Invalid {
+            key: "tls.crt",
+            reason,
+        };
         let (_, pem) = x509_parser::pem::parse_x509_pem(self.certificate_pem.as_bytes())
             .map_err(|e| invalid(e.to_string()))?;
         let certificate = pem.parse_x509().map_err(|e| invalid(e.to_string()))?;
@@ -132,7 +161,9 @@ impl Ca {
 
 impl std::fmt::Debug for Ca {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ca").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
+        f.debug_struct("Ca")
+            .field("certificate_pem", &self.certificate_pem)
+            .finish_non_exhaustive()
     }
 }
 
@@ -173,7 +204,13 @@ impl Authority {
         let ca = read_or_create(&api).await?;
         let leaf = Arc::new(Leaf::new(ca.issue(&names)?));
         let bundle = watch::Sender::new(ca.bundle_pem.clone());
-        Ok(Self { api, names, ca, leaf, bundle })
+        Ok(Self {
+            api,
+            names,
+            ca,
+            leaf,
+            bundle,
+        })
     }
 
     /// The server certificate; stays current.
@@ -219,10 +256,17 @@ impl Authority {
 }
 
 async fn read_or_create(api: &Api<Secret>) -> Result<Ca, AuthorityError> {
-    let metadata = ObjectMeta { name: Some(SECRET.to_owned()), ..Default::default() };
+    let metadata = ObjectMeta {
+        name: Some(SECRET.to_owned()),
+        ..Default::default()
+    };
     let Some(mut secret) = api.get_opt(SECRET).await? else {
         let ca = Ca::generate()?;
-        let secret = Secret { metadata, data: Some(ca.data()), ..Default::default() };
+        let secret = Secret {
+            metadata,
+            data: Some(ca.data()),
+            ..Default::default()
+        };
         return match api.create(&PostParams::default(), &secret).await {
             Ok(_) => Ok(ca),
             // Another replica was faster; its CA is everybody's.
@@ -274,12 +318,17 @@ mod tests {
     #[test]
     fn a_ca_survives_its_secret_and_is_replaced_in_time() {
         let ca = Ca::generate().unwrap();
-        let secret = Secret { data: Some(ca.data()), ..Default::default() };
+        let secret = Secret {
+            data: Some(ca.data()),
+            ..Default::default()
+        };
         assert_eq!(Ca::from_secret(&secret).unwrap(), ca);
         assert!(!ca.expires_within(CA_RENEW).unwrap());
         assert!(ca.expires_within(CA_LIFE + DAY).unwrap());
         let next = ca.successor().unwrap();
-        assert!(next.bundle_pem.contains(&ca.certificate_pem) && next.bundle_pem.contains(&next.certificate_pem));
+        assert!(
+            next.bundle_pem.contains(&ca.certificate_pem) && next.bundle_pem.contains(&next.certificate_pem)
+        );
         assert!(!format!("{ca:?}").contains("PRIVATE"));
     }
 
@@ -287,10 +336,18 @@ mod tests {
     fn names_cover_every_form_of_a_service() {
         assert_eq!(
             server_names("sluice-controller.sys.svc:18000"),
-            ["sluice-controller", "sluice-controller.sys", "sluice-controller.sys.svc", "sluice-controller.sys.svc.cluster.local"]
+            [
+                "sluice-controller",
+                "sluice-controller.sys",
+                "sluice-controller.sys.svc",
+                "sluice-controller.sys.svc.cluster.local"
+            ]
         );
         assert_eq!(server_names("127.0.0.1:1"), ["127.0.0.1"]);
         assert_eq!(server_names("[::1]:1"), ["::1"]);
-        assert_eq!(server_names("a.b.svc.example.org:1").last().unwrap(), "a.b.svc.example.org");
+        assert_eq!(
+            server_names("a.b.svc.example.org:1").last().unwrap(),
+            "a.b.svc.example.org"
+        );
     }
 }

@@ -36,6 +36,8 @@ pub enum AuthError {
     Unavailable(String),
 }
 
+type Answer = Result<Identity, AuthError>;
+
 /// Verifies bearer tokens.
 pub trait Authenticator: Send + Sync + 'static {
     /// Whose token it is.
@@ -45,13 +47,17 @@ pub trait Authenticator: Send + Sync + 'static {
 /// Asks the API server (`TokenReview`), and remembers answers for a minute.
 pub struct TokenReviewer {
     api: Api<TokenReview>,
-    cache: Mutex<HashMap<[u8; 32], (Instant, Result<Identity, AuthError>)>>,
+    /// By digest of the token: when it was asked, and the answer.
+    cache: Mutex<HashMap<[u8; 32], (Instant, Answer)>>,
 }
 
 impl TokenReviewer {
     /// A reviewer that asks by this client.
     pub fn new(client: Client) -> Self {
-        Self { api: Api::all(client), cache: Mutex::default() }
+        Self {
+            api: Api::all(client),
+            cache: Mutex::default(),
+        }
     }
 
     async fn review(&self, token: &str) -> Result<Identity, AuthError> {
@@ -59,8 +65,14 @@ impl TokenReviewer {
         if let Some(known) = self.cached(&digest) {
             return known;
         }
-        let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: token.to_owned() };
-        let review = TokenReview { spec, ..Default::default() };
+        let spec = TokenReviewSpec {
+            audiences: Some(vec![AUDIENCE.to_owned()]),
+            token: token.to_owned(),
+        };
+        let review = TokenReview {
+            spec,
+            ..Default::default()
+        };
         let answer = self.api.create(&PostParams::default(), &review).await;
         let answer = answer.map_err(|error| AuthError::Unavailable(error.to_string()))?;
         let result = identity(&answer.status.unwrap_or_default());
@@ -68,12 +80,15 @@ impl TokenReviewer {
         result
     }
 
-    fn cached(&self, digest: &[u8; 32]) -> Option<Result<Identity, AuthError>> {
+    fn cached(&self, digest: &[u8; 32]) -> Option<Answer> {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.get(digest).filter(|(at, _)| at.elapsed() < CACHED).map(|(_, result)| result.clone())
+        cache
+            .get(digest)
+            .filter(|(at, _)| at.elapsed() < CACHED)
+            .map(|(_, result)| result.clone())
     }
 
-    fn remember(&self, digest: [u8; 32], result: Result<Identity, AuthError>) {
+    fn remember(&self, digest: [u8; 32], result: Answer) {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHE_ENTRIES {
             cache.retain(|_, (at, _)| at.elapsed() < CACHED);
@@ -92,17 +107,37 @@ impl Authenticator for TokenReviewer {
 
 fn identity(status: &TokenReviewStatus) -> Result<Identity, AuthError> {
     if status.authenticated != Some(true) {
-        let reason = status.error.clone().unwrap_or_else(|| "not authenticated".to_owned());
+        let reason = status
+            .error
+            .clone()
+            .unwrap_or_else(|| "not authenticated".to_owned());
         return Err(AuthError::Refused(reason));
     }
     // A server that ignores audiences must not make a token for another service valid here.
-    if !status.audiences.iter().flatten().any(|audience| audience == AUDIENCE) {
-        return Err(AuthError::Refused(format!("token is not for audience {AUDIENCE}")));
+    if !status
+        .audiences
+        .iter()
+        .flatten()
+        .any(|audience| audience == AUDIENCE)
+    {
+        return Err(AuthError::Refused(format!(
+            "token is not for audience {AUDIENCE}"
+        )));
     }
-    let user = status.user.as_ref().and_then(|user| user.username.as_deref()).unwrap_or_default();
-    let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
-    let (namespace, name) = account.ok_or_else(|| AuthError::Refused(format!("{user:?} is no service account")))?;
-    Ok(Identity { namespace: namespace.to_owned(), service_account: name.to_owned() })
+    let user = status
+        .user
+        .as_ref()
+        .and_then(|user| user.username.as_deref())
+        .unwrap_or_default();
+    let account = user
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|account| account.split_once(':'));
+    let (namespace, name) =
+        account.ok_or_else(|| AuthError::Refused(format!("{user:?} is no service account")))?;
+    Ok(Identity {
+        namespace: namespace.to_owned(),
+        service_account: name.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -115,7 +150,10 @@ mod tests {
         TokenReviewStatus {
             authenticated: Some(true),
             audiences: Some(vec![audience.to_owned()]),
-            user: Some(UserInfo { username: Some(user.to_owned()), ..Default::default() }),
+            user: Some(UserInfo {
+                username: Some(user.to_owned()),
+                ..Default::default()
+            }),
             error: None,
         }
     }
@@ -123,7 +161,13 @@ mod tests {
     #[test]
     fn a_service_account_with_our_audience_is_known() {
         let known = identity(&status("system:serviceaccount:ns:gw-sluice", AUDIENCE)).unwrap();
-        assert_eq!(known, Identity { namespace: "ns".into(), service_account: "gw-sluice".into() });
+        assert_eq!(
+            known,
+            Identity {
+                namespace: "ns".into(),
+                service_account: "gw-sluice".into()
+            }
+        );
     }
 
     #[test]
@@ -131,9 +175,15 @@ mod tests {
         for status in [
             status("system:serviceaccount:ns:gw-sluice", "other"),
             status("alice", AUDIENCE),
-            TokenReviewStatus { authenticated: Some(false), ..status("system:serviceaccount:a:b", AUDIENCE) },
+            TokenReviewStatus {
+                authenticated: Some(false),
+                ..status("system:serviceaccount:a:b", AUDIENCE)
+            },
         ] {
-            assert!(matches!(identity(&status), Err(AuthError::Refused(_))), "{status:?}");
+            assert!(
+                matches!(identity(&status), Err(AuthError::Refused(_))),
+                "{status:?}"
+            );
         }
     }
 }

@@ -40,7 +40,12 @@ impl Publisher {
     /// event is sent only when a report differs from the last.
     pub fn new(metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::UnboundedReceiver<Event>) {
         let (reports, receiver) = mpsc::unbounded_channel();
-        let publisher = Self { gateways: Mutex::default(), ready: watch::Sender::new(false), reports, metrics };
+        let publisher = Self {
+            gateways: Mutex::default(),
+            ready: watch::Sender::new(false),
+            reports,
+            metrics,
+        };
         (Arc::new(publisher), receiver)
     }
 
@@ -52,7 +57,9 @@ impl Publisher {
     /// Takes in changes; streams are told at once.
     pub fn publish(&self, changes: BTreeMap<GatewayRef, ConfigChange>) {
         for (gateway, change) in changes {
-            self.metrics.published.inc_by((change.upserts.len() + change.removes.len()) as u64);
+            self.metrics
+                .published
+                .inc_by((change.upserts.len() + change.removes.len()) as u64);
             self.entry(&gateway).apply(change);
             self.forget_if_unused(&gateway);
         }
@@ -77,20 +84,27 @@ impl Publisher {
     pub(crate) fn report(&self, resources: &Resources) {
         if let Some(report) = resources.news() {
             // Nobody listens any more only when the controller stops.
-            let _ = self.reports.send(Event::Proxies(resources.gateway().clone(), report));
+            let _ = self
+                .reports
+                .send(Event::Proxies(resources.gateway().clone(), report));
         }
     }
 
     pub(crate) fn forget_if_unused(&self, gateway: &GatewayRef) {
         let mut gateways = self.lock();
-        if gateways.get(gateway).is_some_and(|resources| resources.is_unused()) {
+        if gateways
+            .get(gateway)
+            .is_some_and(|resources| resources.is_unused())
+        {
             gateways.remove(gateway);
         }
     }
 
     fn entry(&self, gateway: &GatewayRef) -> Arc<Resources> {
         let mut gateways = self.lock();
-        let entry = gateways.entry(gateway.clone()).or_insert_with(|| Arc::new(Resources::new(gateway.clone())));
+        let entry = gateways
+            .entry(gateway.clone())
+            .or_insert_with(|| Arc::new(Resources::new(gateway.clone())));
         Arc::clone(entry)
     }
 

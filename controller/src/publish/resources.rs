@@ -65,7 +65,10 @@ pub(crate) enum Next {
 
 impl Resources {
     pub fn new(gateway: GatewayRef) -> Self {
-        Self { gateway, state: Mutex::default() }
+        Self {
+            gateway,
+            state: Mutex::default(),
+        }
     }
 
     pub fn gateway(&self) -> &GatewayRef {
@@ -100,7 +103,13 @@ impl Resources {
         let mut guard = self.lock();
         let state = &mut *guard;
         for session in state.sessions.values_mut() {
-            session.dirty.extend(change.upserts.keys().chain(&change.removes).map(|key| (rank(key), key.clone())));
+            session.dirty.extend(
+                change
+                    .upserts
+                    .keys()
+                    .chain(&change.removes)
+                    .map(|key| (rank(key), key.clone())),
+            );
             session.since.get_or_insert(now);
             session.wake.notify_one();
         }
@@ -114,7 +123,11 @@ impl Resources {
     pub fn open(&self, proxy: String, known: &HashMap<String, String>) -> (u64, Arc<Notify>) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let stale = state.resources.values().filter(|r| known.get(&r.key) != Some(&r.version)).map(|r| &r.key);
+        let stale = state
+            .resources
+            .values()
+            .filter(|r| known.get(&r.key) != Some(&r.version))
+            .map(|r| &r.key);
         let gone = known.keys().filter(|key| !state.resources.contains_key(*key));
         let dirty = stale.chain(gone).map(|key| (rank(key), key.clone())).collect();
         let id = state.next_session;
@@ -144,8 +157,12 @@ impl Resources {
     pub fn next(&self, id: u64) -> Next {
         let (mut update, taken) = {
             let mut guard = self.lock();
-            let State { sessions, resources, .. } = &mut *guard;
-            let Some(session) = sessions.get_mut(&id).filter(|session| !session.closed) else { return Next::Close };
+            let State {
+                sessions, resources, ..
+            } = &mut *guard;
+            let Some(session) = sessions.get_mut(&id).filter(|session| !session.closed) else {
+                return Next::Close;
+            };
             // A Gateway without configuration is not served yet; what its proxy holds must not be taken away for that.
             let waits = !session.synced && resources.is_empty();
             if waits || session.in_flight.len() >= WINDOW || (session.synced && session.dirty.is_empty()) {
@@ -153,7 +170,10 @@ impl Resources {
             }
             session.take(resources)
         };
-        update.upserts = taken.iter().map(|resource| v1::Resource::clone(resource)).collect();
+        update.upserts = taken
+            .iter()
+            .map(|resource| v1::Resource::clone(resource))
+            .collect();
         Next::Send(update)
     }
 
@@ -161,7 +181,10 @@ impl Resources {
     pub fn ack(&self, id: u64, ack: v1::Ack) -> Option<(Duration, usize)> {
         let mut state = self.lock();
         let session = state.sessions.get_mut(&id)?;
-        let at = session.in_flight.iter().position(|sent| sent.nonce == ack.nonce)?;
+        let at = session
+            .in_flight
+            .iter()
+            .position(|sent| sent.nonce == ack.nonce)?;
         let sent = session.in_flight.remove(at)?;
         let refused = session.acknowledge(&self.gateway, &sent, ack.rejected);
         session.wake.notify_one();
@@ -172,7 +195,9 @@ impl Resources {
     pub fn news(&self) -> Option<ProxyReport> {
         let mut state = self.lock();
         let refused = state.sessions.values().flat_map(|session| &session.rejected);
-        let rejected = refused.map(|(key, (_, reason))| (key.clone(), reason.clone())).collect();
+        let rejected = refused
+            .map(|(key, (_, reason))| (key.clone(), reason.clone()))
+            .collect();
         let report = ProxyReport { rejected };
         (report != state.reported).then(|| {
             state.reported = report.clone();
@@ -188,7 +213,10 @@ impl Resources {
 impl Session {
     /// The next update, in the order of the contract: what a resource names comes before it, and nothing is removed
     /// while anything is still to be put.
-    fn take(&mut self, resources: &BTreeMap<String, Arc<v1::Resource>>) -> (v1::Update, Vec<Arc<v1::Resource>>) {
+    fn take(
+        &mut self,
+        resources: &BTreeMap<String, Arc<v1::Resource>>,
+    ) -> (v1::Update, Vec<Arc<v1::Resource>>) {
         let mut taken = Vec::new();
         let mut gone = BTreeSet::new();
         let mut bytes = 0;
@@ -208,15 +236,31 @@ impl Session {
         }
         self.synced |= self.dirty.is_empty();
         self.nonce += 1;
-        let keys = taken.iter().map(|r| r.key.clone()).chain(gone.iter().map(|(_, key)| key.clone())).collect();
+        let keys = taken
+            .iter()
+            .map(|r| r.key.clone())
+            .chain(gone.iter().map(|(_, key)| key.clone()))
+            .collect();
         let since = self.since.unwrap_or_else(Instant::now);
         if self.dirty.is_empty() {
             self.since = None;
         }
-        self.in_flight.push_back(InFlight { nonce: self.nonce, keys, since });
+        self.in_flight.push_back(InFlight {
+            nonce: self.nonce,
+            keys,
+            since,
+        });
         // Listeners go before routes, routes before backends: the reverse of how they came.
         let removes = gone.into_iter().rev().map(|(_, key)| key).collect();
-        (v1::Update { nonce: self.nonce, upserts: Vec::new(), removes, synced: self.synced }, taken)
+        (
+            v1::Update {
+                nonce: self.nonce,
+                upserts: Vec::new(),
+                removes,
+                synced: self.synced,
+            },
+            taken,
+        )
     }
 
     fn acknowledge(&mut self, gateway: &GatewayRef, sent: &InFlight, rejected: Vec<v1::Rejection>) -> usize {
@@ -266,10 +310,17 @@ mod tests {
 
     fn change(upserts: &[(&str, &str)], removes: &[&str]) -> ConfigChange {
         let resource = |key: &str, version: &str| {
-            Arc::new(v1::Resource { key: key.to_owned(), version: version.to_owned(), body: None })
+            Arc::new(v1::Resource {
+                key: key.to_owned(),
+                version: version.to_owned(),
+                body: None,
+            })
         };
         ConfigChange {
-            upserts: upserts.iter().map(|(k, v)| ((*k).to_owned(), resource(k, v))).collect(),
+            upserts: upserts
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), resource(k, v)))
+                .collect(),
             removes: removes.iter().map(|k| (*k).to_owned()).collect(),
         }
     }
@@ -279,8 +330,14 @@ mod tests {
     }
 
     fn send(resources: &Resources, id: u64) -> (Vec<String>, Vec<String>, v1::Update) {
-        let Next::Send(update) = resources.next(id) else { panic!("nothing to send") };
-        (update.upserts.iter().map(|r| r.key.clone()).collect(), update.removes.clone(), update)
+        let Next::Send(update) = resources.next(id) else {
+            panic!("nothing to send")
+        };
+        (
+            update.upserts.iter().map(|r| r.key.clone()).collect(),
+            update.removes.clone(),
+            update,
+        )
     }
 
     fn ack(nonce: u64, rejected: &[(&str, &str)]) -> v1::Ack {
@@ -289,17 +346,38 @@ mod tests {
             version: "1".to_owned(),
             reason: (*reason).to_owned(),
         });
-        v1::Ack { nonce, rejected: rejected.collect() }
+        v1::Ack {
+            nonce,
+            rejected: rejected.collect(),
+        }
     }
 
     #[test]
     fn makes_before_it_breaks() {
         let resources = resources();
-        let upserts = ["listener/l", "route/r", "backend/b", "endpoints/e", "secret/s", "settings"].map(|k| (k, "1"));
+        let upserts = [
+            "listener/l",
+            "route/r",
+            "backend/b",
+            "endpoints/e",
+            "secret/s",
+            "settings",
+        ]
+        .map(|k| (k, "1"));
         resources.apply(change(&upserts, &[]));
         let (id, _) = resources.open("p".into(), &HashMap::from([("route/old".into(), "1".into())]));
         let (upserts, removes, update) = send(&resources, id);
-        assert_eq!(upserts, ["settings", "secret/s", "endpoints/e", "backend/b", "route/r", "listener/l"]);
+        assert_eq!(
+            upserts,
+            [
+                "settings",
+                "secret/s",
+                "endpoints/e",
+                "backend/b",
+                "route/r",
+                "listener/l"
+            ]
+        );
         assert_eq!(removes, ["route/old"]);
         assert!(update.synced);
         resources.apply(change(&[], &["backend/b", "route/r", "listener/l"]));
@@ -314,7 +392,10 @@ mod tests {
         let known = known.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let (id, _) = resources.open("p".into(), &known);
         let (upserts, removes, _) = send(&resources, id);
-        assert_eq!((upserts, removes), (vec!["backend/b".to_owned()], vec!["backend/c".to_owned()]));
+        assert_eq!(
+            (upserts, removes),
+            (vec!["backend/b".to_owned()], vec!["backend/c".to_owned()])
+        );
         assert!(matches!(resources.next(id), Next::Wait));
     }
 
@@ -359,7 +440,10 @@ mod tests {
     fn big_updates_are_split_and_only_the_last_is_synced() {
         let resources = resources();
         let endpoints = v1::Endpoints {
-            endpoints: vec![v1::Endpoint { address: "a".repeat(UPDATE_BYTES / 2), ..Default::default() }],
+            endpoints: vec![v1::Endpoint {
+                address: "a".repeat(UPDATE_BYTES / 2),
+                ..Default::default()
+            }],
         };
         let resource = |key: &str| v1::Resource {
             key: key.to_owned(),
@@ -368,7 +452,10 @@ mod tests {
         };
         let keys = ["endpoints/a", "endpoints/b", "endpoints/c"];
         let upserts = keys.map(|key| (key.to_owned(), Arc::new(resource(key)))).into();
-        resources.apply(ConfigChange { upserts, removes: BTreeSet::new() });
+        resources.apply(ConfigChange {
+            upserts,
+            removes: BTreeSet::new(),
+        });
         let (id, _) = resources.open("p".into(), &HashMap::from([("endpoints/0".into(), "1".into())]));
         let (upserts, removes, update) = send(&resources, id);
         assert_eq!((upserts.len(), removes.len(), update.synced), (2, 0, false));
@@ -382,10 +469,15 @@ mod tests {
         resources.apply(change(&[("backend/a", "1"), ("backend/b", "1")], &[]));
         let (id, _) = resources.open("p".into(), &HashMap::new());
         send(&resources, id);
-        let (_, refused) = resources.ack(id, ack(1, &[("backend/a", "no"), ("backend/foreign", "x")])).unwrap();
+        let (_, refused) = resources
+            .ack(id, ack(1, &[("backend/a", "no"), ("backend/foreign", "x")]))
+            .unwrap();
         assert_eq!(refused, 1);
         let report = resources.news().unwrap();
-        assert_eq!(report.rejected, BTreeMap::from([("backend/a".to_owned(), "no".to_owned())]));
+        assert_eq!(
+            report.rejected,
+            BTreeMap::from([("backend/a".to_owned(), "no".to_owned())])
+        );
         assert!(resources.news().is_none(), "no news");
         resources.apply(change(&[("backend/b", "2")], &[]));
         send(&resources, id);

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::debug;
 
+use super::Publisher;
 use super::identity::Authenticator;
 use super::service::Service;
-use super::Publisher;
 
 /// What a proxy may send at once: what it knows, key by key.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -44,14 +44,24 @@ pub async fn serve(
     authenticator: Arc<dyn Authenticator>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(certificate);
+    let mut tls =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(certificate);
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let (sender, connections) = mpsc::channel(16);
-    tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(tls)), sender, stop.clone()));
-    let service = Service { publisher, authenticator, stop: stop.clone() };
+    tokio::spawn(accept(
+        listener,
+        TlsAcceptor::from(Arc::new(tls)),
+        sender,
+        stop.clone(),
+    ));
+    let service = Service {
+        publisher,
+        authenticator,
+        stop: stop.clone(),
+    };
     let service = ConfigDiscoveryServer::new(service).max_decoding_message_size(MAX_MESSAGE);
     Server::builder()
         .http2_keepalive_interval(Some(PING))
@@ -67,7 +77,12 @@ pub async fn serve(
 type Connection = Result<TlsStream<TcpStream>, std::io::Error>;
 
 /// Accepts connections; handshakes go on side by side, so that a stalled one holds up nobody.
-async fn accept(listener: TcpListener, tls: TlsAcceptor, sender: mpsc::Sender<Connection>, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    sender: mpsc::Sender<Connection>,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -45,7 +45,11 @@ impl ConfigDiscovery for Service {
                 tonic::Code::Unavailable => "unavailable",
                 _ => "invalid",
             };
-            self.publisher.metrics.refused_streams.get_or_create(&[("reason", reason)]).inc();
+            self.publisher
+                .metrics
+                .refused_streams
+                .get_or_create(&[("reason", reason)])
+                .inc();
             info!(reason, message = status.message(), "stream refused");
         }
         opened.map(|session| Response::new(Box::pin(updates(session)) as Self::StreamStream))
@@ -77,29 +81,46 @@ impl Service {
             over: over.clone(),
             ends: Instant::now() + LIFE,
             _hang_up: over.clone().drop_guard(),
-            end: End { resources: Arc::clone(&resources), id, proxy: subscribe.proxy, publisher: Arc::clone(&self.publisher) },
+            end: End {
+                resources: Arc::clone(&resources),
+                id,
+                proxy: subscribe.proxy,
+                publisher: Arc::clone(&self.publisher),
+            },
         };
         tokio::spawn(listen(messages, resources, id, Arc::clone(&self.publisher), over));
         Ok(session)
     }
 
     async fn identify(&self, request: &Request<Streaming<ProxyMessage>>) -> Result<Identity, Status> {
-        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let header = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.strip_prefix("Bearer "));
         let token = token.ok_or_else(|| Status::unauthenticated("no bearer token"))?;
-        self.authenticator.authenticate(token).await.map_err(|error| match error {
-            AuthError::Refused(_) => Status::unauthenticated(error.to_string()),
-            AuthError::Unavailable(_) => Status::unavailable(error.to_string()),
-        })
+        self.authenticator
+            .authenticate(token)
+            .await
+            .map_err(|error| match error {
+                AuthError::Refused(_) => Status::unauthenticated(error.to_string()),
+                AuthError::Unavailable(_) => Status::unavailable(error.to_string()),
+            })
     }
 
     fn permitted(&self, identity: &Identity, subscribe: &Subscribe) -> Result<Arc<Resources>, Status> {
         let gateway = GatewayRef::new(subscribe.namespace.as_str(), subscribe.gateway.as_str());
         let own = identity.namespace == subscribe.namespace;
-        let found = self.publisher.find(&gateway).filter(|r| own && r.permits(&identity.service_account));
+        let found = self
+            .publisher
+            .find(&gateway)
+            .filter(|r| own && r.permits(&identity.service_account));
         // The answer is the same whether the Gateway exists or not.
         found.ok_or_else(|| {
-            let Identity { namespace, service_account } = identity;
+            let Identity {
+                namespace,
+                service_account,
+            } = identity;
             Status::permission_denied(format!(
                 "service account {namespace}/{service_account} does not serve Gateway {gateway}"
             ))
@@ -168,7 +189,9 @@ async fn listen(
             () = over.cancelled() => return,
         };
         match message {
-            Ok(Some(ProxyMessage { message: Some(proxy_message::Message::Ack(ack)) })) => {
+            Ok(Some(ProxyMessage {
+                message: Some(proxy_message::Message::Ack(ack)),
+            })) => {
                 if let Some((time, refused)) = resources.ack(id, ack) {
                     publisher.metrics.ack_seconds.observe(time.as_secs_f64());
                     publisher.metrics.rejections.inc_by(refused as u64);

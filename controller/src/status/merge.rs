@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as Written, Time}
 use serde::Serialize;
 use serde_json::{Value, json};
 use sluice_crds::gateway::{
-    GatewayClassStatus, GatewayStatus, GatewayStatusAddress, ListenerSetStatus, ListenerStatus as WrittenListener,
-    ParentReference, RouteGroupKind, SupportedFeature,
+    GatewayClassStatus, GatewayStatus, GatewayStatusAddress, ListenerSetStatus,
+    ListenerStatus as WrittenListener, ParentReference, RouteGroupKind, SupportedFeature,
 };
 
 use crate::engine::{ListenerStatus, Status};
@@ -22,7 +22,9 @@ pub(super) const ANCESTORS: usize = 16;
 pub(super) fn conditions(ours: &[Condition], generation: i64, live: &[Written], now: &Time) -> Vec<Written> {
     let write = |condition: &Condition| {
         let status = if condition.status { "True" } else { "False" };
-        let before = live.iter().find(|live| live.type_ == condition.kind && live.status == status);
+        let before = live
+            .iter()
+            .find(|live| live.type_ == condition.kind && live.status == status);
         let mut message = condition.message.clone();
         if message.len() > MESSAGE_BYTES {
             message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
@@ -33,7 +35,8 @@ pub(super) fn conditions(ours: &[Condition], generation: i64, live: &[Written], 
             reason: condition.reason.to_owned(),
             message,
             observed_generation: Some(generation),
-            last_transition_time: before.map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
+            last_transition_time: before
+                .map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
         }
     };
     ours.iter().map(write).collect()
@@ -50,8 +53,16 @@ pub(super) struct Entries {
     pub max: usize,
 }
 
-pub(super) const OF_ROUTES: Entries = Entries { reference: "parentRef", list: "parents", max: PARENTS };
-pub(super) const OF_POLICIES: Entries = Entries { reference: "ancestorRef", list: "ancestors", max: ANCESTORS };
+pub(super) const OF_ROUTES: Entries = Entries {
+    reference: "parentRef",
+    list: "parents",
+    max: PARENTS,
+};
+pub(super) const OF_POLICIES: Entries = Entries {
+    reference: "ancestorRef",
+    list: "ancestors",
+    max: ANCESTORS,
+};
 
 impl Entries {
     /// The list with our entries replaced. Entries of others stay untouched and in place; ours stay in place, so that
@@ -81,7 +92,8 @@ impl Entries {
             if !is_ours(&entry) {
                 merged.push(entry.clone());
             } else if let Some(new) = ours.iter_mut().find(|new| {
-                new.as_ref().is_some_and(|new| new[self.reference] == entry[self.reference])
+                new.as_ref()
+                    .is_some_and(|new| new[self.reference] == entry[self.reference])
             }) {
                 merged.extend(new.take());
             }
@@ -105,28 +117,39 @@ pub(super) fn whole(status: &Status, live: &Value, now: &Time) -> Value {
     let before = |list: &Value| parse::<Vec<Written>>(list).unwrap_or_default();
     let own = before(&live["conditions"]);
     match status {
-        Status::GatewayClass { generation, conditions: ours, supported_features } => plain(&GatewayClassStatus {
+        Status::GatewayClass {
+            generation,
+            conditions: ours,
+            supported_features,
+        } => plain(&GatewayClassStatus {
             conditions: conditions(ours, *generation, &own, now),
             supported_features: supported_features
                 .iter()
-                .map(|name| SupportedFeature { name: (*name).to_owned() })
+                .map(|name| SupportedFeature {
+                    name: (*name).to_owned(),
+                })
                 .collect(),
         }),
-        Status::Gateway { generation, conditions: ours, addresses, listeners, attached_listener_sets } => {
-            let address = |(kind, value): &(String, String)| GatewayStatusAddress {
-                type_: Some(kind.as_str().into()),
-                value: value.clone(),
-                ..Default::default()
-            };
+        Status::Gateway {
+            generation,
+            conditions: ours,
+            addresses,
+            listeners,
+            attached_listener_sets,
+        } => {
             plain(&GatewayStatus {
-                addresses: addresses.iter().map(address).collect(),
+                addresses: addresses.clone(),
                 conditions: conditions(ours, *generation, &own, now),
                 listeners: write_listeners(listeners, *generation, live, now),
                 // CRDs before v1.5 do not know the field, and zero is the same as absent.
                 attached_listener_sets: (*attached_listener_sets > 0).then_some(*attached_listener_sets),
             })
         }
-        Status::ListenerSet { generation, conditions: ours, listeners } => plain(&ListenerSetStatus {
+        Status::ListenerSet {
+            generation,
+            conditions: ours,
+            listeners,
+        } => plain(&ListenerSetStatus {
             conditions: conditions(ours, *generation, &own, now),
             listeners: write_listeners(listeners, *generation, live, now),
         }),
@@ -134,11 +157,23 @@ pub(super) fn whole(status: &Status, live: &Value, now: &Time) -> Value {
     }
 }
 
-fn write_listeners(ours: &[ListenerStatus], generation: i64, live: &Value, now: &Time) -> Vec<WrittenListener> {
-    let live = live["listeners"].as_array().map(Vec::as_slice).unwrap_or_default();
+fn write_listeners(
+    ours: &[ListenerStatus],
+    generation: i64,
+    live: &Value,
+    now: &Time,
+) -> Vec<WrittenListener> {
+    let live = live["listeners"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let write = |listener: &ListenerStatus| {
-        let before = live.iter().find(|before| before["name"] == listener.name.as_str());
-        let before: Vec<Written> = before.and_then(|before| parse(&before["conditions"])).unwrap_or_default();
+        let before = live
+            .iter()
+            .find(|before| before["name"] == listener.name.as_str());
+        let before: Vec<Written> = before
+            .and_then(|before| parse(&before["conditions"]))
+            .unwrap_or_default();
         let kind = |kind: &crate::store::Kind| RouteGroupKind {
             group: Some(kind.group().to_owned()),
             kind: kind.as_str().to_owned(),
@@ -157,21 +192,29 @@ fn write_listeners(ours: &[ListenerStatus], generation: i64, live: &Value, now: 
 pub(super) fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
-            one.len() == other.len() && one.iter().all(|(key, value)| other.get(key).is_some_and(|o| is_same(value, o)))
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .all(|(key, value)| other.get(key).is_some_and(|o| is_same(value, o)))
         }
         (Value::Array(one), Value::Array(other)) => {
             let find = |item: &Value| match list_key(item) {
                 Some(field) => other.iter().find(|o| o[field] == item[field]),
                 None => other.iter().find(|o| *o == item),
             };
-            one.len() == other.len() && one.iter().all(|item| find(item).is_some_and(|o| is_same(item, o)))
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .all(|item| find(item).is_some_and(|o| is_same(item, o)))
         }
         _ => one == other,
     }
 }
 
 fn list_key(item: &Value) -> Option<&'static str> {
-    ["type", "name"].into_iter().find(|field| item.get("status").is_some() == (*field == "type") && item.get(*field).is_some())
+    ["type", "name"]
+        .into_iter()
+        .find(|field| item.get("status").is_some() == (*field == "type") && item.get(*field).is_some())
 }
 
 pub(super) fn plain(value: &impl Serialize) -> Value {
@@ -196,7 +239,10 @@ mod tests {
     }
 
     fn reference(name: &str) -> ParentReference {
-        ParentReference { name: name.to_owned(), ..Default::default() }
+        ParentReference {
+            name: name.to_owned(),
+            ..Default::default()
+        }
     }
 
     fn merge(live: &[Value], ours: &[(ParentReference, Vec<Condition>)], now: i64) -> Vec<Value> {
@@ -205,12 +251,17 @@ mod tests {
     }
 
     fn accepted(status: bool) -> Vec<Condition> {
-        vec![if status { Condition::holds("Accepted", "Accepted") } else { Condition::fails("Accepted", "No", "x") }]
+        vec![if status {
+            Condition::holds("Accepted", "Accepted")
+        } else {
+            Condition::fails("Accepted", "No", "x")
+        }]
     }
 
     #[test]
     fn entries_of_others_stay_as_they_are() {
-        let foreign = json!({ "parentRef": { "name": "a" }, "controllerName": "foreign/c", "future": { "field": 1 } });
+        let foreign =
+            json!({ "parentRef": { "name": "a" }, "controllerName": "foreign/c", "future": { "field": 1 } });
         let merged = merge(&[foreign.clone()], &[(reference("a"), accepted(true))], 5);
         assert_eq!(merged[0], foreign);
         assert_eq!(merged[1]["controllerName"], OURS);
@@ -223,19 +274,36 @@ mod tests {
         let first = merge(&[], &[(reference("a"), accepted(true))], 5);
         assert_eq!(merge(&first, &[(reference("a"), accepted(true))], 9), first);
         let failed = merge(&first, &[(reference("a"), accepted(false))], 9);
-        assert_eq!(failed[0]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:09Z");
+        assert_eq!(
+            failed[0]["conditions"][0]["lastTransitionTime"],
+            "1970-01-01T00:00:09Z"
+        );
         let mut other_reason = accepted(false);
         other_reason[0].reason = "Other";
         let other = merge(&failed, &[(reference("a"), other_reason)], 20);
-        assert_eq!(other[0]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:09Z");
+        assert_eq!(
+            other[0]["conditions"][0]["lastTransitionTime"],
+            "1970-01-01T00:00:09Z"
+        );
         assert_eq!(other[0]["conditions"][0]["reason"], "Other");
     }
 
     #[test]
     fn order_stays_and_parents_that_are_gone_go() {
-        let live = merge(&[], &["a", "b", "c"].map(|name| (reference(name), accepted(true))), 1);
-        let merged = merge(&live, &["d", "c", "a"].map(|name| (reference(name), accepted(true))), 1);
-        let names: Vec<_> = merged.iter().map(|entry| entry["parentRef"]["name"].as_str().unwrap()).collect();
+        let live = merge(
+            &[],
+            &["a", "b", "c"].map(|name| (reference(name), accepted(true))),
+            1,
+        );
+        let merged = merge(
+            &live,
+            &["d", "c", "a"].map(|name| (reference(name), accepted(true))),
+            1,
+        );
+        let names: Vec<_> = merged
+            .iter()
+            .map(|entry| entry["parentRef"]["name"].as_str().unwrap())
+            .collect();
         assert_eq!(names, ["a", "c", "d"]);
     }
 
@@ -244,7 +312,11 @@ mod tests {
         let live: Vec<_> = (0..PARENTS - 1)
             .map(|i| json!({ "parentRef": { "name": i.to_string() }, "controllerName": "foreign/c" }))
             .collect();
-        let merged = merge(&live, &["a", "b"].map(|name| (reference(name), accepted(true))), 1);
+        let merged = merge(
+            &live,
+            &["a", "b"].map(|name| (reference(name), accepted(true))),
+            1,
+        );
         assert_eq!(merged.len(), PARENTS);
         assert_eq!(merged[PARENTS - 1]["parentRef"]["name"], "a");
     }
@@ -260,8 +332,11 @@ mod tests {
         };
         let status = Status::Gateway {
             generation: 3,
-            conditions: vec![Condition::holds("Accepted", "Accepted"), Condition::holds("Programmed", "Programmed")],
-            addresses: vec![("IPAddress".to_owned(), "192.0.2.1".to_owned())],
+            conditions: vec![
+                Condition::holds("Accepted", "Accepted"),
+                Condition::holds("Programmed", "Programmed"),
+            ],
+            addresses: vec![GatewayStatusAddress { value: "192.0.2.1".to_owned(), ..Default::default() }],
             listeners: vec![listener("a"), listener("b")],
             attached_listener_sets: 0,
         };
@@ -270,11 +345,17 @@ mod tests {
         let mut shuffled = live.clone();
         shuffled["conditions"].as_array_mut().unwrap().reverse();
         shuffled["listeners"].as_array_mut().unwrap().reverse();
-        assert!(is_same(&shuffled, &whole(&status, &shuffled, &time(7))), "and times are kept");
+        assert!(
+            is_same(&shuffled, &whole(&status, &shuffled, &time(7))),
+            "and times are kept"
+        );
         shuffled["listeners"][0]["attachedRoutes"] = 2.into();
         assert!(!is_same(&shuffled, &live));
         let mut more = live.clone();
-        more["conditions"].as_array_mut().unwrap().push(json!({ "type": "Foreign", "status": "True" }));
+        more["conditions"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "type": "Foreign", "status": "True" }));
         assert!(!is_same(&more, &live));
     }
 }

@@ -20,7 +20,7 @@ use crate::engine::Status;
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::store::ObjectRef;
-use crate::work::{Job, Work};
+use crate::work::Work;
 use write::Writer;
 
 /// Statuses that are written at the same time.
@@ -42,7 +42,10 @@ impl Statuses {
         metrics: &Arc<Metrics>,
         stop: &CancellationToken,
     ) -> Self {
-        let statuses = Self { work: Arc::default(), metrics: Arc::clone(metrics) };
+        let statuses = Self {
+            work: Arc::default(),
+            metrics: Arc::clone(metrics),
+        };
         for _ in 0..WORKERS {
             let (statuses, stop) = (statuses.clone(), stop.clone());
             let writer = Writer::new(client.clone(), controller_name, leadership.clone());
@@ -85,21 +88,19 @@ impl Statuses {
                 }
                 Err(error) => {
                     self.metrics.status_errors.get_or_create(&kind).inc();
-                    self.complain(&job, &error);
+                    if job.is_first_try() && !write::is_conflict(&error) {
+                        warn!(object = %job.key, %error, "status not written; it is tried again");
+                    }
                     self.work.failed(job);
                 }
             }
         }
     }
 
-    fn complain(&self, job: &Job<ObjectRef, Option<Status>>, error: &kube::Error) {
-        if job.is_first_try() && !write::is_conflict(error) {
-            warn!(object = %job.key, %error, "status not written; it is tried again");
-        }
-    }
-
     fn count(&self) {
-        self.metrics.status_waiting.set(i64::try_from(self.work.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .status_waiting
+            .set(i64::try_from(self.work.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -109,6 +110,7 @@ pub fn leftovers<'a>(
     stated: &BTreeMap<ObjectRef, Option<Status>>,
 ) -> Vec<ObjectRef> {
     // Watches keep of such statuses our own entries alone.
-    let ours = objects.filter(|object| write::has_entries(object) && !stated.contains_key(object.reference()));
+    let ours =
+        objects.filter(|object| write::has_entries(object) && !stated.contains_key(object.reference()));
     ours.map(|object| object.reference().clone()).collect()
 }

@@ -6,8 +6,8 @@ use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use sluice_crds::gateway::{
-    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, Route, TCPRoute, TLSRoute, UDPRoute,
-    XBackendTrafficPolicy,
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, Route, TCPRoute, TLSRoute,
+    UDPRoute, XBackendTrafficPolicy,
 };
 
 use super::merge::{self, Entries, OF_POLICIES, OF_ROUTES};
@@ -37,31 +37,46 @@ enum Way {
 
 impl Writer {
     pub fn new(client: Client, controller_name: &str, leadership: Leadership) -> Self {
-        Self { client, controller_name: controller_name.to_owned(), leadership }
+        Self {
+            client,
+            controller_name: controller_name.to_owned(),
+            leadership,
+        }
     }
 
     /// Brings an object's status to `status`, or withdraws ours. True if that took a write; an object that is gone, or
     /// lost leadership, takes none.
     pub async fn write(&self, object: &ObjectRef, status: Option<&Status>) -> Result<bool, kube::Error> {
-        let Some((resource, way)) = way(object.kind) else { return Ok(false) };
+        let Some((resource, way)) = way(object.kind) else {
+            return Ok(false);
+        };
         let api: Api<DynamicObject> = match &*object.namespace {
             "" => Api::all_with(self.client.clone(), &resource),
             namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
         };
         for last in (0..TRIES).map(|i| i + 1 == TRIES) {
-            let Some(live) = api.get_opt(&object.name).await? else { return Ok(false) };
-            let Some(patch) = self.patch(object, &resource, &way, &live, status) else { return Ok(false) };
+            let Some(live) = api.get_opt(&object.name).await? else {
+                return Ok(false);
+            };
+            let Some(patch) = self.patch(object, &resource, &way, &live, status) else {
+                return Ok(false);
+            };
             if !self.leadership.holds() {
                 return Ok(false);
             }
             let written = match way {
                 Way::Apply => {
                     let params = PatchParams::apply(MANAGER).force();
-                    api.patch_status(&object.name, &params, &Patch::Apply(&patch)).await
+                    api.patch_status(&object.name, &params, &Patch::Apply(&patch))
+                        .await
                 }
                 Way::Entries(_) => {
-                    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-                    api.patch_status(&object.name, &params, &Patch::Merge(&patch)).await
+                    let params = PatchParams {
+                        field_manager: Some(MANAGER.to_owned()),
+                        ..Default::default()
+                    };
+                    api.patch_status(&object.name, &params, &Patch::Merge(&patch))
+                        .await
                 }
             };
             match written {
@@ -101,11 +116,15 @@ impl Writer {
                 }))
             }
             Way::Entries(entries) => {
-                let present = present[entries.list].as_array().map(Vec::as_slice).unwrap_or_default();
+                let present = present[entries.list]
+                    .as_array()
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 let wanted = self.entries(*entries, present, status, &now);
                 // The version makes the write fail if somebody else has written since.
                 let metadata = json!({ "resourceVersion": live.metadata.resource_version });
-                (wanted != present).then(|| json!({ "metadata": metadata, "status": { entries.list: wanted } }))
+                (wanted != present)
+                    .then(|| json!({ "metadata": metadata, "status": { entries.list: wanted } }))
             }
         }
     }
@@ -117,8 +136,13 @@ impl Writer {
                 let ours = parents.iter().map(|p| (&p.parent_ref, p.conditions.as_slice()));
                 entries.merge(live, name, *generation, ours, now)
             }
-            Some(Status::Policy { generation, ancestors }) => {
-                let ours = ancestors.iter().map(|a| (&a.ancestor_ref, a.conditions.as_slice()));
+            Some(Status::Policy {
+                generation,
+                ancestors,
+            }) => {
+                let ours = ancestors
+                    .iter()
+                    .map(|a| (&a.ancestor_ref, a.conditions.as_slice()));
                 entries.merge(live, name, *generation, ours, now)
             }
             _ => entries.merge(live, name, 0, std::iter::empty(), now),
@@ -141,8 +165,14 @@ fn way(kind: Kind) -> Option<(ApiResource, Way)> {
         Kind::TLSRoute => (ApiResource::erase::<TLSRoute>(&()), Way::Entries(OF_ROUTES)),
         Kind::TCPRoute => (ApiResource::erase::<TCPRoute>(&()), Way::Entries(OF_ROUTES)),
         Kind::UDPRoute => (ApiResource::erase::<UDPRoute>(&()), Way::Entries(OF_ROUTES)),
-        Kind::BackendTLSPolicy => (ApiResource::erase::<BackendTLSPolicy>(&()), Way::Entries(OF_POLICIES)),
-        Kind::XBackendTrafficPolicy => (ApiResource::erase::<XBackendTrafficPolicy>(&()), Way::Entries(OF_POLICIES)),
+        Kind::BackendTLSPolicy => (
+            ApiResource::erase::<BackendTLSPolicy>(&()),
+            Way::Entries(OF_POLICIES),
+        ),
+        Kind::XBackendTrafficPolicy => (
+            ApiResource::erase::<XBackendTrafficPolicy>(&()),
+            Way::Entries(OF_POLICIES),
+        ),
         _ => return None,
     })
 }
@@ -150,7 +180,9 @@ fn way(kind: Kind) -> Option<(ApiResource, Way)> {
 /// Whether the object, as the store has it, carries entries of ours.
 pub(super) fn has_entries(object: &Object) -> bool {
     fn route<T: Route + crate::store::Stored>(object: &Object) -> bool {
-        object.downcast::<T>().is_some_and(|route| !route.route_status().is_empty())
+        object
+            .downcast::<T>()
+            .is_some_and(|route| !route.route_status().is_empty())
     }
     match object.reference().kind {
         Kind::HTTPRoute => route::<HTTPRoute>(object),
@@ -158,10 +190,12 @@ pub(super) fn has_entries(object: &Object) -> bool {
         Kind::TLSRoute => route::<TLSRoute>(object),
         Kind::TCPRoute => route::<TCPRoute>(object),
         Kind::UDPRoute => route::<UDPRoute>(object),
-        Kind::BackendTLSPolicy => object.downcast::<BackendTLSPolicy>().is_some_and(|policy| policy.status.is_some()),
-        Kind::XBackendTrafficPolicy => {
-            object.downcast::<XBackendTrafficPolicy>().is_some_and(|policy| policy.status.is_some())
-        }
+        Kind::BackendTLSPolicy => object
+            .downcast::<BackendTLSPolicy>()
+            .is_some_and(|policy| policy.status.is_some()),
+        Kind::XBackendTrafficPolicy => object
+            .downcast::<XBackendTrafficPolicy>()
+            .is_some_and(|policy| policy.status.is_some()),
         _ => false,
     }
 }

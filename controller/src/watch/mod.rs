@@ -18,8 +18,8 @@ use kube::runtime::watcher::Config;
 use sluice_crds::ClusterTrustBundle;
 use sluice_crds::envoy::EnvoyProxy;
 use sluice_crds::gateway::{
-    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute, XBackend, XBackendTrafficPolicy,
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute,
+    TLSRoute, UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -55,7 +55,12 @@ pub struct Watches {
 
 impl Watches {
     /// Starts watching every kind, until `stop`.
-    pub fn start(client: &Client, controller_name: &str, metrics: &Arc<Metrics>, stop: &CancellationToken) -> Self {
+    pub fn start(
+        client: &Client,
+        controller_name: &str,
+        metrics: &Arc<Metrics>,
+        stop: &CancellationToken,
+    ) -> Self {
         let (sender, messages) = mpsc::channel(QUEUE);
         let watch = Watch {
             client: client.clone(),
@@ -85,14 +90,19 @@ impl Watches {
         watch.start::<Namespace>(all());
         watch.start::<ClusterTrustBundle>(all());
         watch.start::<Deployment>(all().labels(OURS));
-        Self { messages, unlisted: Kind::ALL.iter().copied().collect() }
+        Self {
+            messages,
+            unlisted: Kind::ALL.iter().copied().collect(),
+        }
     }
 
     /// Adds everything there is to `events`, and returns once all kinds have been listed: so that nothing is concluded
     /// from half the cluster. False if the watches have ended. May be cancelled and called again.
     pub async fn initial(&mut self, events: &mut Vec<Event>) -> bool {
         while !self.unlisted.is_empty() {
-            let Some(message) = self.messages.recv().await else { return false };
+            let Some(message) = self.messages.recv().await else {
+                return false;
+            };
             self.take(message, events);
         }
         true

@@ -1,7 +1,6 @@
 //! What translation reads of each kind: its digest tells whether a change matters, the rest is not kept in memory.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::LazyLock;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -27,16 +26,15 @@ pub(crate) trait Read: Stored {
     fn reads(&self) -> impl Serialize + '_;
 }
 
+/// Keyed at random, so that no one can craft a change that is overlooked.
+static DIGESTS: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::new);
+
 /// A digest of all that matters of an object.
 pub(crate) fn digest<T: Read>(object: &T) -> u64 {
     let meta = object.meta();
     // Owner references and finalizers are nobody's concern here; a deletion shows when it is done.
     let read = (&meta.uid, &meta.labels, object.reads());
-    // Keyed at random, so that no one can craft a change that is overlooked.
-    static STATE: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState::new);
-    let mut hasher = STATE.build_hasher();
-    serde_json::to_vec(&read).unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
+    DIGESTS.hash_one(serde_json::to_vec(&read).unwrap_or_default())
 }
 
 /// Drops metadata that nobody reads.
@@ -87,7 +85,9 @@ fn nothing<S>(_: S, _: &str) -> Option<S> {
 }
 
 fn own_parents(mut status: RouteStatus, controller_name: &str) -> Option<RouteStatus> {
-    status.parents.retain(|parent| parent.controller_name == controller_name);
+    status
+        .parents
+        .retain(|parent| parent.controller_name == controller_name);
     for parent in &mut status.parents {
         parent.conditions = Vec::new();
     }
@@ -95,7 +95,9 @@ fn own_parents(mut status: RouteStatus, controller_name: &str) -> Option<RouteSt
 }
 
 fn own_ancestors(mut status: PolicyStatus, controller_name: &str) -> Option<PolicyStatus> {
-    status.ancestors.retain(|ancestor| ancestor.controller_name == controller_name);
+    status
+        .ancestors
+        .retain(|ancestor| ancestor.controller_name == controller_name);
     for ancestor in &mut status.ancestors {
         ancestor.conditions = Vec::new();
     }
@@ -165,9 +167,14 @@ mod tests {
     #[test]
     fn addresses_of_services_and_availability_of_deployments_matter() {
         let service = |status: &str| -> Service {
-            read(&format!("{{metadata: {{name: s}}, spec: {{clusterIP: 10.0.0.1}}, status: {status}}}"))
+            read(&format!(
+                "{{metadata: {{name: s}}, spec: {{clusterIP: 10.0.0.1}}, status: {status}}}"
+            ))
         };
-        assert_ne!(digest(&service("{}")), digest(&service("{loadBalancer: {ingress: [{ip: 192.0.2.1}]}}")));
+        assert_ne!(
+            digest(&service("{}")),
+            digest(&service("{loadBalancer: {ingress: [{ip: 192.0.2.1}]}}"))
+        );
         let deployment = |available: u32, version: &str| -> Deployment {
             read(&format!(
                 "{{metadata: {{name: d, resourceVersion: '{version}'}}, status: {{availableReplicas: {available}}}}}"

@@ -38,7 +38,10 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches one kind in the background.
-    pub fn start<T: Read + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned>(&self, config: Config) {
+    pub fn start<T: Read + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned>(
+        &self,
+        config: Config,
+    ) {
         let watch = self.clone();
         tokio::spawn(async move {
             let stop = watch.stop.clone();
@@ -49,7 +52,10 @@ impl Watch {
         });
     }
 
-    async fn run<T: Read + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned>(self, config: Config) {
+    async fn run<T: Read + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned>(
+        self,
+        config: Config,
+    ) {
         let mut differ = Differ::<T>::new(Arc::clone(&self.controller_name));
         let mut trouble = Trouble::default();
         loop {
@@ -72,7 +78,10 @@ impl Watch {
                         differ.missing()
                     }
                     Err(error) => {
-                        self.metrics.watch_errors.get_or_create(&[("kind", T::KIND.as_str())]).inc();
+                        self.metrics
+                            .watch_errors
+                            .get_or_create(&[("kind", T::KIND.as_str())])
+                            .inc();
                         if trouble.begin() {
                             warn!(kind = %T::KIND, %error, "watch failed; it is tried again");
                         }
@@ -86,7 +95,10 @@ impl Watch {
                         return;
                     }
                 } else {
-                    self.metrics.skipped_events.get_or_create(&[("kind", T::KIND.as_str())]).inc();
+                    self.metrics
+                        .skipped_events
+                        .get_or_create(&[("kind", T::KIND.as_str())])
+                        .inc();
                 }
             }
         }
@@ -94,7 +106,10 @@ impl Watch {
 
     fn count<T: Read>(&self, message: &Message) {
         let (Message::Events(events) | Message::Listed(_, events)) = message;
-        self.metrics.events.get_or_create(&[("kind", T::KIND.as_str())]).inc_by(events.len() as u64);
+        self.metrics
+            .events
+            .get_or_create(&[("kind", T::KIND.as_str())])
+            .inc_by(events.len() as u64);
     }
 }
 
@@ -117,7 +132,9 @@ impl Trouble {
     }
 
     fn pause(&self) -> Duration {
-        FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE)
+        FIRST_PAUSE
+            .saturating_mul(1 << self.failures.min(10))
+            .min(LONGEST_PAUSE)
     }
 }
 
@@ -149,7 +166,13 @@ struct Listing {
 impl<T: Read + Resource<DynamicType = ()>> Differ<T> {
     fn new(controller_name: Arc<str>) -> Self {
         let known = HashMap::default();
-        Self { controller_name, known, listing: None, is_missing: false, kind: std::marker::PhantomData }
+        Self {
+            controller_name,
+            known,
+            listing: None,
+            is_missing: false,
+            kind: std::marker::PhantomData,
+        }
     }
 
     fn take(&mut self, event: watcher::Event<DeserializeGuard<T>>) -> Option<Message> {
@@ -162,7 +185,10 @@ impl<T: Read + Resource<DynamicType = ()>> Differ<T> {
                 let (reference, object) = self.read(object)?;
                 let listing = self.listing.get_or_insert_default();
                 let digest = digest(&object);
-                let before = self.known.get(&reference).or_else(|| listing.seen.get(&reference));
+                let before = self
+                    .known
+                    .get(&reference)
+                    .or_else(|| listing.seen.get(&reference));
                 if before != Some(&digest) {
                     listing.events.push(Event::Upsert(Object::new(object)));
                 }
@@ -172,14 +198,19 @@ impl<T: Read + Resource<DynamicType = ()>> Differ<T> {
             watcher::Event::InitDone => {
                 self.is_missing = false;
                 let Listing { mut events, seen } = self.listing.take().unwrap_or_default();
-                let gone = self.known.keys().filter(|reference| !seen.contains_key(*reference));
+                let gone = self
+                    .known
+                    .keys()
+                    .filter(|reference| !seen.contains_key(*reference));
                 events.extend(gone.cloned().map(Event::Delete));
                 self.known = seen;
                 Some(Message::Listed(T::KIND, events))
             }
             watcher::Event::Apply(object) => {
                 let reference = reference(&object);
-                let Some((_, object)) = self.read(object) else { return self.forget(reference) };
+                let Some((_, object)) = self.read(object) else {
+                    return self.forget(reference);
+                };
                 let digest = digest(&object);
                 let before = self.known.insert(reference, digest);
                 (before != Some(digest)).then(|| Message::Events(vec![Event::Upsert(Object::new(object))]))
@@ -192,7 +223,11 @@ impl<T: Read + Resource<DynamicType = ()>> Differ<T> {
     fn missing(&mut self) -> Option<Message> {
         let first = !std::mem::replace(&mut self.is_missing, true);
         self.listing = None;
-        let gone: Vec<_> = self.known.drain().map(|(reference, _)| Event::Delete(reference)).collect();
+        let gone: Vec<_> = self
+            .known
+            .drain()
+            .map(|(reference, _)| Event::Delete(reference))
+            .collect();
         first.then_some(Message::Listed(T::KIND, gone))
     }
 
@@ -220,7 +255,11 @@ impl<T: Read + Resource<DynamicType = ()>> Differ<T> {
 
 fn reference<T: Read + Resource<DynamicType = ()>>(object: &DeserializeGuard<T>) -> ObjectRef {
     let meta = object.meta();
-    ObjectRef::new(T::KIND, meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+    ObjectRef::new(
+        T::KIND,
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+    )
 }
 
 #[cfg(test)]
@@ -249,7 +288,10 @@ mod tests {
         Differ::new("ours/c".into())
     }
 
-    fn list(differ: &mut Differ<ReferenceGrant>, objects: &[DeserializeGuard<ReferenceGrant>]) -> Vec<String> {
+    fn list(
+        differ: &mut Differ<ReferenceGrant>,
+        objects: &[DeserializeGuard<ReferenceGrant>],
+    ) -> Vec<String> {
         assert!(differ.take(Watched::Init).is_none());
         for object in objects {
             assert!(differ.take(Watched::InitApply(object.clone())).is_none());
@@ -263,7 +305,10 @@ mod tests {
         let first = list(&mut differ, &[grant("a", 1), grant("b", 1), grant("c", 1)]);
         assert_eq!(first.len(), 3);
         let second = list(&mut differ, &[grant("a", 1), grant("b", 2)]);
-        assert_eq!(second, ["Delete(ReferenceGrant n/c)", "Upsert(ReferenceGrant n/b)"]);
+        assert_eq!(
+            second,
+            ["Delete(ReferenceGrant n/c)", "Upsert(ReferenceGrant n/b)"]
+        );
     }
 
     #[test]
@@ -273,8 +318,14 @@ mod tests {
         let mut touched = grant("a", 1);
         touched.meta_mut().resource_version = Some("2".into());
         assert!(differ.take(Watched::Apply(touched)).is_none());
-        assert_eq!(text(differ.take(Watched::Apply(grant("a", 2)))), ["Upsert(ReferenceGrant n/a)"]);
-        assert_eq!(text(differ.take(Watched::Delete(grant("a", 2)))), ["Delete(ReferenceGrant n/a)"]);
+        assert_eq!(
+            text(differ.take(Watched::Apply(grant("a", 2)))),
+            ["Upsert(ReferenceGrant n/a)"]
+        );
+        assert_eq!(
+            text(differ.take(Watched::Delete(grant("a", 2)))),
+            ["Delete(ReferenceGrant n/a)"]
+        );
         assert!(differ.take(Watched::Delete(grant("a", 2))).is_none());
     }
 
@@ -287,7 +338,10 @@ mod tests {
         let mut differ = differ();
         assert!(list(&mut differ, std::slice::from_ref(&broken)).is_empty());
         list(&mut differ, &[grant("a", 1)]);
-        assert_eq!(text(differ.take(Watched::Apply(broken))), ["Delete(ReferenceGrant n/a)"]);
+        assert_eq!(
+            text(differ.take(Watched::Apply(broken))),
+            ["Delete(ReferenceGrant n/a)"]
+        );
     }
 
     #[test]

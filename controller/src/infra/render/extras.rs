@@ -15,7 +15,12 @@ pub(super) fn service_account(context: &Context<'_>) -> Result<Child, RenderErro
         automount_service_account_token: Some(false),
         ..Default::default()
     };
-    finish(ChildKind::ServiceAccount, &account, None, "provider.kubernetes.envoyServiceAccount")
+    finish(
+        ChildKind::ServiceAccount,
+        &account,
+        None,
+        "provider.kubernetes.envoyServiceAccount",
+    )
 }
 
 /// The CA by which proxies know the controller.
@@ -32,8 +37,12 @@ pub(super) fn autoscaler(context: &Context<'_>) -> Result<Option<Child>, RenderE
     const FIELD: &str = "provider.kubernetes.envoyHpa";
     let infra = context.infra;
     let asked = context.kubernetes().and_then(|k| k.envoy_hpa.as_ref());
-    let Some(asked) = asked.filter(|_| !name::is_daemon_set(&infra.proxy)) else { return Ok(None) };
-    let max = asked.max_replicas.ok_or_else(|| RenderError::new(FIELD, "maxReplicas is required"))?;
+    let Some(asked) = asked.filter(|_| !name::is_daemon_set(&infra.proxy)) else {
+        return Ok(None);
+    };
+    let max = asked
+        .max_replicas
+        .ok_or_else(|| RenderError::new(FIELD, "maxReplicas is required"))?;
     let autoscaler = HorizontalPodAutoscaler {
         metadata: context.metadata(asked.name.clone().unwrap_or_else(|| context.name.clone())),
         spec: HorizontalPodAutoscalerSpec {
@@ -49,21 +58,38 @@ pub(super) fn autoscaler(context: &Context<'_>) -> Result<Option<Child>, RenderE
         },
         status: None,
     };
-    finish(ChildKind::HorizontalPodAutoscaler, &autoscaler, asked.patch.as_ref(), FIELD).map(Some)
+    finish(
+        ChildKind::HorizontalPodAutoscaler,
+        &autoscaler,
+        asked.patch.as_ref(),
+        FIELD,
+    )
+    .map(Some)
 }
 
 pub(super) fn disruption_budget(context: &Context<'_>) -> Result<Option<Child>, RenderError> {
-    let Some(asked) = context.kubernetes().and_then(|k| k.envoy_pdb.as_ref()) else { return Ok(None) };
+    let Some(asked) = context.kubernetes().and_then(|k| k.envoy_pdb.as_ref()) else {
+        return Ok(None);
+    };
     let budget = PodDisruptionBudget {
         metadata: context.metadata(asked.name.clone().unwrap_or_else(|| context.name.clone())),
         spec: Some(PodDisruptionBudgetSpec {
             min_available: asked.min_available.clone(),
             max_unavailable: asked.max_unavailable.clone(),
-            selector: Some(LabelSelector { match_labels: Some(context.selector()), ..Default::default() }),
+            selector: Some(LabelSelector {
+                match_labels: Some(context.selector()),
+                ..Default::default()
+            }),
             ..Default::default()
         }),
         status: None,
     };
     let field = "provider.kubernetes.envoyPDB";
-    finish(ChildKind::PodDisruptionBudget, &budget, asked.patch.as_ref(), field).map(Some)
+    finish(
+        ChildKind::PodDisruptionBudget,
+        &budget,
+        asked.patch.as_ref(),
+        field,
+    )
+    .map(Some)
 }

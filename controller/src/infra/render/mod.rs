@@ -53,8 +53,11 @@ pub struct RenderError {
 }
 
 impl RenderError {
-    fn new(field: &'static str, reason: impl ToString) -> Self {
-        Self { field, reason: reason.to_string() }
+    fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            field,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -64,7 +67,13 @@ impl RenderError {
 /// If its EnvoyProxy has a field that cannot be used.
 pub fn render(infra: &Infra, settings: &Settings) -> Result<Vec<Child>, RenderError> {
     let context = Context::new(infra, settings);
-    if infra.proxy.provider.as_ref().and_then(|p| p.type_.as_ref()).is_some_and(|t| *t != ProviderType::Kubernetes) {
+    if infra
+        .proxy
+        .provider
+        .as_ref()
+        .and_then(|p| p.type_.as_ref())
+        .is_some_and(|t| *t != ProviderType::Kubernetes)
+    {
         return Err(RenderError::new("provider.type", "only Kubernetes is supported"));
     }
     let mut children = vec![extras::service_account(&context)?, extras::config_map(&context)?];
@@ -86,7 +95,11 @@ pub fn check(proxy: &EnvoyProxySpec) -> Result<(), RenderError> {
         class: "class".into(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
-        ports: vec![InfraPort { port: 80, bind_port: 10080, udp: false }],
+        ports: vec![InfraPort {
+            port: 80,
+            bind_port: 10080,
+            udp: false,
+        }],
         addresses: Vec::new(),
         cluster_only: false,
         proxy: std::sync::Arc::new(proxy.clone()),
@@ -103,9 +116,9 @@ pub fn check(proxy: &EnvoyProxySpec) -> Result<(), RenderError> {
 
 /// Name of the service account that a Gateway's proxies run as.
 pub fn account_name(infra: &Infra) -> String {
-    Context::provider(infra).and_then(|k| k.envoy_service_account.as_ref()?.name.clone()).unwrap_or_else(|| {
-        name::name(&infra.gateway, &infra.class)
-    })
+    Context::provider(infra)
+        .and_then(|k| k.envoy_service_account.as_ref()?.name.clone())
+        .unwrap_or_else(|| name::name(&infra.gateway, &infra.class))
 }
 
 /// What all objects of one Gateway have in common.
@@ -118,7 +131,11 @@ struct Context<'a> {
 
 impl<'a> Context<'a> {
     fn new(infra: &'a Infra, settings: &'a Settings) -> Self {
-        Self { infra, settings, name: name::name(&infra.gateway, &infra.class) }
+        Self {
+            infra,
+            settings,
+            name: name::name(&infra.gateway, &infra.class),
+        }
     }
 
     fn provider(infra: &Infra) -> Option<&EnvoyProxyKubernetesProvider> {
@@ -187,7 +204,11 @@ impl<'a> Context<'a> {
 
 /// A label's value for any name: at most 63 characters.
 pub(super) fn label_value(name: &str) -> String {
-    if name.len() <= 63 { name.to_owned() } else { name::name(&GatewayRef::new("", name), "gw") }
+    if name.len() <= 63 {
+        name.to_owned()
+    } else {
+        name::name(&GatewayRef::new("", name), "gw")
+    }
 }
 
 /// Whether labels and annotations are those of an object that this controller made for this Gateway.
@@ -201,8 +222,18 @@ pub(super) fn is_ours(meta: &ObjectMeta, gateway: &GatewayRef, controller_name: 
 pub(super) fn gateway_of(meta: &ObjectMeta, controller_name: &str) -> Option<GatewayRef> {
     let label = |key| meta.labels.as_ref().and_then(|labels| labels.get(key));
     let ours = label(MANAGED_BY).is_some_and(|by| by == "sluice")
-        && meta.annotations.as_ref().and_then(|a| a.get(CONTROLLER)).is_some_and(|name| name == controller_name);
-    ours.then(|| Some(GatewayRef::new(meta.namespace.as_deref()?, label(GATEWAY)?.as_str()))).flatten()
+        && meta
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get(CONTROLLER))
+            .is_some_and(|name| name == controller_name);
+    ours.then(|| {
+        Some(GatewayRef::new(
+            meta.namespace.as_deref()?,
+            label(GATEWAY)?.as_str(),
+        ))
+    })
+    .flatten()
 }
 
 /// Selects the objects of one Gateway, or of all.
@@ -218,7 +249,9 @@ fn parse<T: serde::de::DeserializeOwned>(
     raw: Option<&Raw<T>>,
     field: &'static str,
 ) -> Result<Option<T>, RenderError> {
-    raw.map(Raw::parse).transpose().map_err(|error| RenderError::new(field, error))
+    raw.map(Raw::parse)
+        .transpose()
+        .map_err(|error| RenderError::new(field, error.to_string()))
 }
 
 /// The finished object: its patch applied, its name and namespace as they must be.
@@ -228,18 +261,31 @@ fn finish(
     patch: Option<&KubernetesPatchSpec>,
     field: &'static str,
 ) -> Result<Child, RenderError> {
-    let mut object = serde_json::to_value(object).map_err(|error| RenderError::new(field, error))?;
-    let identity = (object["metadata"]["name"].clone(), object["metadata"]["namespace"].clone());
+    let mut object =
+        serde_json::to_value(object).map_err(|error| RenderError::new(field, error.to_string()))?;
+    let identity = (
+        object["metadata"]["name"].clone(),
+        object["metadata"]["namespace"].clone(),
+    );
     match patch {
         None => {}
         Some(patch) if !patch.value.value.is_object() => {
             return Err(RenderError::new(field, "patch.value must be an object"));
         }
-        Some(KubernetesPatchSpec { type_: Some(MergeType::JsonMerge), value }) => {
+        Some(KubernetesPatchSpec {
+            type_: Some(MergeType::JsonMerge),
+            value,
+        }) => {
             json_patch::merge(&mut object, &value.value);
         }
-        Some(KubernetesPatchSpec { type_: Some(MergeType::Other(other)), .. }) => {
-            return Err(RenderError::new(field, format!("patch.type {other} is not known")));
+        Some(KubernetesPatchSpec {
+            type_: Some(MergeType::Other(other)),
+            ..
+        }) => {
+            return Err(RenderError::new(
+                field,
+                format!("patch.type {other} is not known"),
+            ));
         }
         Some(patch) => strategic::merge(&mut object, &patch.value.value),
     }

@@ -8,9 +8,10 @@ use k8s_openapi::api::apps::v1::{
     RollingUpdateDaemonSet, RollingUpdateDeployment,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    HTTPGetAction, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-    SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Sysctl, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ProjectedVolumeSource, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Sysctl, Volume,
+    VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -50,7 +51,12 @@ pub(super) fn workload(context: &Context<'_>) -> Result<Child, RenderError> {
         return daemon_set(context, asked);
     }
     let default = KubernetesDeploymentSpec::default();
-    deployment(context, kubernetes.and_then(|k| k.envoy_deployment.as_ref()).unwrap_or(&default))
+    deployment(
+        context,
+        kubernetes
+            .and_then(|k| k.envoy_deployment.as_ref())
+            .unwrap_or(&default),
+    )
 }
 
 fn deployment(context: &Context<'_>, asked: &KubernetesDeploymentSpec) -> Result<Child, RenderError> {
@@ -71,7 +77,10 @@ fn deployment(context: &Context<'_>, asked: &KubernetesDeploymentSpec) -> Result
             // Who scales may do so unless the EnvoyProxy states a number.
             replicas: asked.replicas.filter(|_| !scaled),
             strategy: Some(parse(asked.strategy.as_ref(), strategy_field)?.unwrap_or(strategy)),
-            selector: LabelSelector { match_labels: Some(context.selector()), ..Default::default() },
+            selector: LabelSelector {
+                match_labels: Some(context.selector()),
+                ..Default::default()
+            },
             template: template(
                 context,
                 &Asked {
@@ -101,7 +110,10 @@ fn daemon_set(context: &Context<'_>, asked: &KubernetesDaemonSetSpec) -> Result<
         metadata: context.metadata(asked.name.clone().unwrap_or_else(|| context.name.clone())),
         spec: Some(DaemonSetSpec {
             update_strategy: Some(parse(asked.strategy.as_ref(), strategy_field)?.unwrap_or(strategy)),
-            selector: LabelSelector { match_labels: Some(context.selector()), ..Default::default() },
+            selector: LabelSelector {
+                match_labels: Some(context.selector()),
+                ..Default::default()
+            },
             template: template(
                 context,
                 &Asked {
@@ -114,7 +126,12 @@ fn daemon_set(context: &Context<'_>, asked: &KubernetesDaemonSetSpec) -> Result<
         }),
         status: None,
     };
-    finish(ChildKind::DaemonSet, &set, asked.patch.as_ref(), "provider.kubernetes.envoyDaemonSet.patch")
+    finish(
+        ChildKind::DaemonSet,
+        &set,
+        asked.patch.as_ref(),
+        "provider.kubernetes.envoyDaemonSet.patch",
+    )
 }
 
 fn template(context: &Context<'_>, asked: &Asked<'_>) -> Result<PodTemplateSpec, RenderError> {
@@ -136,7 +153,8 @@ fn template(context: &Context<'_>, asked: &Asked<'_>) -> Result<PodTemplateSpec,
             enable_service_links: Some(false),
             termination_grace_period_seconds: i64::try_from(grace.as_secs()).ok(),
             security_context: Some(
-                parse(pod.security_context.as_ref(), "pod.securityContext")?.unwrap_or_else(|| pod_security(context)),
+                parse(pod.security_context.as_ref(), "pod.securityContext")?
+                    .unwrap_or_else(|| pod_security(context)),
             ),
             affinity: parse(pod.affinity.as_ref(), "pod.affinity")?,
             tolerations: parse(pod.tolerations.as_ref(), "pod.tolerations")?,
@@ -155,32 +173,46 @@ fn template(context: &Context<'_>, asked: &Asked<'_>) -> Result<PodTemplateSpec,
     })
 }
 
-fn container(context: &Context<'_>, asked: Option<&KubernetesContainerSpec>) -> Result<Container, RenderError> {
+fn container(
+    context: &Context<'_>,
+    asked: Option<&KubernetesContainerSpec>,
+) -> Result<Container, RenderError> {
     let default = KubernetesContainerSpec::default();
     let asked = asked.unwrap_or(&default);
     let settings = context.settings;
     let mut env = environment(context);
     env.extend(parse(asked.env.as_ref(), "container.env")?.unwrap_or_default());
-    let mut mounts: Vec<_> = [("token", TOKEN_DIRECTORY, true), ("ca", CA_DIRECTORY, true), ("cache", CACHE_DIRECTORY, false)]
-        .into_iter()
-        .map(|(name, path, read_only)| VolumeMount {
-            name: name.to_owned(),
-            mount_path: path.to_owned(),
-            read_only: Some(read_only),
-            ..Default::default()
-        })
-        .collect();
+    let mut mounts: Vec<_> = [
+        ("token", TOKEN_DIRECTORY, true),
+        ("ca", CA_DIRECTORY, true),
+        ("cache", CACHE_DIRECTORY, false),
+    ]
+    .into_iter()
+    .map(|(name, path, read_only)| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(read_only),
+        ..Default::default()
+    })
+    .collect();
     mounts.extend(parse(asked.volume_mounts.as_ref(), "container.volumeMounts")?.unwrap_or_default());
     Ok(Container {
         name: CONTAINER.to_owned(),
         image: Some(image(asked, &settings.image)),
-        image_pull_policy: asked.image_pull_policy.clone().or_else(|| settings.image_pull_policy.clone()),
+        image_pull_policy: asked
+            .image_pull_policy
+            .clone()
+            .or_else(|| settings.image_pull_policy.clone()),
         args: Some(arguments(context)),
         env: Some(env),
         ports: Some(ports(context)),
-        resources: asked.resources.as_ref().map(sluice_crds::envoy::ResourceRequirements::to_kubernetes),
+        resources: asked
+            .resources
+            .as_ref()
+            .map(sluice_crds::envoy::ResourceRequirements::to_kubernetes),
         security_context: Some(
-            parse(asked.security_context.as_ref(), "container.securityContext")?.unwrap_or_else(container_security),
+            parse(asked.security_context.as_ref(), "container.securityContext")?
+                .unwrap_or_else(container_security),
         ),
         volume_mounts: Some(mounts),
         // A Gateway is programmed when a proxy is ready: look often.
@@ -205,18 +237,30 @@ fn arguments(context: &Context<'_>) -> Vec<String> {
         ("--cache-dir", CACHE_DIRECTORY),
         ("--admin-address", &admin),
     ];
-    let options = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]);
+    let options = options
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value.to_owned()]);
     std::iter::once("dataplane".to_owned()).chain(options).collect()
 }
 
 fn environment(context: &Context<'_>) -> Vec<EnvVar> {
-    let plain = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..Default::default() };
-    let field = ObjectFieldSelector { field_path: "metadata.name".to_owned(), ..Default::default() };
+    let plain = |name: &str, value: String| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        ..Default::default()
+    };
+    let field = ObjectFieldSelector {
+        field_path: "metadata.name".to_owned(),
+        ..Default::default()
+    };
     let (drain, min_drain) = drain(context);
     let mut env = vec![
         EnvVar {
             name: "POD_NAME".to_owned(),
-            value_from: Some(EnvVarSource { field_ref: Some(field), ..Default::default() }),
+            value_from: Some(EnvVarSource {
+                field_ref: Some(field),
+                ..Default::default()
+            }),
             ..Default::default()
         },
         plain("SLUICE_DRAIN_TIMEOUT", drain.as_secs().to_string()),
@@ -226,7 +270,11 @@ fn environment(context: &Context<'_>) -> Vec<EnvVar> {
     if let Some(workers) = proxy.concurrency.filter(|workers| *workers > 0) {
         env.push(plain("SLUICE_WORKERS", workers.to_string()));
     }
-    if let Some(level) = proxy.logging.as_ref().and_then(|logging| logging.level.get("default")) {
+    if let Some(level) = proxy
+        .logging
+        .as_ref()
+        .and_then(|logging| logging.level.get("default"))
+    {
         // Envoy's names where they differ from ours.
         let level = match level.as_str() {
             "warning" => "warn",
@@ -241,17 +289,29 @@ fn environment(context: &Context<'_>) -> Vec<EnvVar> {
 fn drain(context: &Context<'_>) -> (Duration, Duration) {
     let asked = context.infra.proxy.shutdown.unwrap_or_default();
     let whole = |asked: Option<sluice_crds::Duration>, default| asked.map_or(default, Into::into);
-    (whole(asked.drain_timeout, DRAIN), whole(asked.min_drain_duration, MIN_DRAIN))
+    (
+        whole(asked.drain_timeout, DRAIN),
+        whole(asked.min_drain_duration, MIN_DRAIN),
+    )
 }
 
 /// An image that an EnvoyProxy names is used unless it is Envoy's own, which cannot run this proxy: manifests that were
 /// written for Envoy keep working.
 fn image(asked: &KubernetesContainerSpec, default: &str) -> String {
-    let is_envoy = |image: &str| image.rsplit('/').next().is_some_and(|last| last.starts_with("envoy"));
+    let is_envoy = |image: &str| {
+        image
+            .rsplit('/')
+            .next()
+            .is_some_and(|last| last.starts_with("envoy"))
+    };
     if let Some(image) = asked.image.as_ref().filter(|image| !is_envoy(image)) {
         return image.clone();
     }
-    match asked.image_repository.as_ref().filter(|repository| !is_envoy(repository)) {
+    match asked
+        .image_repository
+        .as_ref()
+        .filter(|repository| !is_envoy(repository))
+    {
         Some(repository) => {
             let name = default.rsplit('/').next().unwrap_or_default();
             let tag = name.find(['@', ':']).map_or("", |at| &name[at..]);
@@ -288,22 +348,34 @@ fn volumes(context: &Context<'_>) -> Vec<Volume> {
         expiration_seconds: Some(3600),
         path: "token".to_owned(),
     };
-    let source = VolumeProjection { service_account_token: Some(token), ..Default::default() };
+    let source = VolumeProjection {
+        service_account_token: Some(token),
+        ..Default::default()
+    };
     vec![
         Volume {
             name: "token".to_owned(),
-            projected: Some(ProjectedVolumeSource { sources: Some(vec![source]), ..Default::default() }),
+            projected: Some(ProjectedVolumeSource {
+                sources: Some(vec![source]),
+                ..Default::default()
+            }),
             ..Default::default()
         },
         Volume {
             name: "ca".to_owned(),
-            config_map: Some(ConfigMapVolumeSource { name: context.name.clone(), ..Default::default() }),
+            config_map: Some(ConfigMapVolumeSource {
+                name: context.name.clone(),
+                ..Default::default()
+            }),
             ..Default::default()
         },
         // Holds private keys: never on a disk.
         Volume {
             name: "cache".to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource { medium: Some("Memory".to_owned()), ..Default::default() }),
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                ..Default::default()
+            }),
             ..Default::default()
         },
     ]
@@ -312,13 +384,19 @@ fn volumes(context: &Context<'_>) -> Vec<Volume> {
 /// Pod Security Standard `restricted`.
 fn pod_security(context: &Context<'_>) -> PodSecurityContext {
     let privileged = context.infra.ports.iter().any(|port| port.bind_port < 1024);
-    let sysctl = Sysctl { name: "net.ipv4.ip_unprivileged_port_start".to_owned(), value: "0".to_owned() };
+    let sysctl = Sysctl {
+        name: "net.ipv4.ip_unprivileged_port_start".to_owned(),
+        value: "0".to_owned(),
+    };
     PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(UID),
         run_as_group: Some(UID),
         fs_group: Some(UID),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..Default::default() }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..Default::default()
+        }),
         sysctls: privileged.then(|| vec![sysctl]),
         ..Default::default()
     }
@@ -328,7 +406,10 @@ fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Default::default() }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }

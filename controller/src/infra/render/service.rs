@@ -13,7 +13,10 @@ pub(super) fn service(context: &Context<'_>) -> Result<Option<Child>, RenderErro
     if infra.ports.is_empty() {
         return Ok(None);
     }
-    let asked = context.kubernetes().and_then(|k| k.envoy_service.clone()).unwrap_or_default();
+    let asked = context
+        .kubernetes()
+        .and_then(|k| k.envoy_service.clone())
+        .unwrap_or_default();
     let kind = match &asked.type_ {
         _ if infra.cluster_only => ServiceType::ClusterIp,
         None => ServiceType::LoadBalancer,
@@ -34,14 +37,23 @@ pub(super) fn service(context: &Context<'_>) -> Result<Option<Child>, RenderErro
         spec: Some(spec(context, &asked, &kind)),
         status: None,
     };
-    finish(ChildKind::Service, &service, asked.patch.as_ref(), "provider.kubernetes.envoyService.patch").map(Some)
+    finish(
+        ChildKind::Service,
+        &service,
+        asked.patch.as_ref(),
+        "provider.kubernetes.envoyService.patch",
+    )
+    .map(Some)
 }
 
 fn spec(context: &Context<'_>, asked: &KubernetesServiceSpec, kind: &ServiceType) -> ServiceSpec {
     let external = *kind != ServiceType::ClusterIp;
     let balanced = *kind == ServiceType::LoadBalancer;
     let addresses = &context.infra.addresses;
-    let policy = asked.external_traffic_policy.clone().unwrap_or(ServiceExternalTrafficPolicy::Local);
+    let policy = asked
+        .external_traffic_policy
+        .clone()
+        .unwrap_or(ServiceExternalTrafficPolicy::Local);
     let (families, family_policy) = families(context);
     ServiceSpec {
         type_: Some(kind.to_string()),
@@ -50,7 +62,11 @@ fn spec(context: &Context<'_>, asked: &KubernetesServiceSpec, kind: &ServiceType
         external_traffic_policy: external.then(|| policy.to_string()),
         // A load balancer gives one address for each family; one that is asked for must be given or the Gateway is not
         // programmed. Without a load balancer the nodes themselves take what is sent to the address.
-        load_balancer_ip: asked.load_balancer_ip.clone().or_else(|| addresses.first().cloned()).filter(|_| balanced),
+        load_balancer_ip: asked
+            .load_balancer_ip
+            .clone()
+            .or_else(|| addresses.first().cloned())
+            .filter(|_| balanced),
         external_ips: (!balanced && !addresses.is_empty()).then(|| addresses.clone()),
         load_balancer_class: asked.load_balancer_class.clone().filter(|_| balanced),
         allocate_load_balancer_node_ports: asked.allocate_load_balancer_node_ports.filter(|_| balanced),
