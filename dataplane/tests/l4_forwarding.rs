@@ -64,7 +64,7 @@ fn route(version: &str, backends: &[(&str, u32)]) -> v1::Resource {
     });
     let body = v1::Route {
         name: "TCPRoute/default/r".into(),
-        attachments: vec![v1::Attachment { listener: "listener/l".into(), hostnames: Vec::new() }],
+        attachments: vec![v1::Attachment { listener: "listener/l".into(), ..Default::default() }],
         precedence_name: "default/r".into(),
         rules: Some(v1::route::Rules::L4(v1::L4Rules { backends: backends.collect() })),
         ..Default::default()
