@@ -49,6 +49,11 @@ impl Socket {
         Self { tcp, prefix: BytesMut::new(), tap: Some(BytesMut::new()) }
     }
 
+    /// A socket of which these bytes have been read already: they are read again first.
+    pub fn replaying(tcp: TcpStream, read: BytesMut) -> Self {
+        Self { tcp, prefix: read, tap: None }
+    }
+
     /// The bare socket, for its addresses and options.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp

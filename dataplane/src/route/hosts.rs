@@ -1,71 +1,120 @@
-//! Values by hostname: exact ones, wildcards, and one for any host.
+//! Hostnames as Gateway API has them: `foo.example.com`, `*.example.com` (anything below, however deep), or empty (any).
 
-type Persistent<V> =
-    imbl::GenericHashMap<Box<str>, V, ahash::RandomState, imbl::shared_ptr::DefaultSharedPtr>;
+use std::sync::Arc;
 
-/// A map from hostnames. Cloning is cheap: clones share what they have in common.
-#[derive(Clone)]
-pub struct HostMap<V: Clone> {
-    exact: Persistent<V>,
-    /// By what follows `*.`.
-    wildcard: Persistent<V>,
+use super::split::SplitMap;
+
+/// No longer name exists in DNS (RFC 1035, 2.3.4). What is longer matches no name, and costs no search for one.
+const MAX_NAME: usize = 255;
+
+/// How specific a hostname is; the greater one takes precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Specificity {
+    exact: bool,
+    len: usize,
+}
+
+impl Specificity {
+    /// Of a hostname as it is written in a listener or route.
+    pub fn of(hostname: &str) -> Self {
+        Self { exact: !hostname.is_empty() && !hostname.starts_with("*."), len: hostname.len() }
+    }
+}
+
+/// Something for each hostname.
+#[derive(Debug, Clone)]
+pub struct HostMap<V> {
+    exact: SplitMap<V>,
+    /// By what follows the `*`: `.example.com`.
+    wildcard: SplitMap<V>,
     any: Option<V>,
 }
 
-impl<V: Clone> Default for HostMap<V> {
+impl<V> Default for HostMap<V> {
     fn default() -> Self {
-        Self { exact: Persistent::default(), wildcard: Persistent::default(), any: None }
+        Self { exact: SplitMap::default(), wildcard: SplitMap::default(), any: None }
     }
 }
 
-impl<V: Clone> HostMap<V> {
-    /// The value of exactly this hostname (`*.` for a wildcard, empty for any host).
+impl<V> HostMap<V> {
+    /// What is under exactly this hostname.
     pub fn get(&self, hostname: &str) -> Option<&V> {
-        match (hostname, hostname.strip_prefix("*.")) {
-            ("", _) => self.any.as_ref(),
-            (_, Some(suffix)) => self.wildcard.get(suffix),
-            (exact, None) => self.exact.get(exact),
+        match Spelling::of(hostname) {
+            Spelling::Any => self.any.as_ref(),
+            Spelling::Wildcard(suffix) => self.wildcard.get(suffix),
+            Spelling::Exact(name) => self.exact.get(name),
         }
     }
 
-    /// Sets the value of a hostname.
-    pub fn insert(&mut self, hostname: &str, value: V) {
-        match (hostname, hostname.strip_prefix("*.")) {
-            ("", _) => self.any = Some(value),
-            (_, Some(suffix)) => drop(self.wildcard.insert(suffix.into(), value)),
-            (exact, None) => drop(self.exact.insert(exact.into(), value)),
-        }
+    /// Everything whose hostname covers `host`, the most specific first.
+    pub fn covering<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a V> {
+        let name = if host.len() > MAX_NAME { "" } else { host };
+        let exact = self.exact.get(name);
+        // Without wildcards no dot is looked for.
+        let below = if self.wildcard.is_empty() { "" } else { name };
+        let wildcards = below
+            .bytes()
+            .enumerate()
+            .filter(|(at, byte)| *byte == b'.' && *at > 0)
+            .filter_map(move |(at, _)| self.wildcard.get(&name[at..]));
+        exact.into_iter().chain(wildcards).chain(self.any.as_ref())
     }
 
-    /// Removes the value of a hostname.
-    pub fn remove(&mut self, hostname: &str) {
-        match (hostname, hostname.strip_prefix("*.")) {
-            ("", _) => self.any = None,
-            (_, Some(suffix)) => drop(self.wildcard.remove(suffix)),
-            (exact, None) => drop(self.exact.remove(exact)),
-        }
-    }
-
-    /// True if there is no value at all.
+    /// True if there is nothing.
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.wildcard.is_empty() && self.any.is_none()
     }
 
-    /// All values, in no order.
+    /// Everything, in no order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.exact.values().chain(self.wildcard.values()).chain(&self.any)
+        let exact = self.exact.iter().map(|(_, value)| value);
+        self.any.iter().chain(exact).chain(self.wildcard.iter().map(|(_, value)| value))
+    }
+}
+
+impl<V: Clone> HostMap<V> {
+    /// Puts something under a hostname and returns what was there.
+    pub fn insert(&mut self, hostname: &str, value: V) -> Option<V> {
+        match Spelling::of(hostname) {
+            Spelling::Any => self.any.replace(value),
+            Spelling::Wildcard(suffix) => self.wildcard.insert(suffix.into(), value),
+            Spelling::Exact(name) => self.exact.insert(Arc::from(name), value),
+        }
     }
 
-    /// The values whose hostname matches `host`, the most specific first. A wildcard stands for one or more labels.
-    pub fn levels<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a V> {
-        let exact = if host.is_empty() || self.exact.is_empty() { None } else { self.exact.get(host) };
-        let suffixes = host
-            .match_indices('.')
-            .take(if self.wildcard.is_empty() { 0 } else { usize::MAX })
-            // A wildcard stands for at least one character.
-            .filter(|(at, _)| *at > 0)
-            .filter_map(|(at, _)| self.wildcard.get(&host[at + 1..]));
-        exact.into_iter().chain(suffixes).chain(&self.any)
+    /// Takes out what is under a hostname.
+    pub fn remove(&mut self, hostname: &str) -> Option<V> {
+        match Spelling::of(hostname) {
+            Spelling::Any => self.any.take(),
+            Spelling::Wildcard(suffix) => self.wildcard.remove(suffix),
+            Spelling::Exact(name) => self.exact.remove(name),
+        }
+    }
+
+    /// What is under a hostname, to be changed.
+    pub fn get_mut(&mut self, hostname: &str) -> Option<&mut V> {
+        match Spelling::of(hostname) {
+            Spelling::Any => self.any.as_mut(),
+            Spelling::Wildcard(suffix) => self.wildcard.get_mut(suffix),
+            Spelling::Exact(name) => self.exact.get_mut(name),
+        }
+    }
+}
+
+enum Spelling<'a> {
+    Any,
+    /// With the dot.
+    Wildcard(&'a str),
+    Exact(&'a str),
+}
+
+impl<'a> Spelling<'a> {
+    fn of(hostname: &'a str) -> Self {
+        match hostname.strip_prefix('*') {
+            _ if hostname.is_empty() => Self::Any,
+            Some(suffix) if suffix.starts_with('.') => Self::Wildcard(suffix),
+            _ => Self::Exact(hostname),
+        }
     }
 }
 
@@ -76,27 +125,22 @@ mod tests {
     #[test]
     fn the_most_specific_comes_first() {
         let mut map = HostMap::default();
-        for name in ["a.b.example.com", "*.b.example.com", "*.example.com", ""] {
+        for name in ["", "*.com", "*.example.com", "a.example.com", "example.com"] {
             map.insert(name, name);
         }
-        let levels = |host: &'static str| map.levels(host).copied().collect::<Vec<_>>();
-        assert_eq!(levels("a.b.example.com"), ["a.b.example.com", "*.b.example.com", "*.example.com", ""]);
-        assert_eq!(levels("c.d.b.example.com"), ["*.b.example.com", "*.example.com", ""]);
-        assert_eq!(levels("b.example.com"), ["*.example.com", ""]);
-        assert_eq!(levels("example.com"), [""]);
-        assert_eq!(levels(""), [""]);
-        assert_eq!(levels(".example.com"), [""]);
+        let covering = |host| map.covering(host).copied().collect::<Vec<_>>();
+        assert_eq!(covering("a.example.com"), ["a.example.com", "*.example.com", "*.com", ""]);
+        assert_eq!(covering("x.y.example.com"), ["*.example.com", "*.com", ""]);
+        assert_eq!(covering("example.com"), ["example.com", "*.com", ""]);
+        assert_eq!(covering("com"), [""]);
+        assert_eq!(covering(".com"), [""]);
+        assert_eq!(covering(""), [""]);
+        assert_eq!(covering(&format!("{}.com", "a".repeat(300))), [""]);
     }
 
     #[test]
-    fn what_was_removed_is_gone() {
-        let mut map = HostMap::default();
-        for name in ["a", "*.a", ""] {
-            map.insert(name, 1);
-            assert_eq!(map.get(name), Some(&1));
-            map.remove(name);
-            assert_eq!(map.get(name), None);
-        }
-        assert!(map.is_empty());
+    fn precedence_of_names() {
+        let order = ["a.example.com", "a.b.io", "*.example.com", "*.com", ""];
+        assert!(order.windows(2).all(|pair| Specificity::of(pair[0]) > Specificity::of(pair[1])));
     }
 }

@@ -1,14 +1,45 @@
-//! Which listener, and which rule, a request belongs to. (Skeleton.)
+//! Which listener, and which rule, a request belongs to; which route a connection belongs to.
+//!
+//! Owns the tables and Gateway API's rules of precedence. A table is immutable: [`crate::state`] changes a copy, which
+//! shares with the old one what has not changed, and swaps it in, so that no request ever waits for a lock. Opens
+//! nothing, sends nothing, and does nothing to a request.
+//!
+//! ```text
+//! Port -> Table -> Site (a listener, by its hostname) -> tier (a host of its routes) -> Paths -> Candidate -> Rule
+//! ```
+//!
+//! A request belongs to the listener with the most specific hostname that covers its host, and is never served by
+//! routes of another one. Within the listener, routes with more specific hostnames come first.
+
+mod candidate;
+mod compiled;
+mod hosts;
+mod paths;
+#[cfg(test)]
+mod property;
+mod site;
+mod split;
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
+
+pub use compiled::{Attachment, Route};
+pub use hosts::HostMap;
+pub use site::Site;
+
 use crate::filter::Filter;
+use crate::l4::L4Route;
 use crate::listen::TlsSession;
 use crate::rule::Rule;
+use crate::telemetry::ListenerMetrics;
 
 /// One listener, as requests see it.
 #[derive(Debug)]
 pub struct Listener {
+    /// The resource's key.
+    pub key: Arc<str>,
     /// `namespace/parent/listener`.
     pub name: Arc<str>,
     /// True if it terminates TLS for HTTP.
@@ -16,18 +47,65 @@ pub struct Listener {
     /// The port as clients know it.
     pub port: u16,
     /// Lower case; empty: any; `*.example.com`: any below.
-    pub hostname: Box<str>,
+    pub hostname: Arc<str>,
     /// Filters of the listener itself; they run before those of a route.
     pub filters: Vec<Filter>,
+    /// What is done about TLS.
+    pub tls: Termination,
+    /// Its counters.
+    pub metrics: Arc<ListenerMetrics>,
 }
 
-/// One port and what is served on it; stable while its content changes.
+/// What a listener does about TLS.
+#[derive(Debug, Clone)]
+pub enum Termination {
+    /// There is none.
+    Cleartext,
+    /// It is between the client and the backend.
+    Passthrough,
+    /// It ends here.
+    Terminate(Arc<ServerConfig>),
+    /// It should end here, but there is no certificate, or nothing to verify the client's with.
+    Refused,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// HTTP in cleartext.
+    Http,
+    /// TLS, with HTTP inside or not.
+    Tls,
+    /// Anything over TCP.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// What is served on a port: its listeners by hostname.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// What is spoken.
+    pub kind: Kind,
+    /// The listeners.
+    pub sites: HostMap<Arc<Site>>,
+}
+
+/// One port and what is served on it. Stable while its content changes, so that open connections see the changes.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
+    table: ArcSwap<Table>,
+    datagrams: Arc<ArcSwapOption<L4Route>>,
 }
 
 impl Port {
+    /// A port on which nothing is served yet. `number` is as clients know it.
+    pub fn new(number: u16, kind: Kind) -> Self {
+        let table = Table { kind, sites: HostMap::default() };
+        Self { number, table: ArcSwap::from_pointee(table), datagrams: Arc::default() }
+    }
+
     /// As clients know it.
     pub fn number(&self) -> u16 {
         self.number
@@ -35,8 +113,51 @@ impl Port {
 
     /// Finds the rule for a request. `host` is lower case and without port.
     pub fn find(&self, host: &str, head: &http::request::Parts, tls: Option<&TlsSession>) -> Outcome {
-        let _ = (host, head, tls);
-        Outcome::NoRoute(None)
+        let table = self.table.load();
+        let Some(site) = table.sites.covering(host).find(|site| site.listener.https == tls.is_some()) else {
+            return Outcome::NoRoute(None);
+        };
+        // A client may send requests for several hosts over one connection. The listener that the host belongs to may
+        // have another certificate or ask for a client's: the connection has to be made to it (GEP-3567).
+        if tls.is_some_and(|tls| tls.listener.key != site.listener.key) {
+            return Outcome::Misdirected;
+        }
+        match site.find(host, head) {
+            None => Outcome::NoRoute(Some(Arc::clone(&site.listener))),
+            Some((candidate, prefix)) => Outcome::Matched(Matched {
+                listener: Arc::clone(&site.listener),
+                rule: Arc::clone(&candidate.rule),
+                prefix,
+            }),
+        }
+    }
+
+    /// What is spoken.
+    pub fn kind(&self) -> Kind {
+        self.table.load().kind
+    }
+
+    /// The listener for a connection whose client asked for this name, or for none (empty).
+    pub fn site(&self, server_name: &str) -> Option<Arc<Site>> {
+        self.table.load().sites.covering(server_name).next().cloned()
+    }
+
+    /// Any listener, for what cannot be told apart yet: the one without a hostname if there is one.
+    pub fn any_listener(&self) -> Option<Arc<Listener>> {
+        self.table.load().sites.values().next().map(|site| Arc::clone(&site.listener))
+    }
+
+    /// The route for datagrams; changes without being asked for again.
+    pub fn datagrams(&self) -> &Arc<ArcSwapOption<L4Route>> {
+        &self.datagrams
+    }
+
+    /// Replaces what is served.
+    pub fn publish(&self, table: Table) {
+        if table.kind == Kind::Udp {
+            self.datagrams.store(table.sites.get("").and_then(|site| site.l4("").cloned()));
+        }
+        self.table.store(Arc::new(table));
     }
 }
 
@@ -45,9 +166,9 @@ impl Port {
 pub enum Outcome {
     /// A rule.
     Matched(Matched),
-    /// Nothing: 404.
+    /// Nothing: 404. With the listener that the request belongs to, if there is one.
     NoRoute(Option<Arc<Listener>>),
-    /// The host belongs to another listener than the connection: 421.
+    /// The host belongs to another listener than the connection: 421 (RFC 9110, 15.5.20).
     Misdirected,
 }
 
@@ -58,6 +179,6 @@ pub struct Matched {
     pub listener: Arc<Listener>,
     /// The rule.
     pub rule: Arc<Rule>,
-    /// Length of the path prefix that matched.
+    /// Length of the path prefix that matched, without a slash at its end.
     pub prefix: Option<usize>,
 }

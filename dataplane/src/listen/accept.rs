@@ -1,0 +1,118 @@
+//! The accept loop of one socket.
+//!
+//! Owns what happens when the process runs out of file descriptors: it waits, says so once, and never spins.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{Connection, Open, hello};
+use crate::route::{Kind, Port};
+use crate::wire::{Socket, Transport, Wire};
+use crate::worker::Worker;
+use crate::{forward, l4};
+
+/// How long nothing is accepted after there was nothing to accept it with.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Accepts connections until `stop`, and then what the kernel has accepted already.
+pub(super) async fn run(
+    socket: std::net::TcpListener,
+    port: Arc<Port>,
+    worker: Arc<Worker>,
+    stop: CancellationToken,
+) {
+    let socket = match TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(port = port.number(), %error, "socket cannot be served"),
+    };
+    let mut exhausted = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                if std::mem::take(&mut exhausted) {
+                    tracing::info!(port = port.number(), "connections are accepted again");
+                }
+                tokio::spawn(serve(tcp, peer, Arc::clone(&port), Arc::clone(&worker)));
+            }
+            Err(error) if is_exhaustion(&error) => {
+                if !std::mem::replace(&mut exhausted, true) {
+                    tracing::error!(port = port.number(), %error, "no connection can be accepted for now");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            // The client has gone before it was its turn.
+            Err(error) => tracing::debug!(port = port.number(), %error, "accept"),
+        }
+    }
+    while let Some(Ok((tcp, peer))) = socket.accept().now_or_never() {
+        tokio::spawn(serve(tcp, peer, Arc::clone(&port), Arc::clone(&worker)));
+    }
+}
+
+/// True if the process or the machine has no more of what a connection needs.
+fn is_exhaustion(error: &io::Error) -> bool {
+    // ENOMEM, ENFILE, EMFILE, ENOBUFS
+    matches!(error.raw_os_error(), Some(12 | 23 | 24 | 105))
+}
+
+async fn serve(tcp: TcpStream, peer: SocketAddr, port: Arc<Port>, worker: Arc<Worker>) {
+    let peer = canonical(peer);
+    let Ok(local) = tcp.local_addr().map(canonical) else { return };
+    if tcp.set_nodelay(true).is_err() {
+        return;
+    }
+    match port.kind() {
+        Kind::Http => {
+            let open = Open::new(&worker, port.any_listener().as_deref());
+            let wire = Wire::new(Transport::Tcp(Socket::new(tcp)), peer, local);
+            forward::serve(Connection { wire, alpn_h2: false, tls: None, port, worker, open }).await;
+        }
+        Kind::Tls => hello::serve(tcp, peer, local, port, worker).await,
+        Kind::Tcp => {
+            let Some(site) = port.site("") else { return };
+            let _open = Open::new(&worker, Some(&site.listener));
+            match site.l4("") {
+                Some(route) => {
+                    let stream = Transport::Tcp(Socket::new(tcp));
+                    l4::tcp(stream, peer, &site.listener.name, Arc::clone(route), worker).await;
+                }
+                None => site.listener.metrics.dropped(),
+            }
+        }
+        // Never accepted from.
+        Kind::Udp => {}
+    }
+}
+
+/// An IPv4 address that came in over an IPv6 socket, as what it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_what_they_are() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:80".parse().unwrap();
+        assert_eq!(canonical(mapped).to_string(), "192.0.2.1:80");
+    }
+
+    #[test]
+    fn a_gone_client_is_no_exhaustion() {
+        assert!(is_exhaustion(&io::Error::from_raw_os_error(24)));
+        assert!(!is_exhaustion(&io::ErrorKind::ConnectionAborted.into()));
+    }
+}

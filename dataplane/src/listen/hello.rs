@@ -1,0 +1,156 @@
+//! The first moments of a TLS connection.
+//!
+//! Reads the ClientHello, bounded in size (by rustls) and in time, chooses the listener by its SNI, and ends TLS here or
+//! passes on what was read. A listener that cannot serve answers with an alert, and never falls back to another one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+
+use super::{Connection, Open, TlsSession};
+use crate::route::{Port, Site, Termination};
+use crate::wire::{Socket, Transport, Wire};
+use crate::worker::Worker;
+use crate::{forward, l4};
+
+/// How long a client may take from its first byte to the end of the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long an alert may take to leave.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Fatal TLS alerts (RFC 8446, 6.2) that are sent before rustls has a part in the connection.
+#[derive(Debug, Clone, Copy)]
+enum Alert {
+    HandshakeFailure = 40,
+    UnrecognizedName = 112,
+}
+
+struct Client {
+    peer: SocketAddr,
+    local: SocketAddr,
+    server_name: Option<Box<str>>,
+    deadline: Instant,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    port: Arc<Port>,
+    worker: Arc<Worker>,
+) {
+    let deadline = Instant::now() + HANDSHAKE;
+    let acceptor = LazyConfigAcceptor::new(Acceptor::default(), Socket::recording(tcp));
+    let start = match timeout_at(deadline, acceptor).await {
+        Ok(Ok(start)) => start,
+        Ok(Err(error)) => {
+            tracing::debug!(port = port.number(), %peer, %error, "no ClientHello");
+            return count_failure(&port);
+        }
+        Err(_) => return count_failure(&port),
+    };
+    let server_name = start.client_hello().server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
+    let client = Client { peer, local, server_name, deadline };
+    let Some(site) = port.site(client.server_name.as_deref().unwrap_or_default()) else {
+        count_failure(&port);
+        return refuse(start.io, Alert::UnrecognizedName).await;
+    };
+    let open = Open::new(&worker, Some(&site.listener));
+    match &site.listener.tls {
+        Termination::Passthrough => pass(start.io, &client, &site, worker).await,
+        Termination::Terminate(config) => {
+            let config = Arc::clone(config);
+            let Some(stream) = terminate(start, config, &client, &site).await else { return };
+            if site.listener.https {
+                http(stream, client, site, port, worker, open).await;
+            } else {
+                connection(stream, &client, &site, worker).await;
+            }
+        }
+        Termination::Refused | Termination::Cleartext => {
+            site.listener.metrics.tls_error();
+            refuse(start.io, Alert::HandshakeFailure).await;
+        }
+    }
+}
+
+fn count_failure(port: &Port) {
+    if let Some(listener) = port.any_listener() {
+        listener.metrics.tls_error();
+    }
+}
+
+/// Passes the connection on as it is.
+async fn pass(socket: Socket, client: &Client, site: &Site, worker: Arc<Worker>) {
+    let Some(route) = site.l4(client.server_name.as_deref().unwrap_or_default()) else {
+        site.listener.metrics.dropped();
+        return refuse(socket, Alert::UnrecognizedName).await;
+    };
+    let (tcp, hello) = socket.into_recorded();
+    let stream = Transport::Tcp(Socket::replaying(tcp, hello));
+    l4::tcp(stream, client.peer, &site.listener.name, Arc::clone(route), worker).await;
+}
+
+async fn terminate(
+    mut start: StartHandshake<Socket>,
+    config: Arc<ServerConfig>,
+    client: &Client,
+    site: &Site,
+) -> Option<TlsStream<Socket>> {
+    start.io.stop_recording();
+    let error = match timeout_at(client.deadline, start.into_stream(config)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => error,
+        Err(elapsed) => elapsed.into(),
+    };
+    site.listener.metrics.tls_error();
+    tracing::debug!(listener = %site.listener.name, peer = %client.peer, %error, "TLS handshake");
+    None
+}
+
+async fn http(
+    stream: TlsStream<Socket>,
+    client: Client,
+    site: Arc<Site>,
+    port: Arc<Port>,
+    worker: Arc<Worker>,
+    open: Open,
+) {
+    let alpn_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let transport = Transport::Tls(Box::new(stream.into()));
+    let wire = Wire::new(transport, client.peer, client.local);
+    let session = TlsSession { sni: client.server_name, listener: Arc::clone(&site.listener) };
+    // Its routes of now are not those of later.
+    drop(site);
+    forward::serve(Connection { wire, alpn_h2, tls: Some(Arc::new(session)), port, worker, open }).await;
+}
+
+/// A byte stream inside TLS that ended here.
+async fn connection(stream: TlsStream<Socket>, client: &Client, site: &Site, worker: Arc<Worker>) {
+    let Some(route) = site.l4(client.server_name.as_deref().unwrap_or_default()) else {
+        return site.listener.metrics.dropped();
+    };
+    let transport = Transport::Tls(Box::new(stream.into()));
+    l4::tcp(transport, client.peer, &site.listener.name, Arc::clone(route), worker).await;
+}
+
+/// Ends a connection that no listener can serve.
+async fn refuse(mut socket: Socket, alert: Alert) {
+    // Record type alert, of TLS 1.2 as every record says it is, two bytes: fatal, and which.
+    let record = [21, 3, 3, 0, 2, 2, alert as u8];
+    let goodbye = async {
+        socket.write_all(&record).await?;
+        socket.shutdown().await
+    };
+    // The client is told if it still listens.
+    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+}

@@ -1,0 +1,171 @@
+//! A listener's resource, read once.
+
+use std::sync::Arc;
+
+use sluice_config::v1;
+
+use super::slots::Slots;
+use crate::filter::Filter;
+use crate::route::{Kind, Listener, Termination};
+use crate::tls::material::root_store;
+use crate::tls::server::{self, Validation};
+
+/// Where a listener's socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// The port of the socket.
+    pub(super) bind_port: u16,
+    /// UDP has ports of its own.
+    pub(super) udp: bool,
+}
+
+/// A listener that is ready to be put in its place.
+#[derive(Debug, Clone)]
+pub(super) struct Compiled {
+    pub(super) config: v1::Listener,
+    pub(super) version: String,
+    pub(super) place: Place,
+    pub(super) kind: Kind,
+    pub(super) listener: Arc<Listener>,
+}
+
+impl Compiled {
+    /// Compiles the resource with this key.
+    pub(super) fn new(
+        key: &str,
+        version: &str,
+        config: &v1::Listener,
+        slots: &mut Slots,
+    ) -> Result<Self, String> {
+        let kind = match config.protocol() {
+            v1::Protocol::Http => Kind::Http,
+            v1::Protocol::Https | v1::Protocol::Tls => Kind::Tls,
+            v1::Protocol::Tcp => Kind::Tcp,
+            v1::Protocol::Udp => Kind::Udp,
+            v1::Protocol::Unspecified => {
+                return Err("protocol: not set, or one that this version does not know".into());
+            }
+        };
+        let port = port("port", config.port)?;
+        let bind_port = self::port("bind_port", config.bind_port)?;
+        // TCP and UDP know no names.
+        let hostname = if matches!(kind, Kind::Tcp | Kind::Udp) { String::new() } else { hostname(&config.hostname)? };
+        let https = config.protocol() == v1::Protocol::Https;
+        let tls = match (&config.tls, kind) {
+            (Some(tls), Kind::Tls) => terminate(tls, https, &config.name, slots)?,
+            (None, Kind::Tls) if https => return Err("tls: not set, but the protocol is HTTPS".into()),
+            (None, Kind::Tls) => Termination::Passthrough,
+            _ => Termination::Cleartext,
+        };
+        let listener = Listener {
+            key: key.into(),
+            name: config.name.as_str().into(),
+            https,
+            port,
+            hostname: hostname.into(),
+            filters: Filter::compile_all(&config.filters, slots)?,
+            tls,
+            metrics: slots.metrics().listener(&config.name),
+        };
+        Ok(Self {
+            config: config.clone(),
+            version: version.to_owned(),
+            place: Place { bind_port, udp: kind == Kind::Udp },
+            kind,
+            listener: Arc::new(listener),
+        })
+    }
+
+    /// True if `other` can take its place without anyone noticing but by what it does.
+    pub(super) fn same_place(&self, other: &Self) -> bool {
+        self.place == other.place
+            && self.kind == other.kind
+            && self.listener.port == other.listener.port
+            && self.listener.hostname == other.listener.hostname
+    }
+}
+
+/// The Secrets that a listener names.
+pub(super) fn secrets_of(config: &v1::Listener) -> Vec<&String> {
+    let Some(tls) = &config.tls else { return Vec::new() };
+    let validation = tls.client_validation.iter().flat_map(|validation| &validation.ca_secrets);
+    tls.certificate_secrets.iter().chain(validation).collect()
+}
+
+fn port(field: &str, port: u32) -> Result<u16, String> {
+    match u16::try_from(port) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(format!("{field}: {port} is not a port")),
+    }
+}
+
+fn hostname(name: &str) -> Result<String, String> {
+    let bare = name.strip_prefix("*.").unwrap_or(name);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if !bare.chars().all(is_name) || (bare.is_empty() && !name.is_empty()) {
+        return Err(format!("hostname: `{name}` is not a host name"));
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+/// What is missing makes the listener refuse connections, never serve them with less than was asked for.
+fn terminate(config: &v1::TlsTermination, http: bool, name: &str, slots: &Slots) -> Result<Termination, String> {
+    let pairs: Vec<_> = config.certificate_secrets.iter().filter_map(|key| slots.key_pair(key)).cloned().collect();
+    if pairs.is_empty() {
+        tracing::warn!(listener = name, "no certificate: connections are refused");
+        return Ok(Termination::Refused);
+    }
+    let validation = match &config.client_validation {
+        None => None,
+        Some(validation) => {
+            let anchors: Vec<_> = validation.ca_secrets.iter().filter_map(|key| slots.anchors(key)).collect();
+            if anchors.is_empty() && !validation.insecure_fallback {
+                tracing::warn!(listener = name, "nothing to verify clients with: connections are refused");
+                return Ok(Termination::Refused);
+            }
+            (!anchors.is_empty()).then(|| Validation {
+                roots: root_store(anchors),
+                insecure_fallback: validation.insecure_fallback,
+            })
+        }
+    };
+    server::config(pairs, validation, http).map(Termination::Terminate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(change: impl FnOnce(&mut v1::Listener)) -> Result<Compiled, String> {
+        let mut config = v1::Listener {
+            name: "default/gw/web".into(),
+            port: 80,
+            bind_port: 10080,
+            protocol: v1::Protocol::Http.into(),
+            ..Default::default()
+        };
+        change(&mut config);
+        Compiled::new("listener/Gateway/default/gw/web", "1", &config, &mut Slots::new(Arc::default()))
+    }
+
+    #[test]
+    fn reasons_name_the_field() {
+        let reason = |change: fn(&mut v1::Listener)| compile(change).unwrap_err();
+        assert_eq!(reason(|c| c.port = 0), "port: 0 is not a port");
+        assert_eq!(reason(|c| c.bind_port = 70_000), "bind_port: 70000 is not a port");
+        assert_eq!(reason(|c| c.hostname = "a/b".into()), "hostname: `a/b` is not a host name");
+        assert_eq!(reason(|c| c.hostname = "*.".into()), "hostname: `*.` is not a host name");
+        assert!(reason(|c| c.protocol = 0).starts_with("protocol: "));
+        assert!(reason(|c| c.protocol = v1::Protocol::Https.into()).starts_with("tls: "));
+        assert!(reason(|c| c.filters.push(v1::Filter::default())).starts_with("filters[0]."));
+    }
+
+    #[test]
+    fn without_a_certificate_it_refuses() {
+        let compiled = compile(|c| {
+            c.protocol = v1::Protocol::Https.into();
+            c.tls = Some(v1::TlsTermination { certificate_secrets: vec!["secret/x".into()], client_validation: None });
+        });
+        assert!(matches!(compiled.unwrap().listener.tls, Termination::Refused));
+    }
+}

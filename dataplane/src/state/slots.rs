@@ -1,0 +1,239 @@
+//! Everything that other resources name: key material, endpoints, backends.
+//!
+//! Routes hold slots and never need to hear of what changes in them. A slot exists as soon as something names it, and
+//! may be filled later.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use sluice_config::v1;
+
+use crate::filter::Lookup;
+use crate::telemetry::{Metrics, RouteMetrics};
+use crate::tls::client::ClientTls;
+use crate::tls::material::{KeyPair, Material, root_store};
+use crate::upstream::{Backend, EndpointSet, EndpointSlot, Slot};
+
+/// Which resources name a resource.
+#[derive(Debug, Default)]
+pub(super) struct Users(HashMap<String, BTreeSet<String>>);
+
+impl Users {
+    pub(super) fn add<'a>(&mut self, user: &str, named: impl IntoIterator<Item = &'a String>) {
+        for name in named {
+            self.0.entry(name.clone()).or_default().insert(user.to_owned());
+        }
+    }
+
+    pub(super) fn remove<'a>(&mut self, user: &str, named: impl IntoIterator<Item = &'a String>) {
+        for name in named {
+            if let Some(users) = self.0.get_mut(name) {
+                users.remove(user);
+                if users.is_empty() {
+                    self.0.remove(name);
+                }
+            }
+        }
+    }
+
+    pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &String> {
+        self.0.get(name).into_iter().flatten()
+    }
+}
+
+/// A backend that names Secrets, and has to be built anew when they change.
+struct Dependent {
+    config: v1::Backend,
+    version: String,
+}
+
+/// The slots.
+pub(super) struct Slots {
+    metrics: Arc<Metrics>,
+    backends: HashMap<String, Arc<Slot>>,
+    /// Keys in `backends` of which there is no resource: they go when nobody holds them.
+    empty: HashSet<String>,
+    endpoints: HashMap<String, Arc<EndpointSlot>>,
+    empty_endpoints: HashSet<String>,
+    secrets: HashMap<String, Material>,
+    secret_users: Users,
+    dependents: HashMap<String, Dependent>,
+}
+
+impl Slots {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            backends: HashMap::new(),
+            empty: HashSet::new(),
+            endpoints: HashMap::new(),
+            empty_endpoints: HashSet::new(),
+            secrets: HashMap::new(),
+            secret_users: Users::default(),
+            dependents: HashMap::new(),
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Takes key material. Returns key and version of the backends that it was built into.
+    pub(super) fn put_secret(&mut self, key: &str, config: &v1::Secret) -> Result<Vec<(String, String)>, String> {
+        self.secrets.insert(key.to_owned(), Material::parse(config)?);
+        let users: Vec<String> = self.secret_users.of(key).cloned().collect();
+        let mut rebuilt = Vec::new();
+        for user in users {
+            let Some(dependent) = self.dependents.remove(&user) else { continue };
+            match self.build(&dependent.config) {
+                Ok(backend) => {
+                    self.slot(&user).store(Some(Arc::new(backend)));
+                    self.empty.remove(&user);
+                    rebuilt.push((user.clone(), dependent.version.clone()));
+                }
+                Err(reason) => tracing::warn!(backend = user, reason, "backend keeps its old TLS settings"),
+            }
+            self.dependents.insert(user, dependent);
+        }
+        Ok(rebuilt)
+    }
+
+    /// Forgets key material. What was built with it stays as it is.
+    pub(super) fn remove_secret(&mut self, key: &str) {
+        self.secrets.remove(key);
+    }
+
+    pub(super) fn key_pair(&self, key: &str) -> Option<&Arc<KeyPair>> {
+        match self.secrets.get(key) {
+            Some(Material::KeyPair(pair)) => Some(pair),
+            _ => None,
+        }
+    }
+
+    pub(super) fn anchors(&self, key: &str) -> Option<&Arc<Vec<CertificateDer<'static>>>> {
+        match self.secrets.get(key) {
+            Some(Material::Anchors(anchors)) => Some(anchors),
+            _ => None,
+        }
+    }
+
+    pub(super) fn put_endpoints(&mut self, key: &str, config: &v1::Endpoints) -> Result<(), String> {
+        let slot = self.endpoint_slot(key);
+        let set = EndpointSet::build(config, &slot.load())?;
+        slot.store(Arc::new(set));
+        self.empty_endpoints.remove(key);
+        Ok(())
+    }
+
+    pub(super) fn remove_endpoints(&mut self, key: &str) {
+        if let Some(slot) = self.endpoints.get(key) {
+            slot.store(Arc::default());
+            self.empty_endpoints.insert(key.to_owned());
+        }
+    }
+
+    pub(super) fn put_backend(&mut self, key: &str, version: &str, config: &v1::Backend) -> Result<(), String> {
+        self.forget_dependent(key);
+        let named = secrets_of(config);
+        if !named.is_empty() {
+            self.secret_users.add(key, named);
+            let dependent = Dependent { config: config.clone(), version: version.to_owned() };
+            self.dependents.insert(key.to_owned(), dependent);
+        }
+        let backend = self.build(config)?;
+        self.slot(key).store(Some(Arc::new(backend)));
+        self.empty.remove(key);
+        Ok(())
+    }
+
+    pub(super) fn remove_backend(&mut self, key: &str) {
+        self.forget_dependent(key);
+        if let Some(slot) = self.backends.get(key) {
+            slot.store(None);
+            self.empty.insert(key.to_owned());
+        }
+    }
+
+    /// Drops the slots that hold nothing and that nobody holds.
+    pub(super) fn sweep(&mut self) {
+        let Self { backends, empty, endpoints, empty_endpoints, .. } = self;
+        let unused = |slots: usize| slots <= 1;
+        empty.retain(|key| {
+            let gone = backends.get(key).is_none_or(|slot| unused(Arc::strong_count(slot)));
+            if gone {
+                backends.remove(key);
+            }
+            !gone
+        });
+        empty_endpoints.retain(|key| {
+            let gone = endpoints.get(key).is_none_or(|slot| unused(Arc::strong_count(slot)));
+            if gone {
+                endpoints.remove(key);
+            }
+            !gone
+        });
+    }
+
+    fn forget_dependent(&mut self, key: &str) {
+        if let Some(dependent) = self.dependents.remove(key) {
+            self.secret_users.remove(key, secrets_of(&dependent.config));
+        }
+    }
+
+    fn build(&mut self, config: &v1::Backend) -> Result<Backend, String> {
+        let tls = config.tls.as_ref().map(|tls| self.client_tls(tls)).transpose()?;
+        let endpoints = self.endpoint_slot(&config.endpoints);
+        let metrics = self.metrics.backend(&config.name);
+        Ok(Backend::new(config, endpoints, tls.map(Arc::new), metrics))
+    }
+
+    fn client_tls(&self, config: &v1::UpstreamTls) -> Result<ClientTls, String> {
+        let mut bundles = Vec::with_capacity(config.ca_secrets.len());
+        for (i, key) in config.ca_secrets.iter().enumerate() {
+            let missing = || format!("tls.ca_secrets[{i}]: there is no trust bundle `{key}`");
+            bundles.push(self.anchors(key).ok_or_else(missing)?);
+        }
+        let client = match config.client_certificate_secret.as_str() {
+            "" => None,
+            key => Some(self.key_pair(key).ok_or_else(|| {
+                format!("tls.client_certificate_secret: there is no certificate `{key}`")
+            })?),
+        };
+        ClientTls::build(config, root_store(bundles), client.map(AsRef::as_ref))
+    }
+
+    fn endpoint_slot(&mut self, key: &str) -> Arc<EndpointSlot> {
+        let slot = self.endpoints.entry(key.to_owned()).or_insert_with(|| {
+            self.empty_endpoints.insert(key.to_owned());
+            Arc::default()
+        });
+        Arc::clone(slot)
+    }
+
+    fn slot(&mut self, key: &str) -> Arc<Slot> {
+        if let Some(slot) = self.backends.get(key) {
+            return Arc::clone(slot);
+        }
+        let slot = Arc::<Slot>::default();
+        self.backends.insert(key.to_owned(), Arc::clone(&slot));
+        self.empty.insert(key.to_owned());
+        slot
+    }
+}
+
+impl Lookup for Slots {
+    fn backend(&mut self, key: &str) -> Arc<Slot> {
+        self.slot(key)
+    }
+
+    fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics> {
+        self.metrics.route(route)
+    }
+}
+
+fn secrets_of(config: &v1::Backend) -> Vec<&String> {
+    let Some(tls) = &config.tls else { return Vec::new() };
+    let client = Some(&tls.client_certificate_secret).filter(|key| !key.is_empty());
+    tls.ca_secrets.iter().chain(client).collect()
+}
