@@ -95,6 +95,7 @@ pub(crate) struct Dataplane {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_field_names, reason = "the fields are the flags")]
 pub(crate) struct Controller {
     /// `spec.controllerName` of our GatewayClasses.
     #[arg(long, env = "SLUICE_CONTROLLER_NAME", default_value = "sluice.dev/gateway-controller")]
@@ -111,9 +112,9 @@ pub(crate) struct Controller {
     /// Image of the proxies.
     #[arg(long, env = "SLUICE_PROXY_IMAGE", default_value = "sluice:latest")]
     pub proxy_image: String,
-    /// Pull policy of that image.
-    #[arg(long, env = "SLUICE_PROXY_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
-    pub proxy_image_pull_policy: String,
+    /// Pull policy of that image. Default: Kubernetes' own.
+    #[arg(long, env = "SLUICE_PROXY_IMAGE_PULL_POLICY")]
+    pub proxy_image_pull_policy: Option<String>,
     /// Host and port at which proxies reach the controller.
     #[arg(long, env = "SLUICE_CONFIG_SERVICE")]
     pub config_service: Option<String>,

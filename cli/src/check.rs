@@ -8,7 +8,7 @@ use crate::{args, report, translate};
 pub(crate) fn run(args: &args::Folder) -> anyhow::Result<ExitCode> {
     let (engine, mut wrong) = translate::engine(&args.config, &args.controller_name)?;
     let mut statuses: Vec<_> = engine.statuses().collect();
-    statuses.sort_by(|(a, _), (b, _)| a.cmp(b));
+    statuses.sort_by_key(|(object, _)| *object);
     let bad = statuses.iter().filter(|(_, status)| !report::is_good(status));
     wrong.extend(bad.map(|(object, status)| report::line(object, Some(status))));
     if wrong.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use sluice_controller::run::Options;
+use sluice_controller::Options;
 
 use crate::{args, limits};
 

@@ -1,5 +1,7 @@
 //! `sluice standalone` as a user has it: the binary, a folder, requests over loopback.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

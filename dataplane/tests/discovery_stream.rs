@@ -1,6 +1,8 @@
 //! The discovery client against a controller in this process: authentication, deltas, refusals, and what happens when the
 //! controller goes away.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;

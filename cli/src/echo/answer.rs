@@ -13,7 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use serde::Serialize;
 
 /// Longest `?delay=`.
-const LONGEST_DELAY: Duration = Duration::from_secs(300);
+const LONGEST_DELAY: Duration = Duration::from_mins(5);
 
 /// Where the backend runs, as the answers say it.
 #[derive(Debug, Clone, Serialize)]

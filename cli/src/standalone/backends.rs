@@ -50,6 +50,6 @@ fn is_annotated(slice: &EndpointSlice) -> bool {
 fn addresses(slice: &EndpointSlice) -> Vec<SocketAddr> {
     let ports = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok());
     let ports: Vec<_> = ports.collect();
-    let ips = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let ips = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses).filter_map(|ip| ip.parse::<IpAddr>().ok());
     ips.filter(IpAddr::is_loopback).flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port))).collect()
 }
