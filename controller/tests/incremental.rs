@@ -1,5 +1,7 @@
 //! The cost of a change: which units are translated anew, among a thousand routes.
 
+#![allow(clippy::unwrap_used)]
+
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sluice_controller::engine::{Changes, Engine, Environment, Event, Mode, Unit};

@@ -68,71 +68,79 @@ fn specificity(hostname: &str) -> (bool, usize, Reverse<&str>) {
 mod tests {
     use super::*;
 
-    fn hostnames(listener: Option<&str>, route: &[&str]) -> Option<Vec<String>> {
+    /// The common hostnames, with a space between each.
+    fn hostnames(listener: &str, route: &[&str]) -> Option<String> {
         let route: Vec<_> = route.iter().map(|&h| h.to_owned()).collect();
-        intersect(listener, &route).map(|all| all.into_iter().map(|s| s.hostname).collect())
-    }
-
-    fn some(hostnames: &[&str]) -> Option<Vec<String>> {
-        Some(hostnames.iter().map(|&h| h.to_owned()).collect())
+        let listener = Some(listener).filter(|l| !l.is_empty());
+        let served = intersect(listener, &route)?;
+        Some(
+            served
+                .into_iter()
+                .map(|s| s.hostname)
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
     }
 
     #[test]
     fn an_exact_listener_takes_itself_and_wildcards_over_it() {
-        let listener = Some("a.example.com");
-        assert_eq!(hostnames(listener, &[]), some(&[]));
-        assert_eq!(hostnames(listener, &["a.example.com"]), some(&["a.example.com"]));
-        assert_eq!(
-            hostnames(listener, &["*.example.com", "b.example.com"]),
-            some(&["a.example.com"])
-        );
-        assert_eq!(hostnames(listener, &["*.com"]), some(&["a.example.com"]));
-        assert_eq!(
-            hostnames(listener, &["b.example.com", "*.a.example.com", "example.com"]),
-            None
-        );
+        for (route, expected) in [
+            (&[][..], Some("")),
+            (&["a.example.com"], Some("a.example.com")),
+            (&["*.example.com", "b.example.com"], Some("a.example.com")),
+            (&["*.com"], Some("a.example.com")),
+            (&["b.example.com", "*.a.example.com", "example.com"], None),
+        ] {
+            assert_eq!(
+                hostnames("a.example.com", route).as_deref(),
+                expected,
+                "{route:?}"
+            );
+        }
     }
 
     #[test]
     fn a_wildcard_listener_takes_what_lies_below_it() {
-        let listener = Some("*.example.com");
-        assert_eq!(
-            hostnames(listener, &["a.example.com", "b.a.example.com"]),
-            some(&["a.example.com", "b.a.example.com"])
-        );
-        assert_eq!(
-            hostnames(listener, &["*.a.example.com"]),
-            some(&["*.a.example.com"])
-        );
-        assert_eq!(hostnames(listener, &["*.com"]), some(&["*.example.com"]));
-        assert_eq!(
-            hostnames(
-                listener,
-                &["example.com", "a.example.net", "*.example.net", "badexample.com"]
+        for (route, expected) in [
+            (
+                &["a.example.com", "b.a.example.com"][..],
+                Some("a.example.com b.a.example.com"),
             ),
-            None
-        );
+            (&["*.a.example.com"], Some("*.a.example.com")),
+            (&["*.com"], Some("*.example.com")),
+            (
+                &["example.com", "a.example.net", "*.example.net", "badexample.com"],
+                None,
+            ),
+        ] {
+            assert_eq!(
+                hostnames("*.example.com", route).as_deref(),
+                expected,
+                "{route:?}"
+            );
+        }
     }
 
     #[test]
     fn a_listener_without_hostname_takes_all() {
         assert_eq!(
-            hostnames(None, &["A.example.com", "*.b.org"]),
-            some(&["a.example.com", "*.b.org"])
+            hostnames("", &["A.example.com", "*.b.org"]).as_deref(),
+            Some("a.example.com *.b.org")
         );
-        assert_eq!(hostnames(None, &[]), some(&[]));
+        assert_eq!(hostnames("", &[]).as_deref(), Some(""));
     }
 
     #[test]
     fn the_most_specific_origin_counts() {
-        let served = intersect(
-            Some("a.example.com"),
-            &["*.com".into(), "a.example.com".into(), "*.example.com".into()],
-        );
+        let route = [
+            "*.com".to_owned(),
+            "a.example.com".to_owned(),
+            "*.example.com".to_owned(),
+        ];
         let expected = Served {
-            hostname: "a.example.com".into(),
-            origin: "a.example.com".into(),
+            hostname: "a.example.com".to_owned(),
+            origin: "a.example.com".to_owned(),
         };
-        assert_eq!(served, Some(vec![expected]));
+        assert_eq!(intersect(Some("a.example.com"), &route), Some(vec![expected]));
     }
 }

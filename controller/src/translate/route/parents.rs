@@ -2,17 +2,16 @@
 //!
 //! Owns the way from a parentRef to listeners, and the reasons for which there may be none.
 
+use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::core::{Selector, SelectorExt};
 use sluice_crds::gateway::{Gateway, GatewayDefaultScope, ListenerSet, ParentReference};
 
 use super::hostname::{self, Served};
 use crate::engine::{BackendUsage, GatewayRef, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
-use crate::translate::model::{AllowedNamespaces, GatewayModel, ListenerModel};
+use crate::translate::model::GatewayModel;
 
 /// A route as its parents see it.
 #[derive(Clone, Copy)]
@@ -59,7 +58,14 @@ pub fn find(route: Attaching<'_>, view: &View<'_>) -> Vec<Parent> {
         }
         seen.push(parent_ref);
         if let Some((object, model)) = resolve(parent_ref, &route.route.namespace, view) {
-            let attached = attach(route, parent_ref, i, &object, &model, view);
+            let attached = attach(
+                route,
+                parent_ref,
+                format_args!("spec.parentRefs[{i}]"),
+                &object,
+                &model,
+                view,
+            );
             parents.push(Parent {
                 reference: parent_ref.clone(),
                 model,
@@ -110,7 +116,14 @@ fn add_default_gateways(route: Attaching<'_>, view: &View<'_>, parents: &mut Vec
             ..Default::default()
         };
         if let Some((object, model)) = resolve(&parent_ref, &route.route.namespace, view) {
-            let attached = attach(route, &parent_ref, parents.len(), &object, &model, view);
+            let attached = attach(
+                route,
+                &parent_ref,
+                format_args!("spec.useDefaultGateways"),
+                &object,
+                &model,
+                view,
+            );
             parents.push(Parent {
                 reference: parent_ref,
                 model,
@@ -123,18 +136,13 @@ fn add_default_gateways(route: Attaching<'_>, view: &View<'_>, parents: &mut Vec
 fn attach(
     route: Attaching<'_>,
     parent_ref: &ParentReference,
-    index: usize,
+    field: fmt::Arguments<'_>,
     parent: &ObjectRef,
     model: &GatewayModel,
     view: &View<'_>,
 ) -> Result<Vec<Attached>, Fault> {
-    let fails = |reason, why: std::fmt::Arguments<'_>| {
-        Err(Fault::at(
-            reason,
-            format_args!("spec.parentRefs[{index}]"),
-            format_args!("{parent} {why}"),
-        ))
-    };
+    let fails =
+        |reason, why: fmt::Arguments<'_>| Err(Fault::at(reason, field, format_args!("{parent} {why}")));
     // Listeners of a ListenerSet are not reached through its Gateway, nor the other way round.
     let named: Vec<_> = model
         .listeners
@@ -177,7 +185,11 @@ fn attach(
     let namespace = &route.route.namespace;
     let allowed: Vec<_> = fitting
         .into_iter()
-        .filter(|(listener, _)| admits(listener, namespace, view))
+        .filter(|(listener, _)| {
+            listener
+                .namespaces
+                .admit(&listener.parent.namespace, namespace, view)
+        })
         .collect();
     if allowed.is_empty() {
         return fails(
@@ -204,22 +216,4 @@ fn attach(
         );
     }
     Ok(attached)
-}
-
-/// Whether a listener takes routes from a namespace.
-fn admits(listener: &ListenerModel, namespace: &str, view: &View<'_>) -> bool {
-    match &listener.namespaces {
-        AllowedNamespaces::All => true,
-        AllowedNamespaces::Same => *listener.parent.namespace == *namespace,
-        AllowedNamespaces::None => false,
-        AllowedNamespaces::Selector(selector) => {
-            let labels = view
-                .get::<Namespace>("", namespace)
-                .map(|ns| ns.metadata.labels.clone().unwrap_or_default());
-            let selector = Selector::try_from(selector.clone());
-            labels
-                .zip(selector.ok())
-                .is_some_and(|(labels, selector)| selector.matches(&labels))
-        }
-    }
 }

@@ -8,18 +8,6 @@ use std::fmt;
 use crate::translate::condition::Condition;
 use crate::translate::fault::{Fault, stated};
 
-impl Fault {
-    /// A fault of a field.
-    pub fn at(reason: &'static str, field: fmt::Arguments<'_>, why: impl fmt::Display) -> Self {
-        Self::new(reason, format!("{field}: {why}"))
-    }
-
-    /// A value that this implementation does not know or cannot honour.
-    pub fn unsupported(field: fmt::Arguments<'_>, why: impl fmt::Display) -> Self {
-        Self::at("UnsupportedValue", field, why)
-    }
-}
-
 /// What was found while the rules of a route were translated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems {
