@@ -68,7 +68,7 @@ impl Default for Options {
             workers: 0,
             bind: Ipv6Addr::UNSPECIFIED.into(),
             drain_delay: Duration::from_secs(10),
-            drain_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_mins(1),
             access_log: telemetry::AccessLogTarget::Stdout,
         }
     }

@@ -182,6 +182,7 @@ impl Wire {
     }
 
     /// From now on writes go straight to the socket.
+    #[must_use]
     pub fn unbuffered(self) -> Self {
         self.lock().buffered = false;
         self
@@ -236,10 +237,7 @@ impl Wire {
         let mut buf = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let inner = &mut *self.lock();
-        match each!(&mut inner.transport, io => Pin::new(io).poll_read(&mut cx, &mut buf)) {
-            Poll::Pending => true,
-            Poll::Ready(_) => false,
-        }
+        each!(&mut inner.transport, io => Pin::new(io).poll_read(&mut cx, &mut buf)).is_pending()
     }
 }
 
@@ -288,7 +286,9 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.lock();
         if inner.buffered {
-            bufs.iter().for_each(|buf| inner.out.extend_from_slice(buf));
+            for buf in bufs {
+                inner.out.extend_from_slice(buf);
+            }
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         each!(&mut inner.transport, io => Pin::new(io).poll_write_vectored(cx, bufs))

@@ -18,8 +18,11 @@ pub struct Site {
     /// The listener.
     pub listener: Arc<Listener>,
     http: HostMap<Arc<Vec<Tier>>>,
-    l4: HostMap<Arc<Vec<(Specificity, Arc<L4Candidate>)>>>,
+    l4: HostMap<Arc<Vec<L4Place>>>,
 }
+
+/// A route for connections, the more specific name first.
+type L4Place = (Specificity, Arc<L4Candidate>);
 
 /// The matches of routes whose hostnames are equally specific.
 #[derive(Debug, Clone)]
@@ -99,7 +102,9 @@ impl Site {
         let Some(tiers) = self.http.get_mut(&host.name) else { return };
         let tiers = Arc::make_mut(tiers);
         if let Some(tier) = tiers.iter_mut().find(|tier| tier.specificity == host.specificity) {
-            candidates.iter().for_each(|candidate| tier.paths.remove(candidate));
+            for candidate in candidates {
+                tier.paths.remove(candidate);
+            }
         }
         tiers.retain(|tier| !tier.paths.is_empty());
         if tiers.is_empty() {

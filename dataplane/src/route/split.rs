@@ -83,7 +83,8 @@ impl<V: Clone> SplitMap<V> {
     }
 
     fn grow(&mut self) {
-        let shards = vec![Arc::new(Shard::default()); (self.shards.len() * 2).max(1)];
+        let count = (self.shards.len() * 2).max(1);
+        let shards = std::iter::repeat_with(Arc::default).take(count).collect();
         let old = std::mem::replace(self, Self { shards, len: self.len });
         for shard in old.shards {
             for (key, value) in Arc::unwrap_or_clone(shard) {

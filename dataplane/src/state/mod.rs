@@ -156,9 +156,8 @@ impl State {
         use v1::resource::Body;
         let (key, version) = (resource.key.as_str(), resource.version.as_str());
         let kind = key::kind(key);
-        let expect = |wanted: &str| match kind == wanted {
-            true => Ok(()),
-            false => Err(format!("key: a {wanted} cannot be under `{key}`")),
+        let expect = |wanted: &str| {
+            if kind == wanted { Ok(()) } else { Err(format!("key: a {wanted} cannot be under `{key}`")) }
         };
         match resource.body.as_ref().ok_or("body: not set, or of a kind that this version does not know")? {
             Body::Settings(settings) => {
@@ -169,9 +168,8 @@ impl State {
                 expect("secret")?;
                 let rebuilt = self.slots.put_secret(key, secret)?;
                 pending.stale.extend(self.listener_secrets.of(key).cloned());
-                for (backend, version) in rebuilt {
-                    self.held.entry(backend).or_insert_with(|| Held { version: String::new(), encoded: Vec::new() }).version =
-                        version;
+                for (backend, version, encoded) in rebuilt {
+                    self.held.insert(backend, Held { version, encoded });
                 }
                 self.held.insert(key.to_owned(), Held { version: version.to_owned(), encoded: Vec::new() });
                 return Ok(());

@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use prost::Message;
 use rustls::pki_types::CertificateDer;
 use sluice_config::v1;
 
@@ -48,6 +49,16 @@ struct Dependent {
     version: String,
 }
 
+/// Key, version and encoded resource of a backend that is in effect now.
+type Rebuilt = (String, String, Vec<u8>);
+
+impl Dependent {
+    fn encoded(&self, key: &str) -> Vec<u8> {
+        let body = v1::resource::Body::Backend(self.config.clone());
+        v1::Resource { key: key.into(), version: self.version.clone(), body: Some(body) }.encode_to_vec()
+    }
+}
+
 /// The slots.
 pub(super) struct Slots {
     metrics: Arc<Metrics>,
@@ -79,8 +90,8 @@ impl Slots {
         &self.metrics
     }
 
-    /// Takes key material. Returns key and version of the backends that it was built into.
-    pub(super) fn put_secret(&mut self, key: &str, config: &v1::Secret) -> Result<Vec<(String, String)>, String> {
+    /// Takes key material. Returns the backends that were built anew with it.
+    pub(super) fn put_secret(&mut self, key: &str, config: &v1::Secret) -> Result<Vec<Rebuilt>, String> {
         self.secrets.insert(key.to_owned(), Material::parse(config)?);
         let users: Vec<String> = self.secret_users.of(key).cloned().collect();
         let mut rebuilt = Vec::new();
@@ -90,7 +101,7 @@ impl Slots {
                 Ok(backend) => {
                     self.slot(&user).store(Some(Arc::new(backend)));
                     self.empty.remove(&user);
-                    rebuilt.push((user.clone(), dependent.version.clone()));
+                    rebuilt.push((user.clone(), dependent.version.clone(), dependent.encoded(&user)));
                 }
                 Err(reason) => tracing::warn!(backend = user, reason, "backend keeps its old TLS settings"),
             }

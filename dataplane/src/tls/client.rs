@@ -31,6 +31,9 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
+/// The next [`ClientTls::identity`].
+static IDENTITY: AtomicU64 = AtomicU64::new(1);
+
 /// TLS settings of one backend.
 #[derive(Debug)]
 pub struct ClientTls {
@@ -85,7 +88,6 @@ impl ClientTls {
         h1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut h2_or_h1 = h1.clone();
         h2_or_h1.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        static IDENTITY: AtomicU64 = AtomicU64::new(1);
         Ok(Self {
             name,
             raw: TlsConnector1(Arc::new(raw).into()),
