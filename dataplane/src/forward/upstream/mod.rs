@@ -69,8 +69,8 @@ impl Upstream {
         upgrade: Option<&http::HeaderValue>,
         tls: bool,
     ) -> Result<Self, Failure> {
-        if body == BodyKind::Empty && !expects_length(&head.method) {
-            head.headers.remove(http::header::CONTENT_LENGTH);
+        if body == BodyKind::Empty && expects_length(&head.method) {
+            head.headers.entry(http::header::CONTENT_LENGTH).or_insert(http::HeaderValue::from_static("0"));
         }
         Ok(match connected {
             Connected::H1 { wire, reused } => Self::H1(h1::H1::start(wire, reused, head, body, upgrade)?),

@@ -1,0 +1,154 @@
+//! External authorization over HTTP and gRPC.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use prost::Message;
+use sluice_config::v1;
+use sluice_dataplane::filter::auth::proto;
+use v1::external_auth::Protocol;
+use v1::filter::Filter as F;
+
+use super::support::backend::{Backend, response};
+use super::support::client::Http;
+use super::{cfg, with_rule};
+
+fn rule(config: v1::ExternalAuth) -> v1::HttpRule {
+    let mut rule = cfg::rule("/", &["b"]);
+    rule.filters = vec![cfg::filter(F::ExternalAuth(config))];
+    rule
+}
+
+fn config(protocol: Protocol) -> v1::ExternalAuth {
+    v1::ExternalAuth { protocol: protocol.into(), backend: "backend/auth".into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn over_http() {
+    let authorizer = Backend::start(|request| async move {
+        assert_eq!(request.uri(), "/check/a?b=c");
+        assert_eq!(request.headers()["content-length"], "0");
+        assert!(!request.headers().contains_key("cookie"));
+        assert_eq!(request.headers()["x-tenant"], "t");
+        match request.headers().get("authorization").map(|v| v.as_bytes()) {
+            Some(b"good") => {
+                let mut ok = response(200, "");
+                ok.headers_mut().insert("x-user", "alice".parse().unwrap());
+                ok
+            }
+            Some(b"broken") => response(500, "secret"),
+            _ => {
+                let mut denied = response(401, "who are you?");
+                denied.headers_mut().insert("www-authenticate", "Basic".parse().unwrap());
+                denied
+            }
+        }
+    })
+    .await;
+    let backend = Backend::echo("b").await;
+    let config = v1::ExternalAuth {
+        path: "/check".into(),
+        allowed_request_headers: vec!["x-tenant".into()],
+        ..config(Protocol::Http)
+    };
+    let (_proxy, port) = with_rule(&[("b", &backend), ("auth", &authorizer)], rule(config)).await;
+    let client = Http::new(port);
+    let ask = |value: &'static str| [("authorization", value), ("x-tenant", "t"), ("cookie", "c"), ("x-user", "forged")];
+    let seen = client.get_with("/a?b=c", &ask("good")).await.seen();
+    assert_eq!(seen.header("x-user"), Some("alice"));
+    assert_eq!(seen.uri, "/a?b=c");
+    let got = client.get_with("/a?b=c", &ask("bad")).await;
+    assert_eq!((got.status, &got.body[..], got.header("www-authenticate")), (401, &b"who are you?"[..], Some("Basic")));
+    let got = client.get_with("/a?b=c", &ask("broken")).await;
+    assert_eq!((got.status, got.body.len()), (403, 0));
+    assert_eq!(backend.hits(), 1);
+}
+
+#[tokio::test]
+async fn an_authorizer_that_is_away_denies() {
+    let backend = Backend::echo("b").await;
+    let (_proxy, port) = with_rule(&[("b", &backend)], rule(config(Protocol::Http))).await;
+    assert_eq!(Http::new(port).get("/").await.status, 403);
+    assert_eq!(backend.hits(), 0);
+}
+
+#[tokio::test]
+async fn the_body_is_shown_up_to_its_limit() {
+    let authorizer = Backend::start(|request| async move {
+        let length = request.headers()["content-length"].clone();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(length, body.len().to_string());
+        response(if body.ends_with(b"ok") { 200 } else { 403 }, "")
+    })
+    .await;
+    let backend = Backend::echo("b").await;
+    let config = v1::ExternalAuth { max_body_bytes: 1000, ..config(Protocol::Http) };
+    let (_proxy, port) = with_rule(&[("b", &backend), ("auth", &authorizer)], rule(config)).await;
+    for client in [Http::new(port), Http::h2(port)] {
+        let post = |body: &str| client.send(client.request("POST", "/"), Bytes::from(body.to_owned()));
+        assert_eq!(post("this is ok").await.seen().body_len, 10);
+        assert_eq!(post("this is not").await.status, 403);
+        assert_eq!(post(&"x".repeat(2000)).await.status, 413);
+    }
+    assert_eq!(backend.hits(), 2);
+}
+
+fn option(key: &str, value: &str) -> proto::HeaderValueOption {
+    proto::HeaderValueOption {
+        header: Some(proto::HeaderValue { key: key.into(), value: value.into(), raw_value: Vec::new() }),
+        append: None,
+    }
+}
+
+#[tokio::test]
+async fn over_grpc() {
+    let authorizer = Backend::start(|request| async move {
+        assert_eq!(request.uri().path(), proto::CHECK);
+        assert_eq!(request.version(), http::Version::HTTP_2);
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let check = proto::CheckRequest::decode(&body[5..]).unwrap();
+        let http = check.attributes.unwrap().request.unwrap().http.unwrap();
+        assert_eq!((http.method.as_str(), http.path.as_str(), http.scheme.as_str()), ("GET", "/a?b=c", "http"));
+        let answer = if http.headers.get("x-token").is_some_and(|token| token == "good") {
+            proto::CheckResponse {
+                status: Some(proto::Status::default()),
+                ok_response: Some(proto::OkHttpResponse {
+                    headers: vec![option("x-user", "alice")],
+                    headers_to_remove: vec!["x-token".into()],
+                    response_headers_to_add: vec![option("x-checked", "1")],
+                }),
+                denied_response: None,
+            }
+        } else {
+            proto::CheckResponse {
+                status: Some(proto::Status { code: 7, message: String::new() }),
+                denied_response: Some(proto::DeniedHttpResponse {
+                    status: Some(proto::HttpStatus { code: 402 }),
+                    headers: vec![option("x-why", "money")],
+                    body: "pay".into(),
+                }),
+                ok_response: None,
+            }
+        };
+        let mut framed = BytesMut::new();
+        framed.put_u8(0);
+        framed.put_u32(u32::try_from(answer.encoded_len()).unwrap());
+        answer.encode(&mut framed).unwrap();
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        let frames = [Frame::data(framed.freeze()), Frame::trailers(trailers)];
+        let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
+        http::Response::builder().header("content-type", "application/grpc").body(BodyExt::boxed(body)).unwrap()
+    })
+    .await;
+    let backend = Backend::echo("b").await;
+    let (_proxy, port) = with_rule(&[("b", &backend), ("auth", &authorizer)], rule(config(Protocol::Grpc))).await;
+    let client = Http::new(port);
+    let got = client.get_with("/a?b=c", &[("x-token", "good")]).await;
+    assert_eq!(got.header("x-checked"), Some("1"));
+    let seen = got.seen();
+    assert_eq!((seen.header("x-user"), seen.header("x-token")), (Some("alice"), None));
+    let got = client.get_with("/a?b=c", &[("x-token", "bad")]).await;
+    assert_eq!((got.status, &got.body[..], got.header("x-why")), (402, &b"pay"[..], Some("money")));
+    assert_eq!(backend.hits(), 1);
+}

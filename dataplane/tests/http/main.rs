@@ -1,0 +1,37 @@
+//! The HTTP request path, end to end: the real dataplane on loopback between real clients and real backends.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access_log;
+mod auth;
+mod bodies;
+mod config;
+mod filters;
+mod grpc;
+mod headers;
+mod http2;
+mod malformed;
+mod retries;
+mod sessions;
+mod tls;
+mod upgrades;
+
+use support::Proxy;
+use support::backend::Backend;
+use support::config as cfg;
+
+/// A proxy with one listener and one route of all paths to one backend.
+async fn simple(backend: &Backend) -> (Proxy, u16) {
+    with_rule(&[("b", backend)], cfg::rule("/", &["b"])).await
+}
+
+/// A proxy with one listener and one rule, and these backends.
+async fn with_rule(backends: &[(&str, &Backend)], rule: sluice_config::v1::HttpRule) -> (Proxy, u16) {
+    let port = support::free_port();
+    let mut resources = vec![cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])];
+    for (name, backend) in backends {
+        resources.extend(cfg::backend(name, &[backend.address]));
+    }
+    (Proxy::start(resources).await, port)
+}

@@ -1,0 +1,232 @@
+//! Retries and timeouts, by what the client and the backend see of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sluice_config::v1;
+
+use super::support::backend::{Backend, describe, response};
+use super::support::client::Http;
+use super::support::{self, Proxy};
+use super::{cfg, with_rule};
+
+/// Fails so many times, then echoes.
+async fn failing(times: usize, status: u16) -> Backend {
+    let failures = Arc::new(AtomicUsize::new(0));
+    Backend::start(move |request| {
+        let fails = failures.fetch_add(1, Ordering::SeqCst) < times;
+        async move { if fails { response(status, "failed") } else { describe("b", request).await } }
+    })
+    .await
+}
+
+fn retrying(attempts: u32, codes: &[u32]) -> v1::HttpRule {
+    v1::HttpRule {
+        retry: Some(v1::Retry { codes: codes.to_vec(), attempts, backoff_ms: 1 }),
+        ..cfg::rule("/", &["b"])
+    }
+}
+
+#[tokio::test]
+async fn statuses_are_retried() {
+    let backend = failing(2, 503).await;
+    let (_proxy, port) = with_rule(&[("b", &backend)], retrying(2, &[500, 503])).await;
+    assert_eq!(Http::new(port).get("/").await.status, 200);
+    assert_eq!(backend.hits(), 3);
+}
+
+#[tokio::test]
+async fn attempts_are_bounded_and_the_last_answer_counts() {
+    let backend = failing(usize::MAX, 503).await;
+    let (_proxy, port) = with_rule(&[("b", &backend)], retrying(2, &[503])).await;
+    let got = Http::new(port).get("/").await;
+    assert_eq!((got.status, &got.body[..]), (503, &b"failed"[..]));
+    assert_eq!(backend.hits(), 3);
+}
+
+#[tokio::test]
+async fn other_statuses_are_not_retried() {
+    let backend = failing(1, 502).await;
+    let (_proxy, port) = with_rule(&[("b", &backend)], retrying(2, &[503])).await;
+    assert_eq!(Http::new(port).get("/").await.status, 502);
+    assert_eq!(backend.hits(), 1);
+}
+
+#[tokio::test]
+async fn bodies_are_replayed_if_they_are_small() {
+    let backend = Backend::start({
+        let failures = Arc::new(AtomicUsize::new(0));
+        move |request| {
+            let fails = failures.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+            async move {
+                let described = describe("b", request).await;
+                if fails { response(503, "") } else { described }
+            }
+        }
+    })
+    .await;
+    let (_proxy, port) = with_rule(&[("b", &backend)], retrying(1, &[503])).await;
+    for client in [Http::new(port), Http::h2(port)] {
+        let seen = client.send(client.request("POST", "/"), vec![b'x'; 30_000]).await.seen();
+        assert_eq!(seen.body_len, 30_000);
+    }
+    assert_eq!(backend.hits(), 4);
+    // Too large to be kept.
+    let client = Http::new(port);
+    assert_eq!(client.send(client.request("POST", "/"), vec![b'x'; 1_000_000]).await.status, 503);
+    assert_eq!(backend.hits(), 5);
+}
+
+/// An address that refuses connections.
+fn refusing() -> std::net::SocketAddr {
+    format!("127.0.0.1:{}", support::free_port()).parse().unwrap()
+}
+
+#[tokio::test]
+async fn connection_errors() {
+    let backend = Backend::echo("b").await;
+    let port = support::free_port();
+    let mut never = cfg::rule("/never", &["mixed"]);
+    never.retry = Some(v1::Retry { attempts: 0, ..Default::default() });
+    let mut often = cfg::rule("/often", &["mixed"]);
+    often.retry = Some(v1::Retry { attempts: 5, backoff_ms: 1, ..Default::default() });
+    let rules = vec![never, often, cfg::rule("/unsaid", &["mixed"]), cfg::rule("/dead", &["dead"])];
+    let mut resources = cfg::backend("mixed", &[refusing(), backend.address]);
+    resources.extend(cfg::backend("dead", &[refusing()]));
+    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", rules)]);
+    let _proxy = Proxy::start(resources).await;
+    let client = Http::new(port);
+    for _ in 0..30 {
+        assert_eq!(client.get("/often").await.status, 200);
+        assert_eq!(client.get("/unsaid").await.status, 200);
+    }
+    let got = client.get("/dead").await;
+    assert_eq!(got.status, 503);
+    assert!(got.body.ends_with(b"reset reason: connection failure"), "{got:?}");
+}
+
+#[tokio::test]
+async fn request_timeouts() {
+    let backend = Backend::start(|request| async move {
+        if request.uri().path() == "/slow" {
+            std::future::pending::<()>().await;
+        }
+        describe("b", request).await
+    })
+    .await;
+    let rule = v1::HttpRule { request_timeout_ms: 200, ..cfg::rule("/", &["b"]) };
+    let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
+    for client in [Http::new(port), Http::h2(port)] {
+        assert_eq!(client.get("/fast").await.status, 200);
+        let got = client.get("/slow").await;
+        assert_eq!((got.status, &got.body[..]), (504, &b"upstream request timeout"[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_try_that_times_out_is_retried() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let backend = Backend::start({
+        let tries = Arc::clone(&tries);
+        move |request| {
+            let hangs = tries.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                describe("b", request).await
+            }
+        }
+    })
+    .await;
+    let rule = v1::HttpRule { backend_request_timeout_ms: 200, ..retrying(1, &[503]) };
+    let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
+    assert_eq!(Http::new(port).get("/").await.status, 200);
+    assert_eq!(backend.hits(), 2);
+}
+
+#[tokio::test]
+async fn backend_request_timeouts() {
+    let backend = Backend::start(|_| std::future::pending()).await;
+    let rule = v1::HttpRule { backend_request_timeout_ms: 100, ..cfg::rule("/", &["b"]) };
+    let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
+    assert_eq!(Http::new(port).get("/").await.status, 504);
+    assert_eq!(backend.hits(), 1);
+}
+
+#[tokio::test]
+async fn the_request_timeout_covers_all_tries() {
+    let backend = Backend::start(|_| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        response(503, "")
+    })
+    .await;
+    let rule = v1::HttpRule { request_timeout_ms: 400, ..retrying(1000, &[503]) };
+    let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
+    assert_eq!(Http::new(port).get("/").await.status, 504);
+}
+
+#[tokio::test]
+async fn the_budget_bounds_retries() {
+    let backend = failing(usize::MAX, 503).await;
+    let port = support::free_port();
+    let budget = v1::RetryBudget {
+        percent: 0,
+        interval_ms: 3_600_000,
+        min_retries: 3,
+        min_retries_interval_ms: 3_600_000,
+    };
+    let config = v1::Backend { retry_budget: Some(budget), ..Default::default() };
+    let mut resources = cfg::backend_with("b", &[backend.address], config);
+    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![retrying(1, &[503])])]);
+    let _proxy = Proxy::start(resources).await;
+    let client = Http::new(port);
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.status, 503);
+    }
+    assert_eq!(backend.hits(), 13);
+}
+
+#[tokio::test]
+async fn a_pooled_connection_that_the_backend_closed_is_replaced() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        // One response a connection, and then it is closed without a word.
+        while let Ok((mut stream, _)) = listener.accept().await {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let mut buffer = [0; 1024];
+            let _ = stream.read(&mut buffer).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    });
+    let port = support::free_port();
+    let mut resources = cfg::backend("b", &[address]);
+    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![cfg::rule("/", &["b"])])]);
+    let _proxy = Proxy::start(resources).await;
+    let client = Http::new(port);
+    for _ in 0..200 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_off_before_its_response() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            use tokio::io::AsyncReadExt;
+            let mut buffer = [0; 1024];
+            let _ = stream.read(&mut buffer).await;
+        }
+    });
+    let port = support::free_port();
+    let mut resources = cfg::backend("b", &[address]);
+    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![cfg::rule("/", &["b"])])]);
+    let _proxy = Proxy::start(resources).await;
+    let got = Http::new(port).get("/").await;
+    assert_eq!(got.status, 503);
+    assert!(got.body.ends_with(b"reset reason: connection termination"), "{got:?}");
+}
