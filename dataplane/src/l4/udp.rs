@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use socket2::SockRef;
+use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +21,7 @@ use super::sessions::Sessions;
 use super::{L4Route, log};
 use crate::telemetry::ListenerMetrics;
 use crate::telemetry::metrics::{BackendActive, ListenerConnection};
-use crate::upstream::{Active, Backend, EndpointSet, Slot};
+use crate::upstream::{Active, Backend, Endpoint, EndpointSet, Slot};
 use crate::worker::Worker;
 
 /// A session on which nothing moves for this long is ended; Envoy's default.
@@ -80,6 +81,7 @@ struct Server {
 /// The way to a session's endpoint. Dropping it ends the session.
 struct Session {
     flow: Arc<Flow>,
+    endpoint: Arc<Endpoint>,
     slot: Arc<Slot>,
     route: Arc<L4Route>,
     endpoints: Arc<EndpointSet>,
@@ -126,7 +128,17 @@ impl Server {
             return self.metrics.dropped();
         }
         let Some(session) = self.sessions.touch(client) else { return };
-        if session.send(datagram).is_err() {
+        let sent = match session.send(datagram) {
+            // Nobody was there for an earlier datagram; this one has not been sent.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                session.endpoint.eject();
+                self.sessions.end(client);
+                let again = self.open(route, client).then(|| self.sessions.touch(client)).flatten();
+                again.map_or(Err(error), |session| session.send(datagram))
+            }
+            sent => sent,
+        };
+        if sent.is_err() {
             self.metrics.dropped();
         }
     }
@@ -137,12 +149,12 @@ impl Server {
         let Some(backend) = slot.load() else { return false };
         let endpoints = backend.endpoints.load_full();
         let Some(active) = endpoints.pick(&[]) else { return false };
-        let endpoint = active.endpoint().address();
-        let upstream = match connect(endpoint) {
+        let endpoint = Arc::clone(active.endpoint());
+        let upstream = match connect(endpoint.address()) {
             Ok(upstream) => upstream,
             Err(error) => {
                 backend.metrics.connect_failure();
-                self.no_socket(endpoint, &error);
+                self.no_socket(endpoint.address(), &error);
                 return false;
             }
         };
@@ -152,7 +164,7 @@ impl Server {
         let flow = Arc::new(Flow {
             upstream,
             client,
-            endpoint,
+            endpoint: endpoint.address(),
             began: Instant::now(),
             last: AtomicU64::new(0),
             from_client: AtomicU64::new(0),
@@ -178,6 +190,7 @@ impl Server {
             client,
             Session {
                 flow,
+                endpoint,
                 slot: Arc::clone(slot),
                 route: Arc::clone(route),
                 endpoints,
@@ -219,12 +232,7 @@ impl Session {
         flow.touch();
         flow.from_client.fetch_add(datagram.len() as u64, Ordering::Relaxed);
         // Straight to the kernel: a socket that the runtime has not polled yet counts as not writable there.
-        let socket = SockRef::from(&flow.upstream);
-        match socket.send(datagram) {
-            // An earlier datagram was refused, and this one was not sent for it.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => socket.send(datagram).map(drop),
-            sent => sent.map(drop),
-        }
+        SockRef::from(&flow.upstream).send(datagram).map(drop)
     }
 }
 
@@ -259,8 +267,8 @@ impl Back {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break ("", None),
-                readable = self.flow.upstream.readable() => {
-                    match readable.and_then(|()| self.receive()) {
+                ready = self.flow.upstream.ready(Interest::READABLE | Interest::ERROR) => {
+                    match ready.and_then(|ready| self.receive(ready)) {
                         Ok(bytes) => {
                             sent += bytes;
                             self.flow.touch();
@@ -288,11 +296,20 @@ impl Back {
     }
 
     /// Passes on the datagrams that are there; gives their bytes.
-    fn receive(&self) -> io::Result<u64> {
+    fn receive(&self, ready: Ready) -> io::Result<u64> {
+        let upstream = &self.flow.upstream;
+        if ready.is_error() {
+            // The kernel says so on its own, not by way of a read, that nobody is there.
+            if let Some(error) = SockRef::from(upstream).take_error()? {
+                return Err(error);
+            }
+            // A send was told already. Wait for the next error.
+            let _ = upstream.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut bytes = 0;
             for i in 0..BURST {
-                let n = match self.flow.upstream.try_recv(scratch) {
+                let n = match upstream.try_recv(scratch) {
                     Ok(n) => n,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && i > 0 => break,
                     Err(error) => return Err(error),
