@@ -64,8 +64,8 @@ pub enum Status {
     Gateway {
         generation: i64,
         conditions: Vec<Condition>,
-        /// Type (`IPAddress`, `Hostname`) and value.
-        addresses: Vec<(String, String)>,
+        /// What it can be reached by.
+        addresses: Vec<sluice_crds::gateway::GatewayStatusAddress>,
         listeners: Vec<ListenerStatus>,
         /// `status.attachedListenerSets`.
         attached_listener_sets: i32,

@@ -67,8 +67,10 @@ pub fn parse(yaml: &str) -> Result<Vec<Object>, ParseError> {
     let mut objects = Vec::new();
     for (index, document) in serde_yaml_ng::Deserializer::from_str(yaml).enumerate() {
         let document_number = index + 1;
-        let value = Value::deserialize(document)
-            .map_err(|source| ParseError::Yaml { document: document_number, source })?;
+        let value = Value::deserialize(document).map_err(|source| ParseError::Yaml {
+            document: document_number,
+            source,
+        })?;
         add(document_number, value, &mut objects)?;
     }
     Ok(objects)
@@ -85,7 +87,11 @@ fn add(document: usize, mut value: Value, objects: &mut Vec<Object>) -> Result<(
     let (api_version, kind) = (text("apiVersion")?, text("kind")?);
     if kind == "List" {
         let items = value.get_mut("items").map(Value::take);
-        for item in items.and_then(|items| items.as_array().cloned()).into_iter().flatten() {
+        for item in items
+            .and_then(|items| items.as_array().cloned())
+            .into_iter()
+            .flatten()
+        {
             add(document, item, objects)?;
         }
         return Ok(());
@@ -94,15 +100,28 @@ fn add(document: usize, mut value: Value, objects: &mut Vec<Object>) -> Result<(
     let Some(kind) = Kind::parse(group, &kind) else {
         // These groups are ours alone to know, so that it is a slip.
         let is_slip = group.starts_with("gateway.");
-        let error = ParseError::Kind { document, group: group.to_owned(), kind };
+        let error = ParseError::Kind {
+            document,
+            group: group.to_owned(),
+            kind,
+        };
         return if is_slip { Err(error) } else { Ok(()) };
     };
     place(document, kind, &mut value)?;
     let object = typed(kind, &value).map_err(|source| {
         let part = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (part("namespace"), part("name"));
-        let name = if namespace.is_empty() { name } else { format!("{namespace}/{name}") };
-        ParseError::Object { document, kind, name, source }
+        let name = if namespace.is_empty() {
+            name
+        } else {
+            format!("{namespace}/{name}")
+        };
+        ParseError::Object {
+            document,
+            kind,
+            name,
+            source,
+        }
     })?;
     objects.push(object);
     Ok(())
@@ -111,14 +130,29 @@ fn add(document: usize, mut value: Value, objects: &mut Vec<Object>) -> Result<(
 /// Sees to it that the object has a name, and a namespace exactly if its kind has one.
 fn place(document: usize, kind: Kind, value: &mut Value) -> Result<(), ParseError> {
     let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
-    let metadata = metadata.ok_or(ParseError::Missing { document, field: "metadata" })?;
-    if metadata.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
-        return Err(ParseError::Missing { document, field: "metadata.name" });
+    let metadata = metadata.ok_or(ParseError::Missing {
+        document,
+        field: "metadata",
+    })?;
+    if metadata
+        .get("name")
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+    {
+        return Err(ParseError::Missing {
+            document,
+            field: "metadata.name",
+        });
     }
-    if matches!(kind, Kind::GatewayClass | Kind::Namespace | Kind::ClusterTrustBundle) {
+    if matches!(
+        kind,
+        Kind::GatewayClass | Kind::Namespace | Kind::ClusterTrustBundle
+    ) {
         metadata.remove("namespace");
     } else {
-        metadata.entry("namespace").or_insert_with(|| DEFAULT_NAMESPACE.into());
+        metadata
+            .entry("namespace")
+            .or_insert_with(|| DEFAULT_NAMESPACE.into());
     }
     Ok(())
 }
@@ -161,14 +195,22 @@ fn read<T: DeserializeOwned>(value: &Value) -> Read<T> {
 fn fold_string_data(mut secret: Secret) -> Secret {
     if let Some(texts) = secret.string_data.take() {
         let data = secret.data.get_or_insert_with(BTreeMap::new);
-        data.extend(texts.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes()))));
+        data.extend(
+            texts
+                .into_iter()
+                .map(|(key, text)| (key, ByteString(text.into_bytes()))),
+        );
     }
     secret
 }
 
 fn add_name_label(mut namespace: Namespace) -> Namespace {
     let name = namespace.metadata.name.clone().unwrap_or_default();
-    namespace.metadata.labels.get_or_insert_with(BTreeMap::new).insert(NAME_LABEL.to_owned(), name);
+    namespace
+        .metadata
+        .labels
+        .get_or_insert_with(BTreeMap::new)
+        .insert(NAME_LABEL.to_owned(), name);
     namespace
 }
 
@@ -177,7 +219,11 @@ mod tests {
     use super::*;
 
     fn names(yaml: &str) -> Vec<String> {
-        parse(yaml).unwrap().iter().map(|object| object.reference().to_string()).collect()
+        parse(yaml)
+            .unwrap()
+            .iter()
+            .map(|object| object.reference().to_string())
+            .collect()
     }
 
     #[test]
@@ -200,12 +246,16 @@ items:
 - {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {}}
 - {apiVersion: v1, kind: Service, metadata: {name: a, namespace: b}, spec: {}}
 ";
-        assert_eq!(names(yaml), ["GatewayClass sluice", "Service default/a", "Service b/a"]);
+        assert_eq!(
+            names(yaml),
+            ["GatewayClass sluice", "Service default/a", "Service b/a"]
+        );
     }
 
     #[test]
     fn does_what_an_api_server_does() {
-        let secret = parse("{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {k: v}}").unwrap();
+        let secret =
+            parse("{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {k: v}}").unwrap();
         let secret = secret[0].downcast::<Secret>().unwrap();
         assert_eq!(secret.data.as_ref().unwrap()["k"].0, b"v");
         let namespace = parse("{apiVersion: v1, kind: Namespace, metadata: {name: n}}").unwrap();
@@ -226,7 +276,10 @@ items:
             error("{apiVersion: gateway.networking.k8s.io/v1, kind: HttpRoute, metadata: {name: a}}"),
             "document 1: there is no kind HttpRoute in group gateway.networking.k8s.io"
         );
-        assert_eq!(error("{apiVersion: v1, kind: Service}"), "document 1: metadata is missing");
+        assert_eq!(
+            error("{apiVersion: v1, kind: Service}"),
+            "document 1: metadata is missing"
+        );
         assert!(error("{").starts_with("document 1: "));
     }
 }

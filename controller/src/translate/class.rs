@@ -21,21 +21,27 @@ pub fn ours(view: &View<'_>, name: &str) -> Option<Arc<GatewayClass>> {
 
 /// Translates a class: to its status.
 pub fn translate(name: &str, view: &View<'_>) -> Output {
-    let Some(class) = ours(view, name) else { return Output::default() };
+    let Some(class) = ours(view, name) else {
+        return Output::default();
+    };
     let accepted = accepted(parameters::of_class(view, &class));
     let status = Status::GatewayClass {
         generation: class.metadata.generation.unwrap_or_default(),
         conditions: vec![accepted],
         supported_features: features::SUPPORTED.to_vec(),
     };
-    Output { statuses: vec![(ObjectRef::of(class.as_ref()), status)], ..Output::default() }
+    Output {
+        statuses: vec![(ObjectRef::of(class.as_ref()), status)],
+        ..Output::default()
+    }
 }
 
 fn accepted(parameters: Result<Parameters, Fault>) -> Condition {
     match parameters {
-        Ok(parameters) => {
-            Condition { message: parameters.remark(), ..Condition::holds("Accepted", "Accepted") }
-        }
+        Ok(parameters) => Condition {
+            message: parameters.remark(),
+            ..Condition::holds("Accepted", "Accepted")
+        },
         Err(fault) => fault.condition("Accepted"),
     }
 }

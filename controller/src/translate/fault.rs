@@ -1,5 +1,7 @@
 //! What is wrong with a part of an object, before it becomes a condition.
 
+use std::fmt;
+
 use super::condition::Condition;
 
 /// A reason of the API, and what to tell people.
@@ -14,7 +16,20 @@ pub struct Fault {
 impl Fault {
     /// A fault from its parts.
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// A fault of a field.
+    pub fn at(reason: &'static str, field: fmt::Arguments<'_>, why: impl fmt::Display) -> Self {
+        Self::new(reason, format!("{field}: {why}"))
+    }
+
+    /// A value that this implementation does not know or cannot honour.
+    pub fn unsupported(field: fmt::Arguments<'_>, why: impl fmt::Display) -> Self {
+        Self::at("UnsupportedValue", field, why)
     }
 
     /// The condition `kind`, which the fault makes false.

@@ -19,13 +19,23 @@ pub struct Referrer<'a> {
 impl<'a> Referrer<'a> {
     /// An object as the referrer.
     pub fn object(object: &'a ObjectRef) -> Self {
-        Self { group: object.kind.group(), kind: object.kind.as_str(), namespace: &object.namespace }
+        Self {
+            group: object.kind.group(),
+            kind: object.kind.as_str(),
+            namespace: &object.namespace,
+        }
     }
 }
 
 /// Whether `from` may refer to the object `to_kind` `to_namespace/to_name`: always within one namespace, else if a
 /// ReferenceGrant in the namespace of the target says so.
-pub fn is_granted(view: &View<'_>, from: Referrer<'_>, to_kind: Kind, to_namespace: &str, to_name: &str) -> bool {
+pub fn is_granted(
+    view: &View<'_>,
+    from: Referrer<'_>,
+    to_kind: Kind,
+    to_namespace: &str,
+    to_name: &str,
+) -> bool {
     if from.namespace == to_namespace {
         return true;
     }
@@ -38,7 +48,9 @@ pub fn is_granted(view: &View<'_>, from: Referrer<'_>, to_kind: Kind, to_namespa
         let names_target = grant.spec.to.iter().any(|t| {
             t.group == to_kind.group()
                 && t.kind == to_kind.as_str()
-                && t.name.as_deref().is_none_or(|name| name.is_empty() || name == to_name)
+                && t.name
+                    .as_deref()
+                    .is_none_or(|name| name.is_empty() || name == to_name)
         });
         names_referrer && names_target
     })

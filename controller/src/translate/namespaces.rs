@@ -26,9 +26,11 @@ impl AllowedNamespaces {
             Self::Same => own == namespace,
             Self::None => false,
             Self::Selector(selector) => {
-                let Ok(selector) = Selector::try_from(selector.clone()) else { return false };
-                let found = view.get::<Namespace>("", namespace);
-                found.is_some_and(|ns| selector.matches(ns.metadata.labels.as_ref().unwrap_or(&Default::default())))
+                let Ok(selector) = Selector::try_from(selector.clone()) else {
+                    return false;
+                };
+                let labels = view.get::<Namespace>("", namespace).map(|ns| ns.metadata.labels.clone());
+                labels.is_some_and(|labels| selector.matches(&labels.unwrap_or_default()))
             }
         }
     }

@@ -24,7 +24,9 @@ const CA: &str = "ca.crt";
 pub fn translate(object: &ObjectRef, view: &View<'_>) -> Output {
     let mut output = Output::default();
     let mut add = |key: String, material: Material| {
-        output.shared.add(key, Body::Secret(v1::Secret { body: Some(material) }));
+        output
+            .shared
+            .add(key, Body::Secret(v1::Secret { body: Some(material) }));
     };
     if object.kind == Kind::Secret
         && let Ok(pair) = certificate(view, object)
@@ -45,12 +47,17 @@ pub fn certificate_key(secret: &ObjectRef) -> String {
 /// Key of the resource with an object's CA certificates.
 pub fn trust_key(object: &ObjectRef) -> String {
     let own = key::secret(object.kind.as_str(), &object.namespace, &object.name);
-    if object.kind == Kind::Secret { format!("{own}/{CA}") } else { own }
+    if object.kind == Kind::Secret {
+        format!("{own}/{CA}")
+    } else {
+        own
+    }
 }
 
 /// The kind of object that holds CA certificates, if it is one that is supported.
 pub fn ca_kind(group: &str, kind: &str) -> Option<Kind> {
-    Kind::parse(group, kind).filter(|k| matches!(k, Kind::Secret | Kind::ConfigMap | Kind::ClusterTrustBundle))
+    Kind::parse(group, kind)
+        .filter(|k| matches!(k, Kind::Secret | Kind::ConfigMap | Kind::ClusterTrustBundle))
 }
 
 /// The certificate of a Secret, checked: PEM, and a key that belongs to the certificate. The error says what is wrong.
@@ -61,11 +68,14 @@ pub fn certificate(view: &View<'_>, secret: &ObjectRef) -> Result<v1::Certificat
     let chain_pem = secret_field(&object, secret, CERTIFICATE)?;
     let key_pem = secret_field(&object, secret, PRIVATE_KEY)?;
     let chain = certificates(&chain_pem).map_err(|e| format!("{secret}: {CERTIFICATE}: {e}"))?;
-    let private_key =
-        PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| format!("{secret}: {PRIVATE_KEY}: no PEM private key"))?;
+    let private_key = PrivateKeyDer::from_pem_slice(&key_pem)
+        .map_err(|_| format!("{secret}: {PRIVATE_KEY}: no PEM private key"))?;
     CertifiedKey::from_der(chain, private_key, &rustls::crypto::ring::default_provider())
         .map_err(|e| format!("{secret}: {CERTIFICATE} and {PRIVATE_KEY}: {e}"))?;
-    Ok(v1::CertificateKeyPair { certificate_chain_pem: chain_pem, private_key_pem: key_pem })
+    Ok(v1::CertificateKeyPair {
+        certificate_chain_pem: chain_pem,
+        private_key_pem: key_pem,
+    })
 }
 
 /// The CA certificates of an object, checked: at least one, all well-formed. The error says what is wrong.
@@ -73,34 +83,58 @@ pub fn trust_bundle(view: &View<'_>, object: &ObjectRef) -> Result<Vec<u8>, Stri
     let missing = || format!("{object} does not exist");
     let pem = match object.kind {
         Kind::ConfigMap => {
-            let found = view.get::<ConfigMap>(&object.namespace, &object.name).ok_or_else(missing)?;
-            let text = found.data.as_ref().and_then(|data| data.get(CA)).map(|text| text.as_bytes().to_vec());
-            let binary = || found.binary_data.as_ref().and_then(|data| data.get(CA)).map(|bytes| bytes.0.clone());
-            text.or_else(binary).ok_or_else(|| format!("{object}: it has no key {CA}"))?
+            let found = view
+                .get::<ConfigMap>(&object.namespace, &object.name)
+                .ok_or_else(missing)?;
+            let text = found
+                .data
+                .as_ref()
+                .and_then(|data| data.get(CA))
+                .map(|text| text.as_bytes().to_vec());
+            let binary = || {
+                found
+                    .binary_data
+                    .as_ref()
+                    .and_then(|data| data.get(CA))
+                    .map(|bytes| bytes.0.clone())
+            };
+            text.or_else(binary)
+                .ok_or_else(|| format!("{object}: it has no key {CA}"))?
         }
         Kind::Secret => {
-            let found = view.get::<Secret>(&object.namespace, &object.name).ok_or_else(missing)?;
+            let found = view
+                .get::<Secret>(&object.namespace, &object.name)
+                .ok_or_else(missing)?;
             secret_field(&found, object, CA)?
         }
         Kind::ClusterTrustBundle => {
-            let found = view.get::<ClusterTrustBundle>("", &object.name).ok_or_else(missing)?;
+            let found = view
+                .get::<ClusterTrustBundle>("", &object.name)
+                .ok_or_else(missing)?;
             found.spec.trust_bundle.as_bytes().to_vec()
         }
         other => return Err(format!("{other} holds no CA certificates")),
     };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&pem).map_err(|e| format!("{object}: {CA}: {e}"))? {
-        roots.add(certificate).map_err(|e| format!("{object}: {CA}: {e}"))?;
+        roots
+            .add(certificate)
+            .map_err(|e| format!("{object}: {CA}: {e}"))?;
     }
     Ok(pem)
 }
 
 fn secret_field(object: &Secret, secret: &ObjectRef, field: &str) -> Result<Vec<u8>, String> {
     let bytes = object.data.as_ref().and_then(|data| data.get(field));
-    bytes.map(|bytes| bytes.0.clone()).ok_or_else(|| format!("{secret}: it has no key {field}"))
+    bytes
+        .map(|bytes| bytes.0.clone())
+        .ok_or_else(|| format!("{secret}: it has no key {field}"))
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    parsed.ok().filter(|certificates| !certificates.is_empty()).ok_or("no PEM certificate")
+    parsed
+        .ok()
+        .filter(|certificates| !certificates.is_empty())
+        .ok_or("no PEM certificate")
 }

@@ -5,17 +5,16 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use sluice_crds::gateway::{AddressType, GatewayAddressRoutability, GatewaySpecAddress};
+use sluice_crds::gateway::{
+    AddressType, GatewayAddressRoutability, GatewaySpecAddress, GatewayStatusAddress as Address,
+};
 
 use crate::translate::fault::Fault;
-
-const IP: &str = "IPAddress";
-const HOSTNAME: &str = "Hostname";
 
 /// One address that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wanted {
-    hostname: bool,
+    type_: AddressType,
     /// Empty: any.
     value: String,
     cluster: bool,
@@ -25,25 +24,28 @@ struct Wanted {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requested(Vec<Wanted>);
 
-/// Type and value of an address, as the status has it.
-pub type Address = (String, String);
-
 impl Requested {
     /// Reads `spec.addresses`; fails for a type or routability that is not supported.
     pub fn read(addresses: &[GatewaySpecAddress]) -> Result<Self, Fault> {
         let unsupported = |index: usize, what: &str| {
-            Fault::new("UnsupportedAddress", format!("spec.addresses[{index}]: {what} is not supported"))
+            Fault::new(
+                "UnsupportedAddress",
+                format!("spec.addresses[{index}]: {what} is not supported"),
+            )
         };
         let mut wanted = Vec::with_capacity(addresses.len());
         for (index, address) in addresses.iter().enumerate() {
-            let hostname = match address.type_.as_ref().unwrap_or(&AddressType::IpAddress) {
-                AddressType::IpAddress => false,
-                AddressType::Hostname => true,
-                other => return Err(unsupported(index, &format!("type {other}"))),
-            };
-            let cluster = match address.routability.as_ref().unwrap_or(&GatewayAddressRoutability::Default) {
+            let type_ = address.type_.clone().unwrap_or(AddressType::IpAddress);
+            if !matches!(type_, AddressType::IpAddress | AddressType::Hostname) {
+                return Err(unsupported(index, &format!("type {type_}")));
+            }
+            let cluster = match address
+                .routability
+                .as_ref()
+                .unwrap_or(&GatewayAddressRoutability::Default)
+            {
                 GatewayAddressRoutability::Default => false,
-                GatewayAddressRoutability::Cluster if hostname => {
+                GatewayAddressRoutability::Cluster if type_ == AddressType::Hostname => {
                     return Err(unsupported(index, "routability Cluster of a Hostname"));
                 }
                 GatewayAddressRoutability::Cluster => true,
@@ -51,7 +53,11 @@ impl Requested {
                     return Err(unsupported(index, &format!("routability {other}")));
                 }
             };
-            wanted.push(Wanted { hostname, value: address.value.clone().unwrap_or_default(), cluster });
+            wanted.push(Wanted {
+                type_,
+                value: address.value.clone().unwrap_or_default(),
+                cluster,
+            });
         }
         Ok(Self(wanted))
     }
@@ -63,36 +69,55 @@ impl Requested {
 
     /// The IP addresses that the Service can be asked to have.
     pub fn ips(&self) -> Vec<String> {
-        let ips = self.0.iter().filter(|wanted| !wanted.hostname && is_usable(&wanted.value));
-        ips.map(|wanted| wanted.value.clone()).collect()
+        let ips = self
+            .0
+            .iter()
+            .filter(|wanted| wanted.type_ == AddressType::IpAddress);
+        ips.filter(|wanted| is_usable(&wanted.value))
+            .map(|wanted| wanted.value.clone())
+            .collect()
     }
 
     /// Why an address that is asked for can never be had.
     pub fn unusable(&self) -> Option<Fault> {
-        let mut ips = self.0.iter().filter(|wanted| !wanted.hostname && !wanted.value.is_empty());
+        let mut ips = self
+            .0
+            .iter()
+            .filter(|wanted| wanted.type_ == AddressType::IpAddress && !wanted.value.is_empty());
         let bad = ips.find(|wanted| !is_usable(&wanted.value))?;
-        let message = format!("spec.addresses: {} is no address that a Service can have", bad.value);
+        let message = format!(
+            "spec.addresses: {} is no address that a Service can have",
+            bad.value
+        );
         Some(Fault::new("AddressNotUsable", message))
     }
 
     /// The addresses that the Gateway has, given its Service; and why they are not what is asked for.
     pub fn assigned(&self, service: &Service) -> (Vec<Address>, Option<Fault>) {
         let outside = outside(service);
-        let inside = cluster_ips(service.spec.as_ref());
+        let inside: Vec<_> = cluster_ips(service.spec.as_ref())
+            .into_iter()
+            .map(|ip| Address {
+                routability: Some(GatewayAddressRoutability::Cluster),
+                ..ip
+            })
+            .collect();
         if self.0.is_empty() {
-            let fault = outside.is_empty().then(|| not_assigned("the Service has no address yet"));
+            let fault = outside
+                .is_empty()
+                .then(|| not_assigned("the Service has no address yet"));
             return (outside, fault);
         }
         let (mut addresses, mut fault) = (Vec::new(), self.unusable());
         for wanted in &self.0 {
             let available = if wanted.cluster { &inside } else { &outside };
-            let kind = if wanted.hostname { HOSTNAME } else { IP };
             let fits = |address: &&Address| {
-                address.0 == kind && (wanted.value.is_empty() || is_same(&address.1, &wanted.value))
+                address.type_.as_ref() == Some(&wanted.type_)
+                    && (wanted.value.is_empty() || is_same(&address.value, &wanted.value))
             };
             let found: Vec<_> = available.iter().filter(fits).cloned().collect();
             if found.is_empty() {
-                fault = fault.or_else(|| Some(missing(wanted, kind, available.is_empty())));
+                fault = fault.or_else(|| Some(missing(wanted, available.is_empty())));
             }
             for address in found {
                 if !addresses.contains(&address) {
@@ -108,13 +133,22 @@ fn not_assigned(message: impl Into<String>) -> Fault {
     Fault::new("AddressNotAssigned", message)
 }
 
-fn missing(wanted: &Wanted, kind: &str, none_at_all: bool) -> Fault {
+fn missing(wanted: &Wanted, none_at_all: bool) -> Fault {
     if wanted.value.is_empty() {
-        not_assigned(format!("spec.addresses: the Service has no address of type {kind}"))
+        not_assigned(format!(
+            "spec.addresses: the Service has no address of type {}",
+            wanted.type_
+        ))
     } else if none_at_all {
-        not_assigned(format!("spec.addresses: {} is not assigned to the Service yet", wanted.value))
+        not_assigned(format!(
+            "spec.addresses: {} is not assigned to the Service yet",
+            wanted.value
+        ))
     } else {
-        let message = format!("spec.addresses: {} is not among the Service's addresses", wanted.value);
+        let message = format!(
+            "spec.addresses: {} is not among the Service's addresses",
+            wanted.value
+        );
         Fault::new("AddressNotUsable", message)
     }
 }
@@ -152,17 +186,31 @@ fn is_usable(value: &str) -> bool {
 
 /// Addresses by which a Service is reached from outside, as far as it has such ones.
 fn outside(service: &Service) -> Vec<Address> {
-    let Some(spec) = &service.spec else { return Vec::new() };
+    let Some(spec) = &service.spec else {
+        return Vec::new();
+    };
     let mut addresses = Vec::new();
     if spec.type_.as_deref() == Some("LoadBalancer") {
-        let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-        for ingress in balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten() {
-            let ip = ingress.ip.as_ref().map(|ip| (IP.to_owned(), ip.clone()));
-            addresses.extend(ip.or_else(|| Some((HOSTNAME.to_owned(), ingress.hostname.clone()?))));
+        let balancer = service
+            .status
+            .as_ref()
+            .and_then(|status| status.load_balancer.as_ref());
+        for ingress in balancer
+            .and_then(|balancer| balancer.ingress.as_ref())
+            .into_iter()
+            .flatten()
+        {
+            addresses.extend(
+                ingress
+                    .ip
+                    .as_ref()
+                    .or(ingress.hostname.as_ref())
+                    .map(|address| of(address)),
+            );
         }
     }
     for ip in spec.external_ips.iter().flatten() {
-        let address = (IP.to_owned(), ip.clone());
+        let address = of(ip);
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -178,13 +226,22 @@ fn cluster_ips(spec: Option<&ServiceSpec>) -> Vec<Address> {
     let all = spec.cluster_ips.iter().flatten();
     let first = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.is_none());
     let is_address = |ip: &&String| !ip.is_empty() && *ip != "None";
-    all.chain(first).filter(is_address).map(|ip| (IP.to_owned(), ip.clone())).collect()
+    all.chain(first).filter(is_address).map(|ip| of(ip)).collect()
 }
 
 /// An address as the status has it.
 pub fn of(address: &str) -> Address {
-    let kind = if address.parse::<IpAddr>().is_ok() { IP } else { HOSTNAME };
-    (kind.to_owned(), address.to_owned())
+    let is_ip = address.parse::<IpAddr>().is_ok();
+    let type_ = if is_ip {
+        AddressType::IpAddress
+    } else {
+        AddressType::Hostname
+    };
+    Address {
+        type_: Some(type_),
+        value: address.to_owned(),
+        routability: None,
+    }
 }
 
 #[cfg(test)]
@@ -202,7 +259,10 @@ mod tests {
 
     fn outcome(requested: &Requested, service: &Service) -> (Vec<String>, Option<&'static str>) {
         let (addresses, fault) = requested.assigned(service);
-        (addresses.into_iter().map(|(_, value)| value).collect(), fault.map(|fault| fault.reason))
+        (
+            addresses.into_iter().map(|address| address.value).collect(),
+            fault.map(|fault| fault.reason),
+        )
     }
 
     const BALANCED: &str = "{spec: {type: LoadBalancer, clusterIPs: [10.0.0.1]}, \
@@ -211,8 +271,14 @@ mod tests {
     #[test]
     fn a_load_balancers_addresses() {
         let (any, service) = (Requested::default(), service(BALANCED));
-        assert_eq!(outcome(&any, &service), (vec!["8.8.4.4".into(), "lb.example".into()], None));
-        assert_eq!(outcome(&requested("[{type: IPAddress}]"), &service), (vec!["8.8.4.4".into()], None));
+        assert_eq!(
+            outcome(&any, &service),
+            (vec!["8.8.4.4".into(), "lb.example".into()], None)
+        );
+        assert_eq!(
+            outcome(&requested("[{type: IPAddress}]"), &service),
+            (vec!["8.8.4.4".into()], None)
+        );
         assert_eq!(
             outcome(&requested("[{type: Hostname, value: LB.example}]"), &service),
             (vec!["lb.example".into()], None)
@@ -225,20 +291,39 @@ mod tests {
     #[test]
     fn without_a_load_balancer() {
         let node_port = service("{spec: {type: NodePort, clusterIPs: [10.0.0.1], externalIPs: [8.8.8.8]}}");
-        assert_eq!(outcome(&Requested::default(), &node_port), (vec!["8.8.8.8".into()], None));
+        assert_eq!(
+            outcome(&Requested::default(), &node_port),
+            (vec!["8.8.8.8".into()], None)
+        );
         let cluster_ip = service("{spec: {type: ClusterIP, clusterIP: 10.0.0.1}}");
-        assert_eq!(outcome(&Requested::default(), &cluster_ip), (vec!["10.0.0.1".into()], None));
+        assert_eq!(
+            outcome(&Requested::default(), &cluster_ip),
+            (vec!["10.0.0.1".into()], None)
+        );
         let waiting = service("{spec: {type: LoadBalancer, clusterIPs: [10.0.0.1]}}");
-        assert_eq!(outcome(&Requested::default(), &waiting), (vec![], Some("AddressNotAssigned")));
+        assert_eq!(
+            outcome(&Requested::default(), &waiting),
+            (vec![], Some("AddressNotAssigned"))
+        );
     }
 
     #[test]
     fn addresses_that_cannot_be_had() {
         let service = service(BALANCED);
-        assert_eq!(outcome(&requested("[{value: 192.0.2.1}]"), &service), (vec![], Some("AddressNotUsable")));
-        assert_eq!(outcome(&requested("[{value: 9.9.9.9}]"), &service), (vec![], Some("AddressNotUsable")));
-        assert_eq!(requested("[{value: 192.0.2.1}, {value: 9.9.9.9}]").ips(), ["9.9.9.9"]);
-        let named: Vec<GatewaySpecAddress> = serde_yaml_ng::from_str("[{type: NamedAddress, value: x}]").unwrap();
+        assert_eq!(
+            outcome(&requested("[{value: 192.0.2.1}]"), &service),
+            (vec![], Some("AddressNotUsable"))
+        );
+        assert_eq!(
+            outcome(&requested("[{value: 9.9.9.9}]"), &service),
+            (vec![], Some("AddressNotUsable"))
+        );
+        assert_eq!(
+            requested("[{value: 192.0.2.1}, {value: 9.9.9.9}]").ips(),
+            ["9.9.9.9"]
+        );
+        let named: Vec<GatewaySpecAddress> =
+            serde_yaml_ng::from_str("[{type: NamedAddress, value: x}]").unwrap();
         assert_eq!(Requested::read(&named).unwrap_err().reason, "UnsupportedAddress");
     }
 }

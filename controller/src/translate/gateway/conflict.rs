@@ -45,8 +45,9 @@ pub fn settle(drafts: &mut [Draft]) {
         among_themselves(group);
         for draft in group.iter().filter(|draft| draft.holds_port()) {
             if let Some(protocol) = draft.protocol {
-                let (_, hostnames) =
-                    held.entry(draft.transport()).or_insert_with(|| (family(protocol), HashSet::new()));
+                let (_, hostnames) = held
+                    .entry(draft.transport())
+                    .or_insert_with(|| (family(protocol), HashSet::new()));
                 hostnames.insert(draft.hostname.clone());
             }
         }
@@ -65,7 +66,10 @@ fn with_earlier(held: &Held, draft: &Draft, family: Family) -> Option<Fault> {
     }
     hostnames.contains(&draft.hostname).then(|| {
         let hostname = draft.hostname.as_deref().unwrap_or("*");
-        let message = format!("hostname {hostname} of port {} is taken by a listener that goes before", draft.port);
+        let message = format!(
+            "hostname {hostname} of port {} is taken by a listener that goes before",
+            draft.port
+        );
         Fault::new("HostnameConflict", message)
     })
 }
@@ -76,7 +80,10 @@ fn among_themselves(group: &mut [Draft]) {
         by_port.entry(draft.transport()).or_default().push(index);
     }
     for (port, indices) in by_port.into_iter().filter(|(_, indices)| indices.len() > 1) {
-        let families: HashSet<_> = indices.iter().filter_map(|i| group[*i].protocol.map(family)).collect();
+        let families: HashSet<_> = indices
+            .iter()
+            .filter_map(|i| group[*i].protocol.map(family))
+            .collect();
         let mut uses = HashMap::<Hostname, usize>::new();
         for index in &indices {
             *uses.entry(group[*index].hostname.clone()).or_default() += 1;
@@ -84,11 +91,17 @@ fn among_themselves(group: &mut [Draft]) {
         for index in indices {
             let draft = &mut group[index];
             if families.len() > 1 || families.contains(&Family::Raw) {
-                let message = format!("listeners of port {} cannot be told apart by their protocols", port.number);
+                let message = format!(
+                    "listeners of port {} cannot be told apart by their protocols",
+                    port.number
+                );
                 draft.conflict = Some(Fault::new("ProtocolConflict", message));
             } else if uses.get(&draft.hostname).is_some_and(|uses| *uses > 1) {
                 let hostname = draft.hostname.as_deref().unwrap_or("*");
-                let message = format!("several listeners of port {} have hostname {hostname}", port.number);
+                let message = format!(
+                    "several listeners of port {} have hostname {hostname}",
+                    port.number
+                );
                 draft.conflict = Some(Fault::new("HostnameConflict", message));
             }
         }
@@ -98,12 +111,18 @@ fn among_themselves(group: &mut [Draft]) {
 /// Marks listeners that terminate TLS on one port for hostnames of which one covers another.
 pub fn mark_overlaps(drafts: &mut [Draft]) {
     let mut by_port = BTreeMap::<u16, Vec<usize>>::new();
-    for (index, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.terminates() && draft.serves()) {
+    for (index, draft) in drafts
+        .iter()
+        .enumerate()
+        .filter(|(_, draft)| draft.terminates() && draft.serves())
+    {
         by_port.entry(draft.port).or_default().push(index);
     }
     for indices in by_port.into_values().filter(|indices| indices.len() > 1) {
-        let by_hostname: HashMap<Hostname, usize> =
-            indices.iter().map(|index| (drafts[*index].hostname.clone(), *index)).collect();
+        let by_hostname: HashMap<Hostname, usize> = indices
+            .iter()
+            .map(|index| (drafts[*index].hostname.clone(), *index))
+            .collect();
         for index in &indices {
             let wider = covering(drafts[*index].hostname.as_deref());
             for other in wider.iter().filter_map(|hostname| by_hostname.get(hostname)) {
@@ -117,14 +136,23 @@ pub fn mark_overlaps(drafts: &mut [Draft]) {
 }
 
 fn overlap(other: &Draft) -> String {
-    format!("overlaps with hostname {} of the same port", other.hostname.as_deref().unwrap_or("*"))
+    format!(
+        "overlaps with hostname {} of the same port",
+        other.hostname.as_deref().unwrap_or("*")
+    )
 }
 
 /// Every hostname that covers this one, without itself, the nearest last.
 fn covering(hostname: Option<&str>) -> Vec<Hostname> {
-    let Some(hostname) = hostname else { return Vec::new() };
+    let Some(hostname) = hostname else {
+        return Vec::new();
+    };
     let mut covering = vec![None];
-    let labels: Vec<_> = hostname.strip_prefix("*.").unwrap_or(hostname).split('.').collect();
+    let labels: Vec<_> = hostname
+        .strip_prefix("*.")
+        .unwrap_or(hostname)
+        .split('.')
+        .collect();
     for at in 1..labels.len() {
         let wildcard: Arc<str> = format!("*.{}", labels[labels.len() - at..].join(".")).into();
         covering.push(Some(wildcard));
@@ -138,7 +166,12 @@ mod tests {
 
     #[test]
     fn covering_hostnames() {
-        let of = |hostname| covering(Some(hostname)).iter().map(|h| h.as_deref().unwrap_or("*").to_owned()).collect::<Vec<_>>();
+        let of = |hostname| {
+            covering(Some(hostname))
+                .iter()
+                .map(|h| h.as_deref().unwrap_or("*").to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(of("a.b.c"), ["*", "*.c", "*.b.c"]);
         assert_eq!(of("*.b.c"), ["*", "*.c"]);
         assert!(covering(None).is_empty());

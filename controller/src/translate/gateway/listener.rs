@@ -85,7 +85,10 @@ impl Draft {
     }
 
     fn plain(parent: &ObjectRef, spec: &Listener) -> Self {
-        let namespaces = spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+        let namespaces = spec
+            .allowed_routes
+            .as_ref()
+            .and_then(|allowed| allowed.namespaces.as_ref());
         let from = namespaces.and_then(|n| n.from).unwrap_or(FromNamespaces::Same);
         Self {
             key: key::listener(parent.kind.as_str(), &parent.namespace, &parent.name, &spec.name).into(),
@@ -111,7 +114,11 @@ impl Draft {
         if spec.port == 0 {
             self.refuse(Fault::new("PortUnavailable", "port: 0 is not a port"));
         }
-        let mode = spec.tls.as_ref().and_then(|tls| tls.mode.as_ref()).unwrap_or(&TLSModeType::Terminate);
+        let mode = spec
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.mode.as_ref())
+            .unwrap_or(&TLSModeType::Terminate);
         self.protocol = match (&spec.protocol, mode) {
             (ProtocolType::Http, _) => Some(Protocol::Http),
             (ProtocolType::Tcp, _) => Some(Protocol::Tcp),
@@ -141,14 +148,23 @@ impl Draft {
         if is_hostname(&hostname) {
             self.hostname = Some(hostname.into());
         } else {
-            self.refuse(Fault::unsupported(format_args!("hostname"), format_args!("{hostname:?} is not a hostname")));
+            self.refuse(Fault::unsupported(
+                format_args!("hostname"),
+                format_args!("{hostname:?} is not a hostname"),
+            ));
         }
     }
 
     fn read_tls(&mut self, around: &Surroundings<'_, '_>, spec: &Listener) {
         let is_https = self.protocol == Some(Protocol::Https);
         let validation = tls::validation_for(around.gateway, self.port).filter(|_| is_https);
-        let found = tls::terminate(around.view, &self.parent, spec.tls.as_ref(), around.reference, validation);
+        let found = tls::terminate(
+            around.view,
+            &self.parent,
+            spec.tls.as_ref(),
+            around.reference,
+            validation,
+        );
         self.tls = found.config;
         self.needs.extend(found.needs);
         self.resolved = found.resolved;
@@ -159,7 +175,9 @@ impl Draft {
 
     fn read_kinds(&mut self, allowed: Option<&AllowedRoutes>) {
         let supported = self.protocol.map(route_kinds).unwrap_or_default();
-        let named = allowed.map(|allowed| allowed.kinds.as_slice()).unwrap_or_default();
+        let named = allowed
+            .map(|allowed| allowed.kinds.as_slice())
+            .unwrap_or_default();
         if named.is_empty() {
             self.kinds = supported.to_vec();
             return;
@@ -171,15 +189,24 @@ impl Draft {
                 Some(_) => {}
                 None => {
                     let field = format_args!("allowedRoutes.kinds[{index}]");
-                    let why = format_args!("{} of group {:?} does not go with the protocol", named.kind, named.group());
-                    self.resolved.get_or_insert(Fault::at("InvalidRouteKinds", field, why));
+                    let why = format_args!(
+                        "{} of group {:?} does not go with the protocol",
+                        named.kind,
+                        named.group()
+                    );
+                    self.resolved
+                        .get_or_insert(Fault::at("InvalidRouteKinds", field, why));
                 }
             }
         }
     }
 
     fn read_filters(&mut self, around: &Surroundings<'_, '_>, spec: &Listener) {
-        let filters = spec.filters.as_ref().map(|filters| filters.requests.as_slice()).unwrap_or_default();
+        let filters = spec
+            .filters
+            .as_ref()
+            .map(|filters| filters.requests.as_slice())
+            .unwrap_or_default();
         if filters.is_empty() {
             return;
         }
@@ -189,14 +216,18 @@ impl Draft {
             return;
         }
         let parent = self.parent.clone();
-        let mut context = route::Context::new(around.view, &parent, around.routing, around.client_certificate);
+        let mut context =
+            route::Context::new(around.view, &parent, around.routing, around.client_certificate);
         for (index, filter) in filters.iter().enumerate() {
             let field = format_args!("filters.requests[{index}]");
             let translated = match (&filter.type_, &filter.external_auth) {
                 (ListenerFilterType::ExternalAuth, Some(spec)) => {
                     route::external_auth(&mut context, spec, format_args!("{field}.externalAuth"))
                 }
-                (other, _) => Err(Fault::unsupported(format_args!("{field}.type"), format_args!("{other}"))),
+                (other, _) => Err(Fault::unsupported(
+                    format_args!("{field}.type"),
+                    format_args!("{other}"),
+                )),
             };
             match translated {
                 Ok(filter) => self.filters.push(v1::Filter { filter: Some(filter) }),
@@ -234,14 +265,20 @@ impl Draft {
 
     /// Its port with the transport protocol.
     pub fn transport(&self) -> Port {
-        Port { number: self.port, udp: self.protocol == Some(Protocol::Udp) }
+        Port {
+            number: self.port,
+            udp: self.protocol == Some(Protocol::Udp),
+        }
     }
 
     /// Keys of the resources that its configuration consists of.
     pub fn resource_keys(&self) -> BTreeSet<&str> {
         let tls = self.tls.iter();
         let secrets = tls.flat_map(|tls| {
-            let ca = tls.client_validation.iter().flat_map(|validation| &validation.ca_secrets);
+            let ca = tls
+                .client_validation
+                .iter()
+                .flat_map(|validation| &validation.ca_secrets);
             tls.certificate_secrets.iter().chain(ca)
         });
         secrets.map(String::as_str).chain([&*self.key]).collect()
@@ -264,7 +301,9 @@ fn is_hostname(hostname: &str) -> bool {
     let name = hostname.strip_prefix("*.").unwrap_or(hostname);
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -280,7 +319,17 @@ mod tests {
         for good in ["a", "example.com", "*.example.com", "x-1.example"] {
             assert!(is_hostname(good), "{good}");
         }
-        for bad in ["", "*", "*.", "a..b", "-a.b", "a_b", "1.2.3.4", "foo.*.com", "Example.com"] {
+        for bad in [
+            "",
+            "*",
+            "*.",
+            "a..b",
+            "-a.b",
+            "a_b",
+            "1.2.3.4",
+            "foo.*.com",
+            "Example.com",
+        ] {
             assert!(!is_hostname(bad), "{bad}");
         }
     }

@@ -39,8 +39,12 @@ use sets::Set;
 
 /// Translates a Gateway; gives nothing if its class is not ours.
 pub fn translate(gateway: &GatewayRef, view: &View<'_>) -> Output {
-    let Some(object) = view.get::<Gateway>(&gateway.namespace, &gateway.name) else { return Output::default() };
-    let Some(class) = class::ours(view, &object.spec.gateway_class_name) else { return Output::default() };
+    let Some(object) = view.get::<Gateway>(&gateway.namespace, &gateway.name) else {
+        return Output::default();
+    };
+    let Some(class) = class::ours(view, &object.spec.gateway_class_name) else {
+        return Output::default();
+    };
     let parameters = parameters::of_gateway(view, &object, &class);
     let requested = Requested::read(&object.spec.addresses);
     let refused = parameters.as_ref().err().or(requested.as_ref().err()).cloned();
@@ -79,9 +83,16 @@ struct Listeners {
 
 impl Listeners {
     fn of(&self, parent: &ObjectRef) -> &[Draft] {
-        let start = self.drafts.iter().position(|draft| draft.parent == *parent).unwrap_or(self.drafts.len());
+        let start = self
+            .drafts
+            .iter()
+            .position(|draft| draft.parent == *parent)
+            .unwrap_or(self.drafts.len());
         let own = self.drafts.get(start..).unwrap_or_default();
-        let end = own.iter().position(|draft| draft.parent != *parent).unwrap_or(own.len());
+        let end = own
+            .iter()
+            .position(|draft| draft.parent != *parent)
+            .unwrap_or(own.len());
         own.get(..end).unwrap_or_default()
     }
 }
@@ -94,12 +105,11 @@ impl Read<'_, '_> {
         let own = listeners.of(&self.reference);
         let not_accepted = self.refused.clone().or_else(|| status::no_listener_accepted(own));
         let is_accepted = not_accepted.is_none();
-        let programming = match &not_accepted {
-            Some(fault) => Programming::not_accepted(fault),
-            None => {
-                let (class, proxy) = (&self.object.spec.gateway_class_name, &self.parameters.proxy);
-                Programming::of(self.view, self.gateway, class, proxy, &self.requested)
-            }
+        let programming = if let Some(fault) = &not_accepted {
+            Programming::not_accepted(fault)
+        } else {
+            let (class, proxy) = (&self.object.spec.gateway_class_name, &self.parameters.proxy);
+            Programming::of(self.view, self.gateway, class, proxy, &self.requested)
         };
         let mut statuses = Vec::with_capacity(1 + listeners.sets.len());
         let mut attached = 0;
@@ -120,7 +130,10 @@ impl Read<'_, '_> {
         let status = Status::Gateway {
             generation: self.object.metadata.generation.unwrap_or_default(),
             conditions,
-            listeners: own.iter().map(|draft| status::listener(draft, is_accepted, &programming)).collect(),
+            listeners: own
+                .iter()
+                .map(|draft| status::listener(draft, is_accepted, &programming))
+                .collect(),
             addresses: programming.addresses,
             attached_listener_sets: attached,
         };
@@ -143,9 +156,18 @@ impl Read<'_, '_> {
             client_certificate,
         };
         let sets = sets::of(self.view, &self.reference, &self.object);
-        let own = self.object.spec.listeners.iter().map(|spec| Draft::new(&around, &self.reference, spec));
+        let own = self
+            .object
+            .spec
+            .listeners
+            .iter()
+            .map(|spec| Draft::new(&around, &self.reference, spec));
         let theirs = sets.iter().filter(|set| set.allowed).flat_map(|set| {
-            set.object.spec.listeners.iter().map(|spec| Draft::new(&around, &set.reference, spec))
+            set.object
+                .spec
+                .listeners
+                .iter()
+                .map(|spec| Draft::new(&around, &set.reference, spec))
         });
         let mut drafts: Vec<_> = own.chain(theirs).collect();
         conflict::settle(&mut drafts);
@@ -155,15 +177,27 @@ impl Read<'_, '_> {
     }
 
     fn bind(&self, drafts: &mut [Draft]) -> BTreeMap<Port, u16> {
-        let ports: BTreeSet<_> = drafts.iter().filter(|d| d.holds_port()).map(Draft::transport).collect();
-        let kubernetes = self.parameters.proxy.provider.as_ref().and_then(|p| p.kubernetes.as_ref());
+        let ports: BTreeSet<_> = drafts
+            .iter()
+            .filter(|d| d.holds_port())
+            .map(Draft::transport)
+            .collect();
+        let kubernetes = self
+            .parameters
+            .proxy
+            .provider
+            .as_ref()
+            .and_then(|p| p.kubernetes.as_ref());
         let as_is = matches!(self.view.environment().mode, Mode::Standalone(_))
             || kubernetes.is_some_and(|k| k.use_listener_port_as_container_port == Some(true));
         if as_is {
             return ports.into_iter().map(|port| (port, port.number)).collect();
         }
         let bound = ports::bind(&ports);
-        for draft in drafts.iter_mut().filter(|d| d.holds_port() && !bound.contains_key(&d.transport())) {
+        for draft in drafts
+            .iter_mut()
+            .filter(|d| d.holds_port() && !bound.contains_key(&d.transport()))
+        {
             let message = format!("port {}: the pod has no port left to bind it as", draft.port);
             draft.refuse(Fault::new("PortUnavailable", message));
         }
@@ -184,8 +218,14 @@ impl Read<'_, '_> {
         }
         let xff_trusted_hops = self.view.environment().xff_trusted_hops;
         bundle.add(key::SETTINGS, Body::Settings(v1::Settings { xff_trusted_hops }));
-        for draft in listeners.drafts.iter().filter(|draft| is_accepted && draft.serves()) {
-            let Some(bind_port) = listeners.bound.get(&draft.transport()) else { continue };
+        for draft in listeners
+            .drafts
+            .iter()
+            .filter(|draft| is_accepted && draft.serves())
+        {
+            let Some(bind_port) = listeners.bound.get(&draft.transport()) else {
+                continue;
+            };
             bundle.needs.extend(draft.needs.iter().cloned());
             bundle.add(draft.key.to_string(), Body::Listener(resource(draft, *bind_port)));
         }

@@ -27,20 +27,32 @@ impl Parameters {
         if self.ignored.is_empty() {
             String::new()
         } else {
-            format!("EnvoyProxy fields that have no effect: {}", self.ignored.join(", "))
+            format!(
+                "EnvoyProxy fields that have no effect: {}",
+                self.ignored.join(", ")
+            )
         }
     }
 }
 
 /// The parameters of a class.
 pub fn of_class(view: &View<'_>, class: &GatewayClass) -> Result<Parameters, Fault> {
-    let Some(reference) = &class.spec.parameters_ref else { return Ok(Parameters::default()) };
+    let Some(reference) = &class.spec.parameters_ref else {
+        return Ok(Parameters::default());
+    };
     let Some(namespace) = &reference.namespace else {
         return Err(invalid("spec.parametersRef.namespace: an EnvoyProxy has one"));
     };
-    let proxy = find(view, &reference.group, &reference.kind, namespace, &reference.name)
-        .map_err(|why| invalid(format!("spec.parametersRef: {why}")))?;
-    check(Arc::new(proxy.spec.clone())).map_err(|why| invalid(format!("{}: {why}", ObjectRef::of(proxy.as_ref()))))
+    let proxy = find(
+        view,
+        &reference.group,
+        &reference.kind,
+        namespace,
+        &reference.name,
+    )
+    .map_err(|why| invalid(format!("spec.parametersRef: {why}")))?;
+    check(Arc::new(proxy.spec.clone()))
+        .map_err(|why| invalid(format!("{}: {why}", ObjectRef::of(proxy.as_ref()))))
 }
 
 /// The parameters of a Gateway of that class.
@@ -50,10 +62,18 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
         invalid(format!("GatewayClass {class}: {}", fault.message))
     })?;
     let infrastructure = gateway.spec.infrastructure.as_ref();
-    let Some(reference) = infrastructure.and_then(|i| i.parameters_ref.as_ref()) else { return Ok(of_class) };
+    let Some(reference) = infrastructure.and_then(|i| i.parameters_ref.as_ref()) else {
+        return Ok(of_class);
+    };
     let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
-    let proxy = find(view, &reference.group, &reference.kind, namespace, &reference.name)
-        .map_err(|why| invalid(format!("spec.infrastructure.parametersRef: {why}")))?;
+    let proxy = find(
+        view,
+        &reference.group,
+        &reference.kind,
+        namespace,
+        &reference.name,
+    )
+    .map_err(|why| invalid(format!("spec.infrastructure.parametersRef: {why}")))?;
     let name = ObjectRef::of(proxy.as_ref());
     let merged = overlay(&of_class.proxy, &proxy.spec).map_err(|e| invalid(format!("{name}: {e}")))?;
     check(Arc::new(merged)).map_err(|why| invalid(format!("{name}: {why}")))
@@ -71,9 +91,12 @@ fn find(
     name: &str,
 ) -> Result<Arc<EnvoyProxy>, String> {
     if (group, kind) != (GROUP, "EnvoyProxy") {
-        return Err(format!("{kind} of group {group:?} is not supported, only EnvoyProxy of group {GROUP:?}"));
+        return Err(format!(
+            "{kind} of group {group:?} is not supported, only EnvoyProxy of group {GROUP:?}"
+        ));
     }
-    view.get::<EnvoyProxy>(namespace, name).ok_or_else(|| format!("EnvoyProxy {namespace}/{name} does not exist"))
+    view.get::<EnvoyProxy>(namespace, name)
+        .ok_or_else(|| format!("EnvoyProxy {namespace}/{name} does not exist"))
 }
 
 /// `over` laid over `under`: field by field, lists as a whole (RFC 7396).
@@ -85,21 +108,36 @@ fn overlay(under: &EnvoyProxySpec, over: &EnvoyProxySpec) -> Result<EnvoyProxySp
 
 fn check(proxy: Arc<EnvoyProxySpec>) -> Result<Parameters, String> {
     let refused = [
-        ("provider.type", proxy.provider.as_ref().is_some_and(|p| {
-            p.type_.as_ref().is_some_and(|t| *t != ProviderType::Kubernetes)
-        })),
+        (
+            "provider.type",
+            proxy
+                .provider
+                .as_ref()
+                .is_some_and(|p| p.type_.as_ref().is_some_and(|t| *t != ProviderType::Kubernetes)),
+        ),
         ("bootstrap", proxy.bootstrap.is_some()),
         ("filterOrder", proxy.filter_order.is_some()),
         ("backendTLS", proxy.backend_tls.is_some()),
         ("mergeGateways", proxy.merge_gateways == Some(true)),
         ("preserveRouteOrder", proxy.preserve_route_order == Some(true)),
     ];
-    let refused: Vec<_> = refused.into_iter().filter(|(_, is)| *is).map(|(field, _)| field).collect();
+    let refused: Vec<_> = refused
+        .into_iter()
+        .filter(|(_, is)| *is)
+        .map(|(field, _)| field)
+        .collect();
     if !refused.is_empty() {
         return Err(format!("not supported: spec.{}", refused.join(", spec.")));
     }
-    let ignored = [("telemetry", proxy.telemetry.is_some()), ("extraArgs", !proxy.extra_args.is_empty())];
-    let ignored = ignored.into_iter().filter(|(_, is)| *is).map(|(field, _)| field).collect();
+    let ignored = [
+        ("telemetry", proxy.telemetry.is_some()),
+        ("extraArgs", !proxy.extra_args.is_empty()),
+    ];
+    let ignored = ignored
+        .into_iter()
+        .filter(|(_, is)| *is)
+        .map(|(field, _)| field)
+        .collect();
     Ok(Parameters { proxy, ignored })
 }
 
@@ -113,7 +151,9 @@ mod tests {
 
     #[test]
     fn the_gateways_parameters_go_over_the_classs() {
-        let class = spec("{concurrency: 2, provider: {type: Kubernetes, kubernetes: {envoyService: {type: NodePort}}}}");
+        let class = spec(
+            "{concurrency: 2, provider: {type: Kubernetes, kubernetes: {envoyService: {type: NodePort}}}}",
+        );
         let gateway = spec("{concurrency: 4, provider: {kubernetes: {envoyDeployment: {replicas: 3}}}}");
         let merged = overlay(&class, &gateway).unwrap();
         assert_eq!(

@@ -22,8 +22,11 @@ pub struct Port {
 /// and for the proxy's own one. Ports that find no place are missing.
 pub fn bind(ports: &BTreeSet<Port>) -> BTreeMap<Port, u16> {
     let as_is = |port: &Port| port.number >= UNPRIVILEGED && (port.udp || port.number != ADMIN);
-    let mut bound: BTreeMap<Port, u16> =
-        ports.iter().filter(|port| as_is(port)).map(|port| (*port, port.number)).collect();
+    let mut bound: BTreeMap<Port, u16> = ports
+        .iter()
+        .filter(|port| as_is(port))
+        .map(|port| (*port, port.number))
+        .collect();
     let mut taken: BTreeSet<(bool, u16)> = bound.iter().map(|(port, number)| (port.udp, *number)).collect();
     taken.insert((false, ADMIN));
     for port in ports.iter().filter(|port| !as_is(port)) {
@@ -41,8 +44,17 @@ mod tests {
     use super::*;
 
     fn bound(ports: &[(u16, bool)]) -> Vec<(u16, u16)> {
-        let ports = ports.iter().map(|(number, udp)| Port { number: *number, udp: *udp }).collect();
-        bind(&ports).into_iter().map(|(port, number)| (port.number, number)).collect()
+        let ports = ports
+            .iter()
+            .map(|(number, udp)| Port {
+                number: *number,
+                udp: *udp,
+            })
+            .collect();
+        bind(&ports)
+            .into_iter()
+            .map(|(port, number)| (port.number, number))
+            .collect()
     }
 
     #[test]
@@ -52,8 +64,14 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_left_alone() {
-        assert_eq!(bound(&[(80, false), (10080, false)]), [(80, 20080), (10080, 10080)]);
-        assert_eq!(bound(&[(80, false), (10080, true)]), [(80, 10080), (10080, 10080)]);
+        assert_eq!(
+            bound(&[(80, false), (10080, false)]),
+            [(80, 20080), (10080, 10080)]
+        );
+        assert_eq!(
+            bound(&[(80, false), (10080, true)]),
+            [(80, 10080), (10080, 10080)]
+        );
         assert_eq!(bound(&[(ADMIN, false)]), [(ADMIN, 29001)]);
     }
 }

@@ -6,8 +6,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use sluice_config::key;
 use sluice_crds::envoy::EnvoyProxySpec;
+use sluice_crds::gateway::GatewayStatusAddress;
 
-use super::address::{self, Address, Requested};
+use super::address::{self, Requested};
 use super::listener::Draft;
 use crate::engine::{GatewayRef, Mode, View};
 use crate::infra;
@@ -19,7 +20,7 @@ pub struct Programming {
     /// Why the Gateway is not programmed.
     pub fault: Option<Fault>,
     /// Addresses that it has.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<GatewayStatusAddress>,
     /// Resources that a proxy refused, by key, with its reason.
     rejected: BTreeMap<String, String>,
 }
@@ -28,7 +29,10 @@ impl Programming {
     /// That of a Gateway that is not accepted.
     pub fn not_accepted(fault: &Fault) -> Self {
         let message = format!("not accepted: {}", fault.message);
-        Self { fault: Some(Fault::new("Invalid", message)), ..Self::default() }
+        Self {
+            fault: Some(Fault::new("Invalid", message)),
+            ..Self::default()
+        }
     }
 
     /// That of an accepted Gateway.
@@ -44,24 +48,40 @@ impl Programming {
             .get(key::SETTINGS)
             .map(|why| Fault::new("Invalid", format!("a proxy refused its settings: {why}")));
         if let Mode::Standalone(address) = &view.environment().mode {
-            return Self { fault: settings, addresses: vec![address::of(address)], rejected };
+            return Self {
+                fault: settings,
+                addresses: vec![address::of(address)],
+                rejected,
+            };
         }
         let service_name = infra::service_name(gateway, class, proxy);
         let (addresses, fault) = match view.get::<Service>(&gateway.namespace, &service_name) {
             Some(service) => requested.assigned(&service),
-            None => (Vec::new(), requested.unusable().or_else(|| Some(pending("its Service is not there yet")))),
+            None => (
+                Vec::new(),
+                requested
+                    .unusable()
+                    .or_else(|| Some(pending("its Service is not there yet"))),
+            ),
         };
         let absent = || absent(view, gateway, class, proxy);
         let fault = match fault {
             Some(fault) if fault.reason == "AddressNotUsable" => Some(fault),
             fault => absent().or(fault),
         };
-        Self { fault: fault.or(settings), addresses, rejected }
+        Self {
+            fault: fault.or(settings),
+            addresses,
+            rejected,
+        }
     }
 
     /// Why a listener that can serve does not.
     pub fn listener_fault(&self, draft: &Draft) -> Option<Fault> {
-        let refused = draft.resource_keys().into_iter().find_map(|key| Some((key, self.rejected.get(key)?)));
+        let refused = draft
+            .resource_keys()
+            .into_iter()
+            .find_map(|key| Some((key, self.rejected.get(key)?)));
         match (refused, &self.fault) {
             (Some((key, why)), _) => Some(Fault::new("Invalid", format!("a proxy refused {key}: {why}"))),
             (None, Some(fault)) => Some(pending(fault.message.clone())),

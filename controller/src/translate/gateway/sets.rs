@@ -21,7 +21,11 @@ pub struct Set {
 
 /// The ListenerSets that name `gateway` as their parent: the oldest first.
 pub fn of(view: &View<'_>, reference: &ObjectRef, gateway: &Gateway) -> Vec<Set> {
-    let namespaces = gateway.spec.allowed_listeners.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+    let namespaces = gateway
+        .spec
+        .allowed_listeners
+        .as_ref()
+        .and_then(|allowed| allowed.namespaces.as_ref());
     let from = namespaces.and_then(|n| n.from).unwrap_or(FromNamespaces::None);
     let allowed = AllowedNamespaces::read(from, namespaces.and_then(|n| n.selector.as_ref()));
     let mut sets: Vec<_> = view
@@ -31,7 +35,11 @@ pub fn of(view: &View<'_>, reference: &ObjectRef, gateway: &Gateway) -> Vec<Set>
         .map(|object| {
             let set = ObjectRef::of(object.as_ref());
             let allowed = allowed.admit(&reference.namespace, &set.namespace, view);
-            Set { object, reference: set, allowed }
+            Set {
+                object,
+                reference: set,
+                allowed,
+            }
         })
         .collect();
     sets.sort_by_cached_key(|set| Precedence::of(&set.object.metadata));

@@ -14,38 +14,49 @@ const CONFLICTED: &str = "Conflicted";
 
 /// Why a Gateway is not accepted because of its own listeners: none of them is.
 pub fn no_listener_accepted(own: &[Draft]) -> Option<Fault> {
-    let any = own.iter().any(|draft| draft.accepted.is_none() && draft.conflict.is_none());
-    (!any).then(|| Fault::new("ListenersNotValid", not_valid(own, |d| d.accepted.is_some() || d.conflict.is_some())))
+    let any = own.iter().any(|draft| not_accepted(draft).is_none());
+    (!any).then(|| Fault::new("ListenersNotValid", faults(own, not_accepted)))
 }
 
 /// Conditions of the Gateway itself.
 pub fn gateway_conditions(
     own: &[Draft],
-    not_accepted: Option<&Fault>,
+    fault: Option<&Fault>,
     remark: &str,
     client_certificate: Option<&Fault>,
     insecure: &[String],
     programming: &Programming,
 ) -> Vec<Condition> {
-    let mut accepted = stated(ACCEPTED, ACCEPTED, not_accepted);
+    let mut accepted = stated(ACCEPTED, ACCEPTED, fault);
     if accepted.status {
-        let invalid = not_valid(own, |draft| draft.accepted.is_some() || draft.conflict.is_some());
+        let invalid = faults(own, not_accepted);
         if invalid.is_empty() {
             remark.clone_into(&mut accepted.message);
         } else {
             accepted = Condition::warns(ACCEPTED, "ListenersNotValid", invalid);
         }
     }
-    let unresolved = not_valid(own, |draft| draft.resolved.is_some());
+    let unresolved = faults(own, |draft| draft.resolved.as_ref());
     let unresolved = (!unresolved.is_empty()).then(|| Fault::new("ListenersNotResolved", unresolved));
     let mut conditions = vec![
         accepted,
         stated(PROGRAMMED, PROGRAMMED, programming.fault.as_ref()),
-        stated(RESOLVED_REFS, RESOLVED_REFS, client_certificate.or(unresolved.as_ref())),
+        stated(
+            RESOLVED_REFS,
+            RESOLVED_REFS,
+            client_certificate.or(unresolved.as_ref()),
+        ),
     ];
     if !insecure.is_empty() {
-        let message = format!("clients without a valid certificate are let through: {}", insecure.join(", "));
-        conditions.push(Condition::warns("InsecureFrontendValidationMode", "ConfigurationChanged", message));
+        let message = format!(
+            "clients without a valid certificate are let through: {}",
+            insecure.join(", ")
+        );
+        conditions.push(Condition::warns(
+            "InsecureFrontendValidationMode",
+            "ConfigurationChanged",
+            message,
+        ));
     }
     conditions
 }
@@ -58,15 +69,21 @@ pub fn listener_set(
     programming: &Programming,
 ) -> (Status, bool) {
     let accepted = if !set.allowed {
-        Some(Fault::new("NotAllowed", "the Gateway's spec.allowedListeners does not admit this ListenerSet"))
+        Some(Fault::new(
+            "NotAllowed",
+            "the Gateway's spec.allowedListeners does not admit this ListenerSet",
+        ))
     } else if !gateway_accepted {
         Some(Fault::new("ParentNotAccepted", "the Gateway is not accepted"))
     } else if !drafts.iter().any(Draft::serves) {
-        Some(Fault::new("ListenersNotValid", not_valid(drafts, |draft| !draft.serves())))
+        Some(Fault::new("ListenersNotValid", faults(drafts, not_serving)))
     } else {
         None
     };
-    let listeners: Vec<_> = drafts.iter().map(|draft| listener(draft, gateway_accepted, programming)).collect();
+    let listeners: Vec<_> = drafts
+        .iter()
+        .map(|draft| listener(draft, gateway_accepted, programming))
+        .collect();
     let programmed = match (&accepted, &programming.fault) {
         (Some(fault), _) if fault.reason == "ParentNotAccepted" => {
             Some(Fault::new("ParentNotProgrammed", fault.message.clone()))
@@ -78,18 +95,24 @@ pub fn listener_set(
     };
     let is_accepted = accepted.is_none();
     let mut accepted = stated(ACCEPTED, ACCEPTED, accepted.as_ref());
-    let invalid = not_valid(drafts, |draft| !draft.serves());
+    let invalid = faults(drafts, not_serving);
     if is_accepted && !invalid.is_empty() {
         accepted = Condition::warns(ACCEPTED, "ListenersNotValid", invalid);
     }
     let conditions = vec![accepted, stated(PROGRAMMED, PROGRAMMED, programmed.as_ref())];
     let generation = set.object.metadata.generation.unwrap_or_default();
-    (Status::ListenerSet { generation, conditions, listeners }, is_accepted)
+    (
+        Status::ListenerSet {
+            generation,
+            conditions,
+            listeners,
+        },
+        is_accepted,
+    )
 }
 
 /// Status of a listener. `parent_accepted`: whether the Gateway is.
 pub fn listener(draft: &Draft, parent_accepted: bool, programming: &Programming) -> ListenerStatus {
-    let accepted = draft.conflict.as_ref().or(draft.accepted.as_ref());
     let programmed = if let Some(conflict) = &draft.conflict {
         Some(conflict.clone())
     } else if !draft.serves() {
@@ -104,13 +127,17 @@ pub fn listener(draft: &Draft, parent_accepted: bool, programming: &Programming)
         None => Condition::fails(CONFLICTED, "NoConflicts", ""),
     };
     let mut conditions = vec![
-        stated(ACCEPTED, ACCEPTED, accepted),
+        stated(ACCEPTED, ACCEPTED, not_accepted(draft)),
         stated(PROGRAMMED, PROGRAMMED, programmed.as_ref()),
         stated(RESOLVED_REFS, RESOLVED_REFS, draft.resolved.as_ref()),
         conflicted,
     ];
     if let Some(overlap) = &draft.overlap {
-        conditions.push(Condition::warns("OverlappingTLSConfig", "OverlappingHostnames", overlap.clone()));
+        conditions.push(Condition::warns(
+            "OverlappingTLSConfig",
+            "OverlappingHostnames",
+            overlap.clone(),
+        ));
     }
     ListenerStatus {
         key: draft.key.clone(),
@@ -122,15 +149,33 @@ pub fn listener(draft: &Draft, parent_accepted: bool, programming: &Programming)
 }
 
 fn is_programmed(listener: &ListenerStatus) -> bool {
-    listener.conditions.iter().any(|condition| condition.kind == PROGRAMMED && condition.status)
+    listener
+        .conditions
+        .iter()
+        .any(|condition| condition.kind == PROGRAMMED && condition.status)
 }
 
-/// Names the listeners for which something holds, with the reason where there is one; empty if there are none.
-fn not_valid(drafts: &[Draft], is_invalid: impl Fn(&Draft) -> bool) -> String {
-    let name = |draft: &Draft| {
-        let fault = draft.conflict.as_ref().or(draft.accepted.as_ref()).or(draft.resolved.as_ref());
-        fault.map_or_else(|| draft.name.to_string(), |fault| format!("{} ({})", draft.name, fault.reason))
-    };
-    let names: Vec<_> = drafts.iter().filter(|draft| is_invalid(draft)).map(name).collect();
-    if names.is_empty() { String::new() } else { format!("listeners: {}", names.join(", ")) }
+/// Why a listener is not accepted, conflicts included.
+fn not_accepted(draft: &Draft) -> Option<&Fault> {
+    draft.conflict.as_ref().or(draft.accepted.as_ref())
+}
+
+/// Why a listener does not serve.
+fn not_serving(draft: &Draft) -> Option<&Fault> {
+    if draft.serves() {
+        None
+    } else {
+        not_accepted(draft).or(draft.resolved.as_ref())
+    }
+}
+
+/// Names the listeners that have a fault, with its reason; empty if there are none.
+fn faults(drafts: &[Draft], fault: impl Fn(&Draft) -> Option<&Fault>) -> String {
+    let name = |draft: &Draft| Some(format!("{} ({})", draft.name, fault(draft)?.reason));
+    let names: Vec<_> = drafts.iter().filter_map(name).collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("listeners: {}", names.join(", "))
+    }
 }

@@ -34,7 +34,9 @@ pub fn terminate(
 ) -> Termination {
     let mut termination = Termination::default();
     let mut config = v1::TlsTermination::default();
-    let references = spec.map(|tls| tls.certificate_refs.as_slice()).unwrap_or_default();
+    let references = spec
+        .map(|tls| tls.certificate_refs.as_slice())
+        .unwrap_or_default();
     for (index, reference) in references.iter().enumerate() {
         match certificate(view, parent, reference) {
             Ok(secret) => {
@@ -42,7 +44,10 @@ pub fn terminate(
                 termination.needs.push(Unit::Secret(secret));
             }
             Err(error) => {
-                let fault = error.fault("InvalidCertificateRef", format_args!("tls.certificateRefs[{index}]"));
+                let fault = error.fault(
+                    "InvalidCertificateRef",
+                    format_args!("tls.certificateRefs[{index}]"),
+                );
                 termination.resolved.get_or_insert(fault);
             }
         }
@@ -64,26 +69,38 @@ pub fn client_certificate(view: &View<'_>, gateway: &Gateway) -> Result<Option<O
     let Some(reference) = backend.and_then(|backend| backend.client_certificate_ref.as_ref()) else {
         return Ok(None);
     };
-    certificate(view, &ObjectRef::of(gateway), reference).map(Some).map_err(|error| {
-        error.fault("InvalidClientCertificateRef", format_args!("spec.tls.backend.clientCertificateRef"))
-    })
+    certificate(view, &ObjectRef::of(gateway), reference)
+        .map(Some)
+        .map_err(|error| {
+            error.fault(
+                "InvalidClientCertificateRef",
+                format_args!("spec.tls.backend.clientCertificateRef"),
+            )
+        })
 }
 
 /// The validation of clients that holds for a port of a Gateway.
 pub fn validation_for(gateway: &Gateway, port: u16) -> Option<&FrontendTLSValidation> {
     let frontend = gateway.spec.tls.as_ref()?.frontend.as_ref()?;
     let for_port = frontend.per_port.iter().find(|per_port| per_port.port == port);
-    for_port.map_or(&frontend.default, |per_port| &per_port.tls).validation.as_ref()
+    for_port
+        .map_or(&frontend.default, |per_port| &per_port.tls)
+        .validation
+        .as_ref()
 }
 
 /// Where clients without a valid certificate are let through: names of fields.
 pub fn insecure_fields(gateway: &Gateway) -> Vec<String> {
-    let Some(frontend) = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) else { return Vec::new() };
+    let Some(frontend) = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) else {
+        return Vec::new();
+    };
     let default = ("spec.tls.frontend.default".to_owned(), &frontend.default);
-    let per_port = frontend
-        .per_port
-        .iter()
-        .map(|per_port| (format!("spec.tls.frontend.perPort[port={}]", per_port.port), &per_port.tls));
+    let per_port = frontend.per_port.iter().map(|per_port| {
+        (
+            format!("spec.tls.frontend.perPort[port={}]", per_port.port),
+            &per_port.tls,
+        )
+    });
     std::iter::once(default)
         .chain(per_port)
         .filter(|(_, tls)| tls.validation.as_ref().is_some_and(is_insecure))
@@ -118,18 +135,33 @@ fn certificate(
 ) -> Result<ObjectRef, Unusable> {
     if (reference.group(), reference.kind()) != ("", "Secret") {
         let (kind, group) = (reference.kind(), reference.group());
-        return Err(Unusable::Kind(format!("{kind} of group {group:?} is not supported")));
+        return Err(Unusable::Kind(format!(
+            "{kind} of group {group:?} is not supported"
+        )));
     }
-    let secret =
-        ObjectRef::new(Kind::Secret, reference.namespace(&from.namespace), reference.name.as_str());
+    let secret = ObjectRef::new(
+        Kind::Secret,
+        reference.namespace(&from.namespace),
+        reference.name.as_str(),
+    );
     permitted(view, from, &secret)?;
     secret::certificate(view, &secret).map_err(Unusable::Invalid)?;
     Ok(secret)
 }
 
 fn permitted(view: &View<'_>, from: &ObjectRef, to: &ObjectRef) -> Result<(), Unusable> {
-    let granted = grant::is_granted(view, grant::Referrer::object(from), to.kind, &to.namespace, &to.name);
-    if granted { Ok(()) } else { Err(Unusable::NotPermitted(format!("no ReferenceGrant allows {to}"))) }
+    let granted = grant::is_granted(
+        view,
+        grant::Referrer::object(from),
+        to.kind,
+        &to.namespace,
+        &to.name,
+    );
+    if granted {
+        Ok(())
+    } else {
+        Err(Unusable::NotPermitted(format!("no ReferenceGrant allows {to}")))
+    }
 }
 
 fn client_validation(
@@ -141,7 +173,14 @@ fn client_validation(
     let mut ca_secrets = Vec::new();
     for (index, reference) in validation.ca_certificate_refs.iter().enumerate() {
         let namespace = reference.namespace.as_deref();
-        match ca(view, gateway, &reference.group, &reference.kind, namespace, &reference.name) {
+        match ca(
+            view,
+            gateway,
+            &reference.group,
+            &reference.kind,
+            namespace,
+            &reference.name,
+        ) {
             Ok(object) => {
                 ca_secrets.push(secret::trust_key(&object));
                 termination.needs.push(Unit::Secret(object));
@@ -157,11 +196,17 @@ fn client_validation(
         }
     }
     if ca_secrets.is_empty() {
-        let why = termination.resolved.as_ref().map_or("no CA certificate is given", |fault| &fault.message);
+        let why = termination
+            .resolved
+            .as_ref()
+            .map_or("no CA certificate is given", |fault| &fault.message);
         termination.accepted = Some(Fault::new("NoValidCACertificate", why));
         return None;
     }
-    Some(v1::ClientValidation { ca_secrets, insecure_fallback: is_insecure(validation) })
+    Some(v1::ClientValidation {
+        ca_secrets,
+        insecure_fallback: is_insecure(validation),
+    })
 }
 
 fn ca(
@@ -173,11 +218,15 @@ fn ca(
     name: &str,
 ) -> Result<ObjectRef, Unusable> {
     let Some(kind) = secret::ca_kind(group, kind) else {
-        return Err(Unusable::Kind(format!("{kind} of group {group:?} is not supported")));
+        return Err(Unusable::Kind(format!(
+            "{kind} of group {group:?} is not supported"
+        )));
     };
     let object = if kind == Kind::ClusterTrustBundle {
         if namespace.is_some() {
-            return Err(Unusable::Invalid("a ClusterTrustBundle has no namespace".to_owned()));
+            return Err(Unusable::Invalid(
+                "a ClusterTrustBundle has no namespace".to_owned(),
+            ));
         }
         ObjectRef::new(kind, "", name)
     } else {

@@ -6,15 +6,13 @@
 mod tls;
 mod traffic;
 
-use sluice_crds::gateway::{
-    BackendTLSPolicy, GROUP, ParentReference, XBackendTrafficPolicy,
-};
+use sluice_crds::gateway::{BackendTLSPolicy, GROUP, ParentReference, XBackendTrafficPolicy};
 
 use super::condition::Condition;
 use crate::engine::{AncestorStatus, GatewayRef, Output, Status, View};
 use crate::store::{Kind, ObjectRef};
 
-pub use tls::{BackendTls, UpstreamTls, backend_tls, validation};
+pub use tls::backend_tls;
 pub use traffic::backend_traffic;
 
 /// Most ancestors that a status can hold.
@@ -40,10 +38,19 @@ pub fn translate(policy: &ObjectRef, view: &View<'_>) -> Output {
     let ancestors = ancestors
         .into_iter()
         .take(MOST_ANCESTORS)
-        .map(|(gateway, conditions)| AncestorStatus { ancestor_ref: reference(&gateway), conditions })
+        .map(|(gateway, conditions)| AncestorStatus {
+            ancestor_ref: reference(&gateway),
+            conditions,
+        })
         .collect();
-    let status = Status::Policy { generation: generation.unwrap_or_default(), ancestors };
-    Output { statuses: vec![(policy.clone(), status)], ..Output::default() }
+    let status = Status::Policy {
+        generation: generation.unwrap_or_default(),
+        ancestors,
+    };
+    Output {
+        statuses: vec![(policy.clone(), status)],
+        ..Output::default()
+    }
 }
 
 /// Conditions of a policy towards each ancestor.

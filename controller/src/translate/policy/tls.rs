@@ -59,7 +59,10 @@ pub fn backend_tls(view: &View<'_>, target: &ObjectRef, port_name: Option<&str>)
         Some(fault) => Err(fault.message),
         None => Ok(validated.upstream),
     };
-    Some(BackendTls { policy: ObjectRef::of(policy.as_ref()), config })
+    Some(BackendTls {
+        policy: ObjectRef::of(policy.as_ref()),
+        config,
+    })
 }
 
 /// What a `validation` stanza of an object in `namespace` comes to.
@@ -75,26 +78,39 @@ pub fn validation(view: &View<'_>, namespace: &str, spec: &BackendTLSPolicyValid
         _ => resolve_ca(view, namespace, spec, &mut validated),
     }
     for (index, name) in spec.subject_alt_names.iter().enumerate() {
-        match subject_alt_name(name) {
-            Some(name) => validated.upstream.tls.subject_alt_names.push(name),
-            None => {
-                let message = format!("validation.subjectAltNames[{index}]: neither a Hostname nor a URI");
-                validated.accepted.get_or_insert(Fault::new("Invalid", message));
-            }
+        if let Some(name) = subject_alt_name(name) {
+            validated.upstream.tls.subject_alt_names.push(name);
+        } else {
+            let message = format!("validation.subjectAltNames[{index}]: neither a Hostname nor a URI");
+            validated.accepted.get_or_insert(Fault::new("Invalid", message));
         }
     }
     validated
 }
 
-fn resolve_ca(view: &View<'_>, namespace: &str, spec: &BackendTLSPolicyValidation, validated: &mut Validated) {
+fn resolve_ca(
+    view: &View<'_>,
+    namespace: &str,
+    spec: &BackendTLSPolicyValidation,
+    validated: &mut Validated,
+) {
     for (index, reference) in spec.ca_certificate_refs.iter().enumerate() {
         let field = format!("validation.caCertificateRefs[{index}]");
         let Some(kind) = secret::ca_kind(&reference.group, &reference.kind) else {
-            let message = format!("{field}: {} {:?} is not supported", reference.kind, reference.group);
-            validated.resolved.get_or_insert(Fault::new("InvalidKind", message));
+            let message = format!(
+                "{field}: {} {:?} is not supported",
+                reference.kind, reference.group
+            );
+            validated
+                .resolved
+                .get_or_insert(Fault::new("InvalidKind", message));
             continue;
         };
-        let namespace = if kind == Kind::ClusterTrustBundle { "" } else { namespace };
+        let namespace = if kind == Kind::ClusterTrustBundle {
+            ""
+        } else {
+            namespace
+        };
         let object = ObjectRef::new(kind, namespace, reference.name.as_str());
         match secret::trust_bundle(view, &object) {
             Ok(_) => {
@@ -108,7 +124,10 @@ fn resolve_ca(view: &View<'_>, namespace: &str, spec: &BackendTLSPolicyValidatio
         }
     }
     if validated.upstream.tls.ca_secrets.is_empty() {
-        let why = validated.resolved.as_ref().map_or("no CA certificate is given", |fault| &fault.message);
+        let why = validated
+            .resolved
+            .as_ref()
+            .map_or("no CA certificate is given", |fault| &fault.message);
         validated.accepted = Some(Fault::new("NoValidCACertificate", why));
     }
 }
@@ -128,9 +147,16 @@ fn winner<'p>(
     section: Option<&str>,
 ) -> Option<&'p Arc<BackendTLSPolicy>> {
     let names = |policy: &&Arc<BackendTLSPolicy>| {
-        policy.spec.target_refs.iter().any(|t| is_target(t, target) && section_of(t) == section)
+        policy
+            .spec
+            .target_refs
+            .iter()
+            .any(|t| is_target(t, target) && section_of(t) == section)
     };
-    policies.iter().filter(names).min_by_key(|policy| Precedence::of(&policy.metadata))
+    policies
+        .iter()
+        .filter(names)
+        .min_by_key(|policy| Precedence::of(&policy.metadata))
 }
 
 fn is_target(reference: &LocalPolicyTargetReferenceWithSectionName, target: &ObjectRef) -> bool {
@@ -138,7 +164,10 @@ fn is_target(reference: &LocalPolicyTargetReferenceWithSectionName, target: &Obj
 }
 
 fn section_of(reference: &LocalPolicyTargetReferenceWithSectionName) -> Option<&str> {
-    reference.section_name.as_deref().filter(|section| !section.is_empty())
+    reference
+        .section_name
+        .as_deref()
+        .filter(|section| !section.is_empty())
 }
 
 /// What the policy's status says, by ancestor.
@@ -146,7 +175,9 @@ pub(super) fn ancestors(policy: &BackendTLSPolicy, view: &View<'_>) -> Ancestors
     let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
     let mut faults = BTreeMap::<GatewayRef, Option<Fault>>::new();
     for (index, reference) in policy.spec.target_refs.iter().enumerate() {
-        let Some(kind) = Kind::parse(&reference.group, &reference.kind) else { continue };
+        let Some(kind) = Kind::parse(&reference.group, &reference.kind) else {
+            continue;
+        };
         let target = ObjectRef::new(kind, namespace, reference.name.as_str());
         let users = view.gateways_using(&target);
         if users.is_empty() {
@@ -166,11 +197,18 @@ pub(super) fn ancestors(policy: &BackendTLSPolicy, view: &View<'_>) -> Ancestors
     let mut resolved = stated("ResolvedRefs", "ResolvedRefs", validated.resolved.as_ref());
     resolved.message = validated.resolved.map(|fault| fault.message).unwrap_or_default();
     let conditions = |conflict: Option<Fault>| {
-        let mut accepted = stated("Accepted", "Accepted", conflict.or_else(|| validated.accepted.clone()).as_ref());
+        let mut accepted = stated(
+            "Accepted",
+            "Accepted",
+            conflict.or_else(|| validated.accepted.clone()).as_ref(),
+        );
         note_options(policy, &mut accepted);
         vec![accepted, resolved.clone()]
     };
-    faults.into_iter().map(|(gateway, conflict)| (gateway, conditions(conflict))).collect()
+    faults
+        .into_iter()
+        .map(|(gateway, conflict)| (gateway, conditions(conflict)))
+        .collect()
 }
 
 /// Why the policy does not apply to a target that it names.
@@ -184,7 +222,10 @@ fn target_fault(
     let prevails = winner(&policies, target, section)?;
     if prevails.metadata.name != policy.metadata.name {
         let name = prevails.metadata.name.as_deref().unwrap_or_default();
-        return Some(Fault::new("Conflicted", format!("BackendTLSPolicy {name} has the same target and goes before")));
+        return Some(Fault::new(
+            "Conflicted",
+            format!("BackendTLSPolicy {name} has the same target and goes before"),
+        ));
     }
     let section = section?;
     let service = view.get::<Service>(&target.namespace, &target.name)?;

@@ -14,7 +14,9 @@ use crate::translate::precedence::Precedence;
 /// The XBackendTrafficPolicy that applies to `target` (a Service), if there is one.
 pub fn backend_traffic(view: &View<'_>, target: &ObjectRef) -> Option<Arc<XBackendTrafficPolicy>> {
     let policies = view.pointing_at::<XBackendTrafficPolicy>(target);
-    policies.into_iter().min_by_key(|policy| Precedence::of(&policy.metadata))
+    policies
+        .into_iter()
+        .min_by_key(|policy| Precedence::of(&policy.metadata))
 }
 
 /// What the policy's status says, by ancestor.
@@ -22,14 +24,17 @@ pub(super) fn ancestors(policy: &XBackendTrafficPolicy, view: &View<'_>) -> Ance
     let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
     let mut faults = BTreeMap::<GatewayRef, Option<Fault>>::new();
     for (index, reference) in policy.spec.target_refs.iter().enumerate() {
-        let Some(kind) = Kind::parse(&reference.group, &reference.kind) else { continue };
+        let Some(kind) = Kind::parse(&reference.group, &reference.kind) else {
+            continue;
+        };
         let target = ObjectRef::new(kind, namespace, reference.name.as_str());
         let prevails = backend_traffic(view, &target);
         let rival = prevails.filter(|p| p.metadata.name != policy.metadata.name);
         let fault = rival.map(|rival| {
             let name = rival.metadata.name.as_deref().unwrap_or_default();
-            let message =
-                format!("targetRefs[{index}]: XBackendTrafficPolicy {name} has the same target and goes before");
+            let message = format!(
+                "targetRefs[{index}]: XBackendTrafficPolicy {name} has the same target and goes before"
+            );
             Fault::new("Conflicted", message)
         });
         for gateway in view.gateways_using(&target) {
