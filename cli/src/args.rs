@@ -60,7 +60,11 @@ pub(crate) struct Dataplane {
     #[arg(long, env = "SLUICE_CA_FILE", default_value = "/etc/sluice/ca.crt")]
     pub ca_file: PathBuf,
     /// Service account token that identifies this proxy.
-    #[arg(long, env = "SLUICE_TOKEN_FILE", default_value = "/var/run/secrets/sluice/token")]
+    #[arg(
+        long,
+        env = "SLUICE_TOKEN_FILE",
+        default_value = "/var/run/secrets/sluice/token"
+    )]
     pub token_file: PathBuf,
     /// Namespace of the Gateway.
     #[arg(long, env = "SLUICE_NAMESPACE")]
@@ -98,7 +102,11 @@ pub(crate) struct Dataplane {
 #[allow(clippy::struct_field_names, reason = "the fields are the flags")]
 pub(crate) struct Controller {
     /// `spec.controllerName` of our GatewayClasses.
-    #[arg(long, env = "SLUICE_CONTROLLER_NAME", default_value = "sluice.dev/gateway-controller")]
+    #[arg(
+        long,
+        env = "SLUICE_CONTROLLER_NAME",
+        default_value = "sluice.dev/gateway-controller"
+    )]
     pub controller_name: String,
     /// Namespace that the controller runs in.
     #[arg(long, env = "SLUICE_NAMESPACE", default_value = "sluice-system")]
@@ -138,7 +146,11 @@ pub(crate) struct Standalone {
     #[arg(long, default_value = "127.0.0.1")]
     pub bind: IpAddr,
     /// `spec.controllerName` of our GatewayClasses.
-    #[arg(long, env = "SLUICE_CONTROLLER_NAME", default_value = "sluice.dev/gateway-controller")]
+    #[arg(
+        long,
+        env = "SLUICE_CONTROLLER_NAME",
+        default_value = "sluice.dev/gateway-controller"
+    )]
     pub controller_name: String,
     /// Address of health, metrics and configuration dump of the (first) Gateway.
     #[arg(long, value_name = "ADDRESS")]
@@ -164,7 +176,11 @@ pub(crate) struct Folder {
     #[arg(long, value_name = "DIR")]
     pub config: PathBuf,
     /// `spec.controllerName` of our GatewayClasses.
-    #[arg(long, env = "SLUICE_CONTROLLER_NAME", default_value = "sluice.dev/gateway-controller")]
+    #[arg(
+        long,
+        env = "SLUICE_CONTROLLER_NAME",
+        default_value = "sluice.dev/gateway-controller"
+    )]
     pub controller_name: String,
 }
 

@@ -10,8 +10,9 @@ use crate::{args, limits};
 pub(crate) async fn run(args: args::Controller) -> anyhow::Result<ExitCode> {
     limits::raise_open_files();
     let port = args.config_address.port();
-    let config_service =
-        args.config_service.unwrap_or_else(|| format!("sluice-controller.{}.svc:{port}", args.namespace));
+    let config_service = args
+        .config_service
+        .unwrap_or_else(|| format!("sluice-controller.{}.svc:{port}", args.namespace));
     sluice_controller::run(Options {
         controller_name: args.controller_name,
         namespace: args.namespace,

@@ -16,7 +16,11 @@ use crate::{args, limits, signals};
 /// a while longer, and those that are open get time to end.
 pub(crate) async fn run(args: args::Dataplane) -> anyhow::Result<ExitCode> {
     limits::raise_open_files();
-    let access_log = if args.no_access_log { AccessLogTarget::Off } else { AccessLogTarget::Stdout };
+    let access_log = if args.no_access_log {
+        AccessLogTarget::Off
+    } else {
+        AccessLogTarget::Stdout
+    };
     let dataplane = Dataplane::start(Options {
         workers: args.workers,
         bind: args.bind,

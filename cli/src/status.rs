@@ -46,8 +46,15 @@ pub(crate) async fn run(args: args::Status) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error).with_context(|| format!("list of {plural}")),
         };
         for object in objects {
-            let namespace = object.namespace().map(|namespace| namespace + "/").unwrap_or_default();
-            println!("{kind} {namespace}{}: {}", object.name_any(), describe(&object.data["status"]));
+            let namespace = object
+                .namespace()
+                .map(|namespace| namespace + "/")
+                .unwrap_or_default();
+            println!(
+                "{kind} {namespace}{}: {}",
+                object.name_any(),
+                describe(&object.data["status"])
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -59,7 +66,9 @@ fn describe(status: &Value) -> String {
     if let Some(own) = conditions(status) {
         parts.push(own);
     }
-    let addresses: Vec<_> = items(&status["addresses"]).filter_map(|address| address["value"].as_str()).collect();
+    let addresses: Vec<_> = items(&status["addresses"])
+        .filter_map(|address| address["value"].as_str())
+        .collect();
     if !addresses.is_empty() {
         parts.push(format!("at {}", addresses.join(", ")));
     }
@@ -76,7 +85,11 @@ fn describe(status: &Value) -> String {
             parts.push(format!("by {name}: {conditions}"));
         }
     }
-    if parts.is_empty() { "no status".into() } else { parts.join("; ") }
+    if parts.is_empty() {
+        "no status".into()
+    } else {
+        parts.join("; ")
+    }
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {
@@ -89,7 +102,12 @@ fn conditions(of: &Value) -> Option<String> {
             let text = |field: &str| condition[field].as_str().unwrap_or_default();
             match text("status") {
                 "True" => text("type").to_owned(),
-                status => format!("{}={status} ({}: {})", text("type"), text("reason"), text("message")),
+                status => format!(
+                    "{}={status} ({}: {})",
+                    text("type"),
+                    text("reason"),
+                    text("message")
+                ),
             }
         })
         .collect();
@@ -104,16 +122,23 @@ mod tests {
 
     #[test]
     fn every_part_is_described() {
-        let accepted = json!([{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "fine"}]);
+        let accepted =
+            json!([{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "fine"}]);
         let failed = json!([{"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "no a/b"}]);
         let gateway = json!({
             "conditions": accepted,
             "addresses": [{"type": "IPAddress", "value": "10.0.0.1"}],
             "listeners": [{"name": "http", "attachedRoutes": 2, "conditions": accepted}],
         });
-        assert_eq!(describe(&gateway), "Accepted; at 10.0.0.1; listener http (routes: 2): Accepted");
+        assert_eq!(
+            describe(&gateway),
+            "Accepted; at 10.0.0.1; listener http (routes: 2): Accepted"
+        );
         let route = json!({"parents": [{"parentRef": {"name": "gw"}, "conditions": failed}]});
-        assert_eq!(describe(&route), "by gw: ResolvedRefs=False (BackendNotFound: no a/b)");
+        assert_eq!(
+            describe(&route),
+            "by gw: ResolvedRefs=False (BackendNotFound: no a/b)"
+        );
         assert_eq!(describe(&Value::Null), "no status");
     }
 }

@@ -49,9 +49,16 @@ pub(crate) fn run(args: &args::Folder) -> anyhow::Result<ExitCode> {
         }
         config.insert(gateway.to_string(), resources);
     }
-    let statuses = engine.statuses().map(|(object, status)| (object.to_string(), status)).collect();
+    let statuses = engine
+        .statuses()
+        .map(|(object, status)| (object.to_string(), status))
+        .collect();
     print!("{}", serde_yaml_ng::to_string(&Printed { config, statuses })?);
-    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Bytes that are text become text.
@@ -61,7 +68,11 @@ fn readable(value: Value) -> Value {
             Some(text) => Value::String(text),
             None => Value::Sequence(items.into_iter().map(readable).collect()),
         },
-        Value::Mapping(map) => Value::Mapping(map.into_iter().map(|(key, value)| (key, readable(value))).collect()),
+        Value::Mapping(map) => Value::Mapping(
+            map.into_iter()
+                .map(|(key, value)| (key, readable(value)))
+                .collect(),
+        ),
         Value::Tagged(tagged) => {
             let serde_yaml_ng::value::TaggedValue { tag, value } = *tagged;
             let name = tag.to_string().trim_start_matches('!').to_owned();
@@ -73,7 +84,10 @@ fn readable(value: Value) -> Value {
 
 /// The text that these numbers spell, if they are PEM.
 fn text(items: &[Value]) -> Option<String> {
-    let bytes = items.iter().map(|item| u8::try_from(item.as_u64()?).ok()).collect::<Option<Vec<_>>>()?;
+    let bytes = items
+        .iter()
+        .map(|item| u8::try_from(item.as_u64()?).ok())
+        .collect::<Option<Vec<_>>>()?;
     let text = String::from_utf8(bytes).ok()?;
     text.contains("-----BEGIN").then_some(text)
 }

@@ -1,6 +1,11 @@
 //! `sluice standalone` as a user has it: the binary, a folder, requests over loopback.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -40,7 +45,9 @@ impl Sluice {
     fn expect(&self, words: &[&str]) -> String {
         until(|| {
             let mut lines = self.lines.lock().unwrap();
-            let at = lines.iter().position(|line| words.iter().all(|word| line.contains(word)))?;
+            let at = lines
+                .iter()
+                .position(|line| words.iter().all(|word| line.contains(word)))?;
             Some(lines.drain(..=at).next_back().unwrap())
         })
         .unwrap_or_else(|| panic!("{words:?} is not in {:#?}", self.lines.lock().unwrap()))
@@ -48,7 +55,13 @@ impl Sluice {
 
     fn stop(mut self) -> std::process::ExitStatus {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         until(|| self.child.try_wait().unwrap()).expect("it does not stop")
     }
 }
@@ -72,14 +85,22 @@ fn until<T>(mut poll: impl FnMut() -> Option<T>) -> Option<T> {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// Status and body of a GET; `None` if nobody answers.
 fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n").ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;
@@ -151,9 +172,13 @@ fn edits_are_live_and_mistakes_harmless() {
     let dir = folder(port);
     let sluice = Sluice::standalone(dir.path());
     sluice.expect(&["HTTPRoute default/web", "Accepted", "ResolvedRefs"]);
-    let (status, body) = until(|| get(port, "/a/b?c").filter(|(status, _)| *status == 200)).expect("no answer");
+    let (status, body) =
+        until(|| get(port, "/a/b?c").filter(|(status, _)| *status == 200)).expect("no answer");
     let seen: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, seen["path"].as_str(), seen["host"].as_str()), (200, Some("/a/b?c"), Some("example.com")));
+    assert_eq!(
+        (status, seen["path"].as_str(), seen["host"].as_str()),
+        (200, Some("/a/b?c"), Some("example.com"))
+    );
     assert_eq!(seen["headers"]["X-Forwarded-Proto"][0], "http");
     assert_eq!(get(port, "/b").unwrap().0, 404);
 
@@ -163,11 +188,19 @@ fn edits_are_live_and_mistakes_harmless() {
 
     std::fs::write(dir.path().join("route.yaml"), "kind: HTTPRoute\napiVersion: [").unwrap();
     sluice.expect(&["route.yaml, document 1: "]);
-    std::fs::write(dir.path().join("other.yaml"), "kind: Widget\napiVersion: example.com/v1\n").unwrap();
+    std::fs::write(
+        dir.path().join("other.yaml"),
+        "kind: Widget\napiVersion: example.com/v1\n",
+    )
+    .unwrap();
     sluice.expect(&["other.yaml, document 1: ", "Widget"]);
     assert_eq!(get(port, "/b").unwrap().0, 200);
 
-    std::fs::write(dir.path().join("route.yaml"), route("/c").replace("name: echo", "name: gone")).unwrap();
+    std::fs::write(
+        dir.path().join("route.yaml"),
+        route("/c").replace("name: echo", "name: gone"),
+    )
+    .unwrap();
     sluice.expect(&["HTTPRoute default/web", "ResolvedRefs=False", "BackendNotFound"]);
     assert_eq!(get(port, "/c").unwrap().0, 500);
 
@@ -184,7 +217,11 @@ fn one_port_has_one_gateway() {
     sluice.expect(&["HTTPRoute default/web", "Accepted"]);
     let other = dir.path().join("other.yaml");
     std::fs::write(&other, gateway("other", port)).unwrap();
-    sluice.expect(&["Gateway default/other", "Programmed=False", "taken by Gateway default/gw"]);
+    sluice.expect(&[
+        "Gateway default/other",
+        "Programmed=False",
+        "taken by Gateway default/gw",
+    ]);
     assert_eq!(get(port, "/a").unwrap().0, 200);
     let free = free_port();
     std::fs::write(&other, gateway("other", free)).unwrap();
@@ -211,10 +248,17 @@ fn check_and_translate() {
     assert!(!config["route/HTTPRoute/default/web"].is_null(), "{text}");
     assert!(!printed["statuses"]["HTTPRoute default/web"].is_null(), "{text}");
 
-    std::fs::write(dir.path().join("route.yaml"), route("/").replace("name: echo", "name: gone")).unwrap();
+    std::fs::write(
+        dir.path().join("route.yaml"),
+        route("/").replace("name: echo", "name: gone"),
+    )
+    .unwrap();
     let (good, text) = run("check");
     assert!(!good);
-    assert!(text.contains("HTTPRoute default/web") && text.contains("ResolvedRefs=False"), "{text}");
+    assert!(
+        text.contains("HTTPRoute default/web") && text.contains("ResolvedRefs=False"),
+        "{text}"
+    );
     std::fs::write(dir.path().join("broken.yaml"), "kind: {").unwrap();
     assert!(run("check").1.contains("broken.yaml, document 1"));
 }
@@ -222,6 +266,13 @@ fn check_and_translate() {
 #[test]
 fn the_quickstart_has_no_mistake() {
     let quickstart = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart");
-    let output = Command::new(env!("CARGO_BIN_EXE_sluice")).args(["check", "--config", quickstart]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let output = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .args(["check", "--config", quickstart])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }

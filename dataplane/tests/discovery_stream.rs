@@ -1,7 +1,12 @@
 //! The discovery client against a controller in this process: authentication, deltas, refusals, and what happens when the
 //! controller goes away.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -27,7 +32,9 @@ use tonic::{Request, Response, Status, Streaming};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it never happened")
 }
 
 /// Holds keys and versions; refuses keys with `bad` in them.
@@ -40,7 +47,10 @@ impl Held {
     }
 
     async fn until(&self, wanted: &[(&str, &str)]) {
-        let wanted: Vec<_> = wanted.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         soon(async {
             while self.get() != wanted {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -67,7 +77,10 @@ impl Target for Held {
         }
         update.removes.iter().for_each(|key| drop(held.remove(key)));
         *self.1.lock().unwrap() |= update.synced;
-        v1::Ack { nonce: update.nonce, rejected }
+        v1::Ack {
+            nonce: update.nonce,
+            rejected,
+        }
     }
 
     fn known(&self) -> HashMap<String, String> {
@@ -91,7 +104,12 @@ impl Connected {
             body: Some(v1::resource::Body::Settings(v1::Settings::default())),
         });
         let removes = removes.iter().map(|key| (*key).to_owned()).collect();
-        let update = v1::Update { nonce, upserts: upserts.collect(), removes, synced: true };
+        let update = v1::Update {
+            nonce,
+            upserts: upserts.collect(),
+            removes,
+            synced: true,
+        };
         self.updates.send(Ok(update)).await.unwrap();
         match soon(self.messages.message()).await.unwrap().unwrap().message {
             Some(Message::Ack(ack)) => ack,
@@ -110,15 +128,28 @@ impl ConfigDiscovery for Controller {
         &self,
         request: Request<Streaming<v1::ProxyMessage>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let token = request.metadata().get("authorization").map(|t| t.to_str().unwrap().to_owned());
+        let token = request
+            .metadata()
+            .get("authorization")
+            .map(|t| t.to_str().unwrap().to_owned());
         let token = token.ok_or_else(|| Status::unauthenticated("no token"))?;
         let mut messages = request.into_inner();
         let Some(Message::Subscribe(subscribe)) = messages.message().await?.and_then(|m| m.message) else {
             return Err(Status::invalid_argument("no Subscribe"));
         };
         let (updates, stream) = mpsc::channel(16);
-        self.0.send(Connected { token, subscribe, messages, updates }).await.unwrap();
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream).map(|update| update))))
+        self.0
+            .send(Connected {
+                token,
+                subscribe,
+                messages,
+                updates,
+            })
+            .await
+            .unwrap();
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(stream).map(|update| update),
+        )))
     }
 }
 
@@ -133,7 +164,10 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
+        Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     /// Serves a controller; every stream comes out of the receiver.
@@ -143,12 +177,14 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key.serialize_pem()));
         let (sender, connected) = mpsc::channel(16);
-        let router = Server::builder()
-            .tls_config(tls)
-            .unwrap()
-            .add_service(ConfigDiscoveryServer::new(Controller(sender)).max_decoding_message_size(usize::MAX));
+        let router = Server::builder().tls_config(tls).unwrap().add_service(
+            ConfigDiscoveryServer::new(Controller(sender)).max_decoding_message_size(usize::MAX),
+        );
         let server = tokio::spawn(async move {
-            router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            router
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+                .unwrap();
         });
         (server, connected)
     }
@@ -185,14 +221,22 @@ async fn updates_are_applied_and_answered() {
     let mut stream = soon(connected.recv()).await.unwrap();
     assert_eq!(stream.token, "Bearer first");
     let subscribe = &stream.subscribe;
-    assert_eq!((subscribe.namespace.as_str(), subscribe.gateway.as_str()), ("ns", "gw"));
+    assert_eq!(
+        (subscribe.namespace.as_str(), subscribe.gateway.as_str()),
+        ("ns", "gw")
+    );
     assert_eq!(subscribe.proxy, "pod-1");
     assert!(subscribe.known.is_empty());
 
-    let ack = stream.send(1, &[("settings", "1"), ("route/bad", "1")], &[]).await;
+    let ack = stream
+        .send(1, &[("settings", "1"), ("route/bad", "1")], &[])
+        .await;
     assert_eq!(ack.nonce, 1);
     assert_eq!(ack.rejected.len(), 1);
-    assert_eq!((ack.rejected[0].key.as_str(), ack.rejected[0].reason.as_str()), ("route/bad", "it is bad"));
+    assert_eq!(
+        (ack.rejected[0].key.as_str(), ack.rejected[0].reason.as_str()),
+        ("route/bad", "it is bad")
+    );
     let ack = stream.send(2, &[("route/a", "1")], &["settings"]).await;
     assert_eq!((ack.nonce, ack.rejected.len()), (2, 0));
     held.until(&[("route/a", "1")]).await;
@@ -212,7 +256,12 @@ async fn a_new_stream_asks_for_the_difference_with_a_new_token() {
     let mut stream = soon(connected.recv()).await.unwrap();
     assert_eq!(stream.token, "Bearer second");
     let known: BTreeMap<_, _> = stream.subscribe.known.clone().into_iter().collect();
-    assert_eq!(known, [("route/a", "7"), ("settings", "1")].map(|(k, v)| (k.into(), v.into())).into());
+    assert_eq!(
+        known,
+        [("route/a", "7"), ("settings", "1")]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into()
+    );
     stream.send(1, &[("route/a", "8")], &[]).await;
     held.until(&[("route/a", "8"), ("settings", "1")]).await;
 }
@@ -225,8 +274,12 @@ async fn a_restart_without_the_controller_serves_what_was_good() {
     let source = source(dir.path(), address, &authority);
     let following = tokio::spawn(follow(source.clone(), Held::default()));
     let mut stream = soon(connected.recv()).await.unwrap();
-    stream.send(1, &[("settings", "1"), ("route/a", "1"), ("route/bad", "1")], &[]).await;
-    stream.send(2, &[("route/b", "1"), ("route/a", "2")], &["settings"]).await;
+    stream
+        .send(1, &[("settings", "1"), ("route/a", "1"), ("route/bad", "1")], &[])
+        .await;
+    stream
+        .send(2, &[("route/b", "1"), ("route/a", "2")], &["settings"])
+        .await;
     following.abort();
     server.abort();
     drop(stream);
@@ -235,7 +288,10 @@ async fn a_restart_without_the_controller_serves_what_was_good() {
     let held = Held::default();
     tokio::spawn(follow(source.clone(), held.clone()));
     held.until(&[("route/a", "2"), ("route/b", "1")]).await;
-    assert!(*held.1.lock().unwrap(), "a proxy that starts from disk becomes ready");
+    assert!(
+        *held.1.lock().unwrap(),
+        "a proxy that starts from disk becomes ready"
+    );
 
     // It comes back, on the same address.
     let listener = TcpListener::bind(address).await.unwrap();
@@ -247,7 +303,13 @@ async fn a_restart_without_the_controller_serves_what_was_good() {
 
     // Another gateway's proxy in the same place starts with nothing.
     let other = Held::default();
-    tokio::spawn(follow(Source { gateway: "other".into(), ..source }, other.clone()));
+    tokio::spawn(follow(
+        Source {
+            gateway: "other".into(),
+            ..source
+        },
+        other.clone(),
+    ));
     let stream = soon(connected.recv()).await.unwrap();
     assert_eq!(stream.subscribe.gateway, "other");
     assert!(stream.subscribe.known.is_empty());
@@ -260,9 +322,17 @@ async fn only_the_right_authority_is_believed() {
     let (_server, mut connected) = authority.serve(listener);
     let source = source(dir.path(), address, &stranger);
     tokio::spawn(follow(source, Held::default()));
-    assert!(tokio::time::timeout(Duration::from_millis(500), connected.recv()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), connected.recv())
+            .await
+            .is_err()
+    );
     // The bundle is read anew.
-    std::fs::write(dir.path().join("ca.crt"), format!("{}{}", stranger.pem, authority.pem)).unwrap();
+    std::fs::write(
+        dir.path().join("ca.crt"),
+        format!("{}{}", stranger.pem, authority.pem),
+    )
+    .unwrap();
     soon(connected.recv()).await.unwrap();
 }
 
@@ -271,9 +341,16 @@ async fn the_name_in_the_certificate_counts() {
     let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let (listener, address) = listener().await;
     let (_server, mut connected) = authority.serve(listener);
-    let source = Source { server_name: "other.test".into(), ..source(dir.path(), address, &authority) };
+    let source = Source {
+        server_name: "other.test".into(),
+        ..source(dir.path(), address, &authority)
+    };
     tokio::spawn(follow(source, Held::default()));
-    assert!(tokio::time::timeout(Duration::from_millis(500), connected.recv()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), connected.recv())
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -299,12 +376,19 @@ async fn a_large_configuration_arrives() {
     let held = Held::default();
     tokio::spawn(follow(source(dir.path(), address, &authority), held.clone()));
     let mut stream = soon(connected.recv()).await.unwrap();
-    let keys: Vec<_> = (0..60_000).map(|i| format!("route/HTTPRoute/some-namespace/{i:060}")).collect();
+    let keys: Vec<_> = (0..60_000)
+        .map(|i| format!("route/HTTPRoute/some-namespace/{i:060}"))
+        .collect();
     let upserts: Vec<_> = keys.iter().map(|key| (key.as_str(), "some-version")).collect();
     let ack = stream.send(1, &upserts, &[]).await;
     assert!(ack.rejected.is_empty());
     assert_eq!(held.get().len(), 60_000);
     drop(stream);
     // Nor does what is known have a limit.
-    assert_eq!(soon(connected.recv()).await.map(|stream| stream.subscribe.known.len()), Some(60_000));
+    assert_eq!(
+        soon(connected.recv())
+            .await
+            .map(|stream| stream.subscribe.known.len()),
+        Some(60_000)
+    );
 }

@@ -1,13 +1,18 @@
 //! TCP and UDP through a running dataplane on loopback.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic"
+)]
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use sluice_config::v1::resource::Body;
 use sluice_config::v1;
+use sluice_config::v1::resource::Body;
 use sluice_dataplane::telemetry::AccessLogTarget;
 use sluice_dataplane::{Dataplane, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +22,9 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it never happened")
 }
 
 fn start() -> Dataplane {
@@ -32,11 +39,19 @@ fn start() -> Dataplane {
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 fn resource(key: &str, version: &str, body: Body) -> v1::Resource {
-    v1::Resource { key: key.into(), version: version.into(), body: Some(body) }
+    v1::Resource {
+        key: key.into(),
+        version: version.into(),
+        body: Some(body),
+    }
 }
 
 fn endpoints(name: &str, version: &str, addresses: &[SocketAddr]) -> v1::Resource {
@@ -45,7 +60,13 @@ fn endpoints(name: &str, version: &str, addresses: &[SocketAddr]) -> v1::Resourc
         port: address.port().into(),
         ..Default::default()
     });
-    resource(&format!("endpoints/{name}"), version, Body::Endpoints(v1::Endpoints { endpoints: endpoints.collect() }))
+    resource(
+        &format!("endpoints/{name}"),
+        version,
+        Body::Endpoints(v1::Endpoints {
+            endpoints: endpoints.collect(),
+        }),
+    )
 }
 
 fn backend(name: &str) -> v1::Resource {
@@ -60,15 +81,24 @@ fn backend(name: &str) -> v1::Resource {
 
 fn route(version: &str, backends: &[(&str, u32)]) -> v1::Resource {
     let backends = backends.iter().map(|(name, weight)| v1::WeightedBackend {
-        backend: if name.is_empty() { String::new() } else { format!("backend/{name}") },
+        backend: if name.is_empty() {
+            String::new()
+        } else {
+            format!("backend/{name}")
+        },
         weight: *weight,
         filters: Vec::new(),
     });
     let body = v1::Route {
         name: "TCPRoute/default/r".into(),
-        attachments: vec![v1::Attachment { listener: "listener/l".into(), ..Default::default() }],
+        attachments: vec![v1::Attachment {
+            listener: "listener/l".into(),
+            ..Default::default()
+        }],
         precedence_name: "default/r".into(),
-        rules: Some(v1::route::Rules::L4(v1::L4Rules { backends: backends.collect() })),
+        rules: Some(v1::route::Rules::L4(v1::L4Rules {
+            backends: backends.collect(),
+        })),
         ..Default::default()
     };
     resource("route/r", version, Body::Route(body))
@@ -86,7 +116,12 @@ fn listener(protocol: v1::Protocol, port: u16) -> v1::Resource {
 }
 
 fn apply(dataplane: &Dataplane, upserts: Vec<v1::Resource>) {
-    let ack = dataplane.apply(&v1::Update { nonce: 1, upserts, removes: Vec::new(), synced: true });
+    let ack = dataplane.apply(&v1::Update {
+        nonce: 1,
+        upserts,
+        removes: Vec::new(),
+        synced: true,
+    });
     assert!(ack.rejected.is_empty(), "{ack:?}");
 }
 
@@ -94,9 +129,18 @@ fn apply(dataplane: &Dataplane, upserts: Vec<v1::Resource>) {
 fn serve(protocol: v1::Protocol, backends: &[(&str, u32, &[SocketAddr])]) -> (Dataplane, SocketAddr) {
     let dataplane = start();
     let port = free_port();
-    let mut upserts: Vec<_> = backends.iter().map(|(name, _, addresses)| endpoints(name, "1", addresses)).collect();
+    let mut upserts: Vec<_> = backends
+        .iter()
+        .map(|(name, _, addresses)| endpoints(name, "1", addresses))
+        .collect();
     upserts.extend(backends.iter().map(|(name, ..)| backend(name)));
-    upserts.push(route("1", &backends.iter().map(|(name, weight, _)| (*name, *weight)).collect::<Vec<_>>()));
+    upserts.push(route(
+        "1",
+        &backends
+            .iter()
+            .map(|(name, weight, _)| (*name, *weight))
+            .collect::<Vec<_>>(),
+    ));
     upserts.push(listener(protocol, port));
     apply(&dataplane, upserts);
     (dataplane, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
@@ -125,7 +169,10 @@ async fn tcp_backend(name: &'static str) -> SocketAddr {
                 stream.write_all(name.as_bytes()).await.unwrap();
                 let mut all = Vec::new();
                 if stream.read_to_end(&mut all).await.is_ok() {
-                    stream.write_all(format!(" {}", all.len()).as_bytes()).await.unwrap();
+                    stream
+                        .write_all(format!(" {}", all.len()).as_bytes())
+                        .await
+                        .unwrap();
                 }
             });
         }
@@ -165,7 +212,10 @@ async fn tcp_is_counted() {
         r#"sluice_listener_sent_bytes_total{listener="default/gw/l"} 6"#,
     ];
     soon(async {
-        while !wanted.iter().all(|line| dataplane.metrics().encode().contains(line)) {
+        while !wanted
+            .iter()
+            .all(|line| dataplane.metrics().encode().contains(line))
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -187,7 +237,11 @@ async fn weights_and_invalid_references() {
     apply(&dataplane, vec![route("3", &[("a", 1), ("b", 1), ("", 1)])]);
     let mut answers = BTreeSet::new();
     for _ in 0..100 {
-        answers.insert(ask(address, 1).await.unwrap_or_else(|error| error.kind().to_string()));
+        answers.insert(
+            ask(address, 1)
+                .await
+                .unwrap_or_else(|error| error.kind().to_string()),
+        );
     }
     assert_eq!(answers.len(), 3, "{answers:?}");
 }
@@ -229,7 +283,14 @@ async fn udp_backend(name: &'static str) -> SocketAddr {
         loop {
             let (n, from) = socket.recv_from(&mut buf).await.unwrap();
             if buf.first() != Some(&b'#') {
-                let answer = [name.as_bytes(), b"|", from.port().to_string().as_bytes(), b"|", &buf[..n]].concat();
+                let answer = [
+                    name.as_bytes(),
+                    b"|",
+                    from.port().to_string().as_bytes(),
+                    b"|",
+                    &buf[..n],
+                ]
+                .concat();
                 socket.send_to(&answer, from).await.unwrap();
             }
         }
@@ -263,7 +324,11 @@ impl Client {
         .await;
         let answer = String::from_utf8(buf[..n].to_vec()).unwrap();
         let mut parts = answer.splitn(3, '|').map(str::to_owned);
-        (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap())
+        (
+            parts.next().unwrap(),
+            parts.next().unwrap(),
+            parts.next().unwrap(),
+        )
     }
 }
 

@@ -66,14 +66,26 @@ pub(super) async fn answer(request: Request<Incoming>, identity: &Identity) -> R
         return plain(status.unwrap_or(StatusCode::BAD_REQUEST), "");
     }
     match delay(head.uri.query().unwrap_or_default()) {
-        Err(value) => return plain(StatusCode::INTERNAL_SERVER_ERROR, format!("delay: `{value}` is no duration\n")),
+        Err(value) => {
+            return plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("delay: `{value}` is no duration\n"),
+            );
+        }
         Ok(Some(delay)) => tokio::time::sleep(delay.min(LONGEST_DELAY)).await,
         Ok(None) => {}
     }
-    let target = head.uri.path_and_query().map_or(path, http::uri::PathAndQuery::as_str);
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(path, http::uri::PathAndQuery::as_str);
     let host = match head.uri.authority() {
         Some(authority) => authority.as_str(),
-        None => head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        None => head
+            .headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default(),
     };
     let seen = Seen {
         path: target,
@@ -85,7 +97,9 @@ pub(super) async fn answer(request: Request<Incoming>, identity: &Identity) -> R
     };
     let json = serde_json::to_string_pretty(&seen).unwrap_or_default();
     let mut response = plain(StatusCode::OK, json + "\n");
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     set_headers(&head.headers, response.headers_mut());
     response
 }
@@ -108,7 +122,9 @@ fn protocol(version: Version) -> &'static str {
 fn headers(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
     let mut seen = BTreeMap::<_, Vec<_>>::new();
     for (name, value) in headers.iter().filter(|(name, _)| *name != HOST) {
-        seen.entry(capitalise(name.as_str())).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        seen.entry(capitalise(name.as_str()))
+            .or_default()
+            .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
     }
     seen
 }
@@ -116,14 +132,19 @@ fn headers(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
 fn capitalise(name: &str) -> String {
     let words = name.split('-').map(|word| {
         let mut letters = word.chars();
-        letters.next().map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+        letters.next().map_or_else(String::new, |first| {
+            first.to_ascii_uppercase().to_string() + letters.as_str()
+        })
     });
     words.collect::<Vec<_>>().join("-")
 }
 
 /// `X-Echo-Set-Header: name:value, name:value` asks for headers of the response.
 fn set_headers(request: &HeaderMap, response: &mut HeaderMap) {
-    let wanted = request.get_all("x-echo-set-header").iter().filter_map(|value| value.to_str().ok());
+    let wanted = request
+        .get_all("x-echo-set-header")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     for pair in wanted.flat_map(|value| value.split(',')) {
         let (name, value) = pair.trim().split_once(':').unwrap_or((pair.trim(), ""));
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.trim().parse::<HeaderValue>()) {
@@ -134,8 +155,12 @@ fn set_headers(request: &HeaderMap, response: &mut HeaderMap) {
 
 /// The `delay` of a query: `500ms`, `2s`, `1m`.
 fn delay(query: &str) -> Result<Option<Duration>, &str> {
-    let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("delay=")) else { return Ok(None) };
-    let split = value.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(value.len());
+    let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("delay=")) else {
+        return Ok(None);
+    };
+    let split = value
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(value.len());
     let (number, unit) = value.split_at(split);
     let scale = match unit {
         "ms" => 0.001,

@@ -31,12 +31,17 @@ pub(crate) async fn run(args: args::Echo) -> anyhow::Result<ExitCode> {
 
 /// Binds the address.
 pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("echo backend: {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("echo backend: {address}"))
 }
 
 /// Answers HTTP/1.1 and HTTP/2 with prior knowledge until the future is dropped.
 pub(crate) async fn serve(listener: TcpListener) {
-    let port = listener.local_addr().map(|address| address.port()).unwrap_or_default();
+    let port = listener
+        .local_addr()
+        .map(|address| address.port())
+        .unwrap_or_default();
     let identity = Arc::new(Identity::from_environment(port));
     loop {
         match listener.accept().await {
@@ -57,5 +62,7 @@ async fn connection(stream: TcpStream, identity: Arc<Identity>) {
         async move { Ok::<_, Infallible>(answer::answer(request, &identity).await) }
     });
     // A client that goes away is its own affair.
-    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    let _ = auto::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }

@@ -11,8 +11,8 @@ use serde_yaml_ng::Value;
 use sluice_controller::store::{Kind, Object, Stored};
 use sluice_crds::envoy::EnvoyProxy;
 use sluice_crds::gateway::{
-    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute, XBackend, XBackendTrafficPolicy,
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute,
+    TLSRoute, UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 
 /// Where objects are that name no namespace.
@@ -52,7 +52,13 @@ struct Head {
 pub(super) fn parse(text: &str) -> (Vec<Document>, Vec<Problem>) {
     let (mut documents, mut problems) = (Vec::new(), Vec::new());
     for (index, part) in split(text).into_iter().enumerate() {
-        let mut problem = |breaks_file, reason| problems.push(Problem { number: index + 1, breaks_file, reason });
+        let mut problem = |breaks_file, reason| {
+            problems.push(Problem {
+                number: index + 1,
+                breaks_file,
+                reason,
+            })
+        };
         match parse_one(&part, &mut documents) {
             Ok(()) => {}
             Err(Fault::Unknown(reason)) => problem(false, reason),
@@ -107,7 +113,9 @@ fn parse_one(text: &str, documents: &mut Vec<Document>) -> Result<(), Fault> {
         }
         return Ok(());
     }
-    let object = object(&head, |kind| typed(kind, serde_yaml_ng::Deserializer::from_str(text)))?;
+    let object = object(&head, |kind| {
+        typed(kind, serde_yaml_ng::Deserializer::from_str(text))
+    })?;
     documents.push(Document { object, value });
     Ok(())
 }
@@ -119,9 +127,15 @@ fn object(
     if head.kind.is_empty() {
         return Err(Fault::Wrong("`kind` is missing".into()));
     }
-    let (group, _) = head.api_version.split_once('/').unwrap_or(("", &head.api_version));
+    let (group, _) = head
+        .api_version
+        .split_once('/')
+        .unwrap_or(("", &head.api_version));
     let kind = Kind::parse(group, &head.kind).ok_or_else(|| {
-        Fault::Unknown(format!("`{}` of `{}` is not a kind that is known here; ignored", head.kind, head.api_version))
+        Fault::Unknown(format!(
+            "`{}` of `{}` is not a kind that is known here; ignored",
+            head.kind, head.api_version
+        ))
     })?;
     let object = parse(kind).map_err(|error| Fault::Wrong(format!("{kind}: {error}")))?;
     if object.reference().name.is_empty() {
@@ -155,11 +169,15 @@ fn typed<'de, D: serde::Deserializer<'de>>(kind: Kind, from: D) -> Result<Object
     }
 }
 
-fn cluster<'de, T: Stored + DeserializeOwned, D: serde::Deserializer<'de>>(from: D) -> Result<Object, D::Error> {
+fn cluster<'de, T: Stored + DeserializeOwned, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Object, D::Error> {
     T::deserialize(from).map(Object::new)
 }
 
-fn namespaced<'de, T: Stored + DeserializeOwned, D: serde::Deserializer<'de>>(from: D) -> Result<Object, D::Error> {
+fn namespaced<'de, T: Stored + DeserializeOwned, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Object, D::Error> {
     let mut object = T::deserialize(from)?;
     settle(&mut object);
     Ok(Object::new(object))
@@ -170,13 +188,18 @@ fn secret<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Object, D::Error>
     let mut secret = Secret::deserialize(from)?;
     settle(&mut secret);
     let plain = secret.string_data.take().unwrap_or_default();
-    let plain = plain.into_iter().map(|(key, value)| (key, k8s_openapi::ByteString(value.into_bytes())));
+    let plain = plain
+        .into_iter()
+        .map(|(key, value)| (key, k8s_openapi::ByteString(value.into_bytes())));
     secret.data.get_or_insert_default().extend(plain);
     Ok(Object::new(secret))
 }
 
 fn settle<T: Resource>(object: &mut T) {
-    object.meta_mut().namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.into());
+    object
+        .meta_mut()
+        .namespace
+        .get_or_insert_with(|| DEFAULT_NAMESPACE.into());
 }
 
 #[cfg(test)]
@@ -189,11 +212,17 @@ mod tests {
                     apiVersion: v1\nmetadata: {name: b}\nspec:\n  ports:\n  - port: many\n---\n\
                     kind: Widget\napiVersion: example.com/v1\n---\nkind: {\n";
         let (documents, problems) = parse(text);
-        let names: Vec<_> = documents.iter().map(|d| d.object.reference().to_string()).collect();
+        let names: Vec<_> = documents
+            .iter()
+            .map(|d| d.object.reference().to_string())
+            .collect();
         assert_eq!(names, ["Service default/a"]);
         let told: Vec<_> = problems.iter().map(|p| (p.number, p.breaks_file)).collect();
         assert_eq!(told, [(2, true), (3, false), (4, true)]);
-        assert!(problems[0].reason.contains("spec.ports[0].port") && problems[0].reason.contains("line 13"), "{problems:?}");
+        assert!(
+            problems[0].reason.contains("spec.ports[0].port") && problems[0].reason.contains("line 13"),
+            "{problems:?}"
+        );
     }
 
     #[test]
@@ -206,6 +235,9 @@ mod tests {
         assert_eq!(documents[1].object.reference().to_string(), "GatewayClass g");
         let secret: std::sync::Arc<Secret> = documents[0].object.downcast().unwrap();
         let data = secret.data.as_ref().unwrap();
-        assert_eq!((data["a"].0.as_slice(), data["c"].0.as_slice()), (&b"b"[..], &b"d"[..]));
+        assert_eq!(
+            (data["a"].0.as_slice(), data["c"].0.as_slice()),
+            (&b"b"[..], &b"d"[..])
+        );
     }
 }

@@ -39,7 +39,11 @@ pub(crate) struct Reload {
 impl Folder {
     /// A folder that has not been read yet.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), files: BTreeMap::new(), told: BTreeMap::new() }
+        Self {
+            dir: dir.to_owned(),
+            files: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
     }
 
     /// Reads the files that have changed.
@@ -58,12 +62,17 @@ impl Folder {
     }
 
     fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(&self.dir).with_context(|| format!("folder {}", self.dir.display()))?;
+        let entries =
+            std::fs::read_dir(&self.dir).with_context(|| format!("folder {}", self.dir.display()))?;
         let mut paths = Vec::new();
         for entry in entries {
             let path = entry?.path();
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            let is_yaml = path
+                .extension()
+                .is_some_and(|extension| extension == "yaml" || extension == "yml");
             if is_yaml && !hidden && path.is_file() {
                 paths.push(path);
             }
@@ -101,7 +110,11 @@ impl Folder {
                     && self.told.get(&reference) == Some(&before.value)
                     && before.value != document.value
                 {
-                    problems.push(format!("{}: {reference} is in {} too; this one counts", path.display(), other.display()));
+                    problems.push(format!(
+                        "{}: {reference} is in {} too; this one counts",
+                        path.display(),
+                        other.display()
+                    ));
                 }
             }
         }
@@ -130,8 +143,10 @@ impl Folder {
 }
 
 fn namespaces<'a>(references: impl Iterator<Item = &'a ObjectRef>) -> Vec<String> {
-    let mut namespaces: Vec<_> =
-        references.filter(|r| !r.namespace.is_empty()).map(|r| r.namespace.to_string()).collect();
+    let mut namespaces: Vec<_> = references
+        .filter(|r| !r.namespace.is_empty())
+        .map(|r| r.namespace.to_string())
+        .collect();
     namespaces.sort();
     namespaces.dedup();
     namespaces
@@ -173,7 +188,10 @@ spec:
         std::fs::write(&file, GATEWAY).unwrap();
         let mut folder = Folder::new(dir.path());
         let first = folder.reload().unwrap();
-        assert_eq!(names(&first.events), ["+Namespace default", "+Gateway default/gw"]);
+        assert_eq!(
+            names(&first.events),
+            ["+Namespace default", "+Gateway default/gw"]
+        );
         assert!(first.problems.is_empty(), "{:?}", first.problems);
         assert!(folder.reload().unwrap().events.is_empty());
         std::fs::write(&file, format!("# a comment\n---\n{GATEWAY}")).unwrap();
@@ -181,7 +199,10 @@ spec:
         std::fs::write(&file, GATEWAY.replace("8080", "8081")).unwrap();
         assert_eq!(names(&folder.reload().unwrap().events), ["+Gateway default/gw"]);
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(names(&folder.reload().unwrap().events), ["-Gateway default/gw", "-Namespace default"]);
+        assert_eq!(
+            names(&folder.reload().unwrap().events),
+            ["-Gateway default/gw", "-Namespace default"]
+        );
     }
 
     #[test]
@@ -194,8 +215,15 @@ spec:
         std::fs::write(dir.path().join("a.yaml"), format!("{GATEWAY}---\nkind: [\n")).unwrap();
         std::fs::write(dir.path().join("b.yaml"), GATEWAY.replace("gw", "third")).unwrap();
         let reload = folder.reload().unwrap();
-        assert_eq!(names(&reload.events), ["+Gateway default/third", "-Gateway default/other"]);
-        assert!(reload.problems[0].contains("a.yaml, document 2: "), "{:?}", reload.problems);
+        assert_eq!(
+            names(&reload.events),
+            ["+Gateway default/third", "-Gateway default/other"]
+        );
+        assert!(
+            reload.problems[0].contains("a.yaml, document 2: "),
+            "{:?}",
+            reload.problems
+        );
         assert!(folder.reload().unwrap().problems.is_empty());
     }
 }

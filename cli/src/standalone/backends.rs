@@ -19,8 +19,13 @@ pub(super) struct EchoBackends(BTreeMap<SocketAddr, AbortHandle>);
 impl EchoBackends {
     /// Starts and stops backends until they are those that the slices ask for.
     pub(super) async fn follow(&mut self, store: &Store) {
-        let slices = store.list(Kind::EndpointSlice).filter_map(Object::downcast::<EndpointSlice>);
-        let wanted: BTreeSet<_> = slices.filter(|slice| is_annotated(slice)).flat_map(|slice| addresses(&slice)).collect();
+        let slices = store
+            .list(Kind::EndpointSlice)
+            .filter_map(Object::downcast::<EndpointSlice>);
+        let wanted: BTreeSet<_> = slices
+            .filter(|slice| is_annotated(slice))
+            .flat_map(|slice| addresses(&slice))
+            .collect();
         self.0.retain(|address, backend| {
             let stays = wanted.contains(address);
             if !stays {
@@ -35,7 +40,8 @@ impl EchoBackends {
             match echo::bind(address).await {
                 Ok(listener) => {
                     println!("echo backend on http://{address}");
-                    self.0.insert(address, tokio::spawn(echo::serve(listener)).abort_handle());
+                    self.0
+                        .insert(address, tokio::spawn(echo::serve(listener)).abort_handle());
                 }
                 Err(error) => println!("{error:#}"),
             }
@@ -44,12 +50,28 @@ impl EchoBackends {
 }
 
 fn is_annotated(slice: &EndpointSlice) -> bool {
-    slice.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION)).is_some_and(|value| value == "true")
+    slice
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(ANNOTATION))
+        .is_some_and(|value| value == "true")
 }
 
 fn addresses(slice: &EndpointSlice) -> Vec<SocketAddr> {
-    let ports = slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok());
+    let ports = slice
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|port| u16::try_from(port.port?).ok());
     let ports: Vec<_> = ports.collect();
-    let ips = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses).filter_map(|ip| ip.parse::<IpAddr>().ok());
-    ips.filter(IpAddr::is_loopback).flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port))).collect()
+    let ips = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .flat_map(|endpoint| &endpoint.addresses)
+        .filter_map(|ip| ip.parse::<IpAddr>().ok());
+    ips.filter(IpAddr::is_loopback)
+        .flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(ip, *port)))
+        .collect()
 }

@@ -77,7 +77,10 @@ struct Standalone {
 
 impl Standalone {
     fn new(args: args::Standalone) -> Self {
-        let engine = Engine::new(translate::environment(&args.controller_name, &args.bind.to_string()));
+        let engine = Engine::new(translate::environment(
+            &args.controller_name,
+            &args.bind.to_string(),
+        ));
         Self {
             args,
             engine,
@@ -115,7 +118,9 @@ impl Standalone {
                 let proxy = Proxy::start(gateway.clone(), &self.args, self.proxies.is_empty()).await?;
                 self.proxies.insert(gateway.clone(), proxy);
             }
-            let Some(proxy) = self.proxies.get_mut(gateway) else { continue };
+            let Some(proxy) = self.proxies.get_mut(gateway) else {
+                continue;
+            };
             events.extend(proxy.apply(change, &mut self.ports));
             if self.engine.config(gateway).is_empty()
                 && let Some(proxy) = self.proxies.remove(gateway)

@@ -14,7 +14,12 @@ pub(super) struct Ports(BTreeMap<Port, (GatewayRef, BTreeSet<String>)>);
 
 impl Ports {
     /// Claims the port of a listener; gives the Gateway that has it if it is another.
-    pub(super) fn claim(&mut self, gateway: &GatewayRef, key: &str, listener: &v1::Listener) -> Result<(), GatewayRef> {
+    pub(super) fn claim(
+        &mut self,
+        gateway: &GatewayRef,
+        key: &str,
+        listener: &v1::Listener,
+    ) -> Result<(), GatewayRef> {
         let port = (listener.bind_port, listener.protocol() == v1::Protocol::Udp);
         // A listener that moves gives up its old port.
         self.0.retain(|held, (owner, keys)| {
@@ -23,7 +28,10 @@ impl Ports {
             }
             !keys.is_empty()
         });
-        let (owner, keys) = self.0.entry(port).or_insert_with(|| (gateway.clone(), BTreeSet::new()));
+        let (owner, keys) = self
+            .0
+            .entry(port)
+            .or_insert_with(|| (gateway.clone(), BTreeSet::new()));
         if owner != gateway {
             return Err(owner.clone());
         }
@@ -49,8 +57,16 @@ mod tests {
     #[test]
     fn a_port_has_one_gateway() {
         let (a, b) = (GatewayRef::new("x", "a"), GatewayRef::new("x", "b"));
-        let listener = |port| v1::Listener { bind_port: port, protocol: v1::Protocol::Http.into(), ..Default::default() };
-        let udp = v1::Listener { bind_port: 80, protocol: v1::Protocol::Udp.into(), ..Default::default() };
+        let listener = |port| v1::Listener {
+            bind_port: port,
+            protocol: v1::Protocol::Http.into(),
+            ..Default::default()
+        };
+        let udp = v1::Listener {
+            bind_port: 80,
+            protocol: v1::Protocol::Udp.into(),
+            ..Default::default()
+        };
         let mut ports = Ports::default();
         assert_eq!(ports.claim(&a, "one", &listener(80)), Ok(()));
         assert_eq!(ports.claim(&a, "two", &listener(80)), Ok(()));

@@ -34,8 +34,16 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// Starts a proxy without configuration; the first one answers at the admin address, if there is one.
-    pub(super) async fn start(gateway: GatewayRef, args: &args::Standalone, first: bool) -> anyhow::Result<Self> {
-        let access_log = if args.access_log { AccessLogTarget::Stdout } else { AccessLogTarget::Off };
+    pub(super) async fn start(
+        gateway: GatewayRef,
+        args: &args::Standalone,
+        first: bool,
+    ) -> anyhow::Result<Self> {
+        let access_log = if args.access_log {
+            AccessLogTarget::Stdout
+        } else {
+            AccessLogTarget::Off
+        };
         let dataplane = Dataplane::start(Options {
             workers: args.workers,
             bind: args.bind,
@@ -44,12 +52,24 @@ impl Proxy {
             access_log,
         })?;
         if let Some(address) = args.admin_address.filter(|_| first) {
-            let listener =
-                TcpListener::bind(address).await.with_context(|| format!("--admin-address {address}"))?;
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("--admin-address {address}"))?;
             tokio::spawn(Admin::new(dataplane.clone()).serve(listener));
         }
-        let address = if args.bind.is_ipv6() { format!("[{}]", args.bind) } else { args.bind.to_string() };
-        Ok(Self { gateway, address, dataplane, nonce: 0, rejected: BTreeMap::new(), blocked: BTreeMap::new() })
+        let address = if args.bind.is_ipv6() {
+            format!("[{}]", args.bind)
+        } else {
+            args.bind.to_string()
+        };
+        Ok(Self {
+            gateway,
+            address,
+            dataplane,
+            nonce: 0,
+            rejected: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+        })
     }
 
     /// Applies a change; an event says what has been refused, if that is news.
@@ -78,7 +98,9 @@ impl Proxy {
     }
 
     fn news(&self, before: &BTreeMap<String, String>) -> Option<Event> {
-        let report = ProxyReport { rejected: self.rejected.clone() };
+        let report = ProxyReport {
+            rejected: self.rejected.clone(),
+        };
         (*before != self.rejected).then(|| Event::Proxies(self.gateway.clone(), report))
     }
 
@@ -90,7 +112,10 @@ impl Proxy {
             if let Some(Body::Listener(listener)) = &resource.body
                 && let Err(owner) = ports.claim(&self.gateway, &key, listener)
             {
-                self.rejected.insert(key.clone(), format!("port {} is taken by Gateway {owner}", listener.port));
+                self.rejected.insert(
+                    key.clone(),
+                    format!("port {} is taken by Gateway {owner}", listener.port),
+                );
                 self.blocked.insert(key, resource);
                 continue;
             }
@@ -100,9 +125,18 @@ impl Proxy {
             return;
         }
         self.nonce += 1;
-        let update = v1::Update { nonce: self.nonce, upserts, removes, synced: true };
+        let update = v1::Update {
+            nonce: self.nonce,
+            upserts,
+            removes,
+            synced: true,
+        };
         let ack = self.dataplane.apply(&update);
-        self.rejected.extend(ack.rejected.into_iter().map(|rejection| (rejection.key, rejection.reason)));
+        self.rejected.extend(
+            ack.rejected
+                .into_iter()
+                .map(|rejection| (rejection.key, rejection.reason)),
+        );
         for resource in &update.upserts {
             if let Some(Body::Listener(listener)) = &resource.body
                 && !self.rejected.contains_key(&resource.key)
@@ -120,8 +154,15 @@ impl Proxy {
             v1::Protocol::Udp => "udp",
             v1::Protocol::Http | v1::Protocol::Unspecified => "http",
         };
-        let host = if listener.hostname.is_empty() { String::new() } else { format!(" for {}", listener.hostname) };
-        format!("{scheme}://{}:{}{host} ({})", self.address, listener.bind_port, listener.name)
+        let host = if listener.hostname.is_empty() {
+            String::new()
+        } else {
+            format!(" for {}", listener.hostname)
+        };
+        format!(
+            "{scheme}://{}:{}{host} ({})",
+            self.address, listener.bind_port, listener.name
+        )
     }
 
     /// Lets what is under way end.

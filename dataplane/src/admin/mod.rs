@@ -49,7 +49,9 @@ impl Admin {
                     async { Ok::<_, Infallible>(response) }
                 });
                 let mut server = http1::Builder::new();
-                server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+                server
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT);
                 // A client that goes away is its own affair.
                 let _ = server.serve_connection(TokioIo::new(stream), service).await;
             });
@@ -59,7 +61,9 @@ impl Admin {
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
-            response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+            response
+                .headers_mut()
+                .insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match path {
@@ -70,8 +74,15 @@ impl Admin {
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 self.0.metrics().encode(),
             ),
-            "/config_dump" => reply(StatusCode::OK, "application/json", format!("{:#}\n", self.0.dump())),
-            _ => text(StatusCode::NOT_FOUND, "/healthz/live\n/healthz/ready\n/metrics\n/config_dump\n"),
+            "/config_dump" => reply(
+                StatusCode::OK,
+                "application/json",
+                format!("{:#}\n", self.0.dump()),
+            ),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "/healthz/live\n/healthz/ready\n/metrics\n/config_dump\n",
+            ),
         }
     }
 
@@ -79,7 +90,10 @@ impl Admin {
         if self.0.is_ready() {
             text(StatusCode::OK, "ready\n")
         } else {
-            text(StatusCode::SERVICE_UNAVAILABLE, "waiting for configuration, or draining\n")
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "waiting for configuration, or draining\n",
+            )
         }
     }
 }
@@ -91,6 +105,8 @@ fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
 fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     response
 }

@@ -54,11 +54,20 @@ impl Cache {
             return Ok((Self::create(path, owner)?, Vec::new()));
         };
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let mut cache =
-            Self { path, file, owner: owner.to_owned(), records: HashMap::new(), size: start as u64, live: start as u64 };
+        let mut cache = Self {
+            path,
+            file,
+            owner: owner.to_owned(),
+            records: HashMap::new(),
+            size: start as u64,
+            live: start as u64,
+        };
         let resources = cache.replay(&bytes[start..]);
         if cache.size < bytes.len() as u64 {
-            tracing::warn!(cut = bytes.len() as u64 - cache.size, "the end of the configuration on disk was damaged");
+            tracing::warn!(
+                cut = bytes.len() as u64 - cache.size,
+                "the end of the configuration on disk was damaged"
+            );
             cache.file.set_len(cache.size)?;
         }
         cache.file.seek(SeekFrom::Start(cache.size))?;
@@ -68,13 +77,22 @@ impl Cache {
     fn create(path: PathBuf, owner: &str) -> io::Result<Self> {
         let (file, size) = begin(&path, owner)?;
         fs::rename(path.with_extension("new"), &path)?;
-        Ok(Self { path, file, owner: owner.to_owned(), records: HashMap::new(), size, live: size })
+        Ok(Self {
+            path,
+            file,
+            owner: owner.to_owned(),
+            records: HashMap::new(),
+            size,
+            live: size,
+        })
     }
 
     fn replay(&mut self, mut bytes: &[u8]) -> Vec<v1::Resource> {
         let mut resources = HashMap::new();
         while let Some((payload, rest)) = record(bytes) {
-            let Ok(update) = v1::Update::decode(payload) else { break };
+            let Ok(update) = v1::Update::decode(payload) else {
+                break;
+            };
             let len = (HEAD + payload.len()) as u64;
             for key in &update.removes {
                 resources.remove(key);
@@ -110,17 +128,41 @@ impl Cache {
     /// # Errors
     /// Those of the file system.
     pub(super) fn store(&mut self, update: v1::Update, ack: &v1::Ack) -> io::Result<()> {
-        let rejected: HashSet<_> = ack.rejected.iter().map(|rejection| rejection.key.as_str()).collect();
+        let rejected: HashSet<_> = ack
+            .rejected
+            .iter()
+            .map(|rejection| rejection.key.as_str())
+            .collect();
         let mut out = Vec::new();
         let mut notes = Vec::new();
-        for resource in update.upserts.into_iter().filter(|r| !rejected.contains(r.key.as_str())) {
+        for resource in update
+            .upserts
+            .into_iter()
+            .filter(|r| !rejected.contains(r.key.as_str()))
+        {
             let (key, at) = (resource.key.clone(), out.len() as u64);
-            append(&mut out, &v1::Update { upserts: vec![resource], ..Default::default() })?;
+            append(
+                &mut out,
+                &v1::Update {
+                    upserts: vec![resource],
+                    ..Default::default()
+                },
+            )?;
             notes.push((key, at, out.len() as u64 - at));
         }
-        let removes: Vec<_> = update.removes.into_iter().filter(|key| self.records.contains_key(key)).collect();
+        let removes: Vec<_> = update
+            .removes
+            .into_iter()
+            .filter(|key| self.records.contains_key(key))
+            .collect();
         if !removes.is_empty() {
-            append(&mut out, &v1::Update { removes: removes.clone(), ..Default::default() })?;
+            append(
+                &mut out,
+                &v1::Update {
+                    removes: removes.clone(),
+                    ..Default::default()
+                },
+            )?;
         }
         if out.is_empty() {
             return Ok(());
@@ -134,15 +176,25 @@ impl Cache {
         for (key, at, len) in notes {
             self.note(key, self.size + at, len);
         }
-        removes.iter().for_each(|key| self.forget(key));
+        for key in &removes {
+            self.forget(key);
+        }
         self.size += out.len() as u64;
-        if self.size > 2 * self.live + SLACK { self.compact() } else { Ok(()) }
+        if self.size > 2 * self.live + SLACK {
+            self.compact()
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes a new file with the latest record of each resource and puts it in the old one's place.
     fn compact(&mut self) -> io::Result<()> {
         let (mut file, mut size) = begin(&self.path, &self.owner)?;
-        let mut places: Vec<_> = self.records.iter().map(|(key, place)| (*place, key.clone())).collect();
+        let mut places: Vec<_> = self
+            .records
+            .iter()
+            .map(|(key, place)| (*place, key.clone()))
+            .collect();
         places.sort_unstable();
         let mut records = HashMap::with_capacity(places.len());
         let mut out = io::BufWriter::new(&mut file);
@@ -172,7 +224,12 @@ fn begin(path: &Path, owner: &str) -> io::Result<(File, u64)> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
     let head = head(owner);
     file.write_all(&head)?;
     Ok((file, head.len() as u64))
@@ -206,7 +263,8 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk()?;
     let (checksum, rest) = rest.split_first_chunk()?;
     let (payload, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
-    (!payload.is_empty() && crc32fast::hash(payload) == u32::from_le_bytes(*checksum)).then_some((payload, rest))
+    (!payload.is_empty() && crc32fast::hash(payload) == u32::from_le_bytes(*checksum))
+        .then_some((payload, rest))
 }
 
 #[cfg(test)]
@@ -216,21 +274,46 @@ mod tests {
     use super::*;
 
     fn resource(key: &str, version: &str) -> v1::Resource {
-        let body = v1::resource::Body::Secret(v1::Secret { body: Some(v1::secret::Body::TrustBundle(vec![7; 100])) });
-        v1::Resource { key: key.into(), version: version.into(), body: Some(body) }
+        let body = v1::resource::Body::Secret(v1::Secret {
+            body: Some(v1::secret::Body::TrustBundle(vec![7; 100])),
+        });
+        v1::Resource {
+            key: key.into(),
+            version: version.into(),
+            body: Some(body),
+        }
     }
 
     fn upsert(cache: &mut Cache, resources: &[(&str, &str)]) {
-        let upserts = resources.iter().map(|(key, version)| resource(key, version)).collect();
-        cache.store(v1::Update { upserts, ..Default::default() }, &v1::Ack::default()).unwrap();
+        let upserts = resources
+            .iter()
+            .map(|(key, version)| resource(key, version))
+            .collect();
+        cache
+            .store(
+                v1::Update {
+                    upserts,
+                    ..Default::default()
+                },
+                &v1::Ack::default(),
+            )
+            .unwrap();
     }
 
     fn held(dir: &Path) -> Vec<(String, String)> {
-        Cache::open(dir, "a/b").unwrap().1.into_iter().map(|r| (r.key, r.version)).collect()
+        Cache::open(dir, "a/b")
+            .unwrap()
+            .1
+            .into_iter()
+            .map(|r| (r.key, r.version))
+            .collect()
     }
 
     fn pairs(wanted: &[(&str, &str)]) -> Vec<(String, String)> {
-        wanted.iter().map(|(key, version)| ((*key).to_owned(), (*version).to_owned())).collect()
+        wanted
+            .iter()
+            .map(|(key, version)| ((*key).to_owned(), (*version).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -238,26 +321,55 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut cache, empty) = Cache::open(dir.path(), "a/b").unwrap();
         assert!(empty.is_empty());
-        upsert(&mut cache, &[("listener/l", "1"), ("route/r", "1"), ("secret/s", "1"), ("settings", "1")]);
-        upsert(&mut cache, &[("route/r", "2"), ("backend/b", "1"), ("endpoints/e", "1")]);
+        upsert(
+            &mut cache,
+            &[
+                ("listener/l", "1"),
+                ("route/r", "1"),
+                ("secret/s", "1"),
+                ("settings", "1"),
+            ],
+        );
+        upsert(
+            &mut cache,
+            &[("route/r", "2"), ("backend/b", "1"), ("endpoints/e", "1")],
+        );
         let update = v1::Update {
             upserts: vec![resource("route/bad", "1"), resource("backend/b", "bad")],
             removes: vec!["secret/s".into(), "route/unknown".into()],
             ..Default::default()
         };
-        let reject = |key: &str| v1::Rejection { key: key.into(), ..Default::default() };
-        let ack = v1::Ack { nonce: 1, rejected: vec![reject("route/bad"), reject("backend/b")] };
+        let reject = |key: &str| v1::Rejection {
+            key: key.into(),
+            ..Default::default()
+        };
+        let ack = v1::Ack {
+            nonce: 1,
+            rejected: vec![reject("route/bad"), reject("backend/b")],
+        };
         cache.store(update, &ack).unwrap();
-        let wanted = [("settings", "1"), ("endpoints/e", "1"), ("backend/b", "1"), ("route/r", "2"), ("listener/l", "1")];
+        let wanted = [
+            ("settings", "1"),
+            ("endpoints/e", "1"),
+            ("backend/b", "1"),
+            ("route/r", "2"),
+            ("listener/l", "1"),
+        ];
         assert_eq!(held(dir.path()), pairs(&wanted));
-        let mode = fs::metadata(dir.path().join("config")).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join("config"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
     fn another_owner_gets_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        upsert(&mut Cache::open(dir.path(), "a/b").unwrap().0, &[("settings", "1")]);
+        upsert(
+            &mut Cache::open(dir.path(), "a/b").unwrap().0,
+            &[("settings", "1")],
+        );
         assert!(Cache::open(dir.path(), "a/bc").unwrap().1.is_empty());
         assert!(held(dir.path()).is_empty());
     }
@@ -266,9 +378,15 @@ mod tests {
     fn damage_costs_only_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config");
-        upsert(&mut Cache::open(dir.path(), "a/b").unwrap().0, &[("settings", "1")]);
+        upsert(
+            &mut Cache::open(dir.path(), "a/b").unwrap().0,
+            &[("settings", "1")],
+        );
         let good = fs::read(&path).unwrap();
-        upsert(&mut Cache::open(dir.path(), "a/b").unwrap().0, &[("secret/s", "1")]);
+        upsert(
+            &mut Cache::open(dir.path(), "a/b").unwrap().0,
+            &[("secret/s", "1")],
+        );
         let whole = fs::read(&path).unwrap();
         for cut in good.len() + 1..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
@@ -289,12 +407,18 @@ mod tests {
         let path = dir.path().join("config");
         let (mut cache, _) = Cache::open(dir.path(), "a/b").unwrap();
         let keys: Vec<_> = (0..5000).map(|i| format!("secret/{i}")).collect();
-        upsert(&mut cache, &keys.iter().map(|key| (key.as_str(), "1")).collect::<Vec<_>>());
+        upsert(
+            &mut cache,
+            &keys.iter().map(|key| (key.as_str(), "1")).collect::<Vec<_>>(),
+        );
         let full = fs::metadata(&path).unwrap().len();
         upsert(&mut cache, &[("secret/7", "2")]);
         assert!(fs::metadata(&path).unwrap().len() - full < 300);
         for round in 0..20 {
-            upsert(&mut cache, &keys.iter().map(|key| (key.as_str(), "3")).collect::<Vec<_>>());
+            upsert(
+                &mut cache,
+                &keys.iter().map(|key| (key.as_str(), "3")).collect::<Vec<_>>(),
+            );
             upsert(&mut cache, &[("secret/8", &round.to_string())]);
             assert!(fs::metadata(&path).unwrap().len() <= 3 * full + SLACK);
         }

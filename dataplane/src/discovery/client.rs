@@ -71,7 +71,12 @@ fn chain(error: &dyn Error) -> String {
 /// Logs what was refused.
 pub(super) fn warn_rejected(ack: &v1::Ack) {
     for rejection in &ack.rejected {
-        tracing::warn!(key = rejection.key, version = rejection.version, reason = rejection.reason, "resource refused");
+        tracing::warn!(
+            key = rejection.key,
+            version = rejection.version,
+            reason = rejection.reason,
+            "resource refused"
+        );
     }
 }
 
@@ -85,7 +90,12 @@ pub(super) struct Session<T> {
 
 impl<T: Target> Session<T> {
     pub(super) fn new(source: Source, target: T, cache: Option<Cache>) -> Self {
-        Self { source, target, cache, progress: false }
+        Self {
+            source,
+            target,
+            cache,
+            progress: false,
+        }
     }
 
     pub(super) fn target(&self) -> &T {
@@ -118,7 +128,9 @@ impl<T: Target> Session<T> {
             known: self.target.known(),
         });
         // The receiver is held below: there is room, and it is not closed.
-        let _ = acks.try_send(v1::ProxyMessage { message: Some(subscribe) });
+        let _ = acks.try_send(v1::ProxyMessage {
+            message: Some(subscribe),
+        });
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.metadata_mut().insert("authorization", token);
         let mut updates = client.stream(request).await.map_err(refused)?.into_inner();
@@ -131,7 +143,13 @@ impl<T: Target> Session<T> {
             let ack = self.apply(update).await?;
             warn_rejected(&ack);
             let message = v1::proxy_message::Message::Ack(ack);
-            if acks.send(v1::ProxyMessage { message: Some(message) }).await.is_err() {
+            if acks
+                .send(v1::ProxyMessage {
+                    message: Some(message),
+                })
+                .await
+                .is_err()
+            {
                 break;
             }
         }
@@ -155,11 +173,15 @@ impl<T: Target> Session<T> {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(1 << 20);
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.source.ca_file)?));
+        let mut tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.source.ca_file)?));
         if !self.source.server_name.is_empty() {
             tls = tls.domain_name(&self.source.server_name);
         }
-        Ok(endpoint.tls_config(tls)?.connect_with_connector(Connector).await?)
+        Ok(endpoint
+            .tls_config(tls)?
+            .connect_with_connector(Connector)
+            .await?)
     }
 
     /// Applies an update and keeps it on disk, away from the runtime: a large one takes a while.
@@ -183,7 +205,10 @@ impl<T: Target> Session<T> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::File { path: path.to_owned(), error })
+    std::fs::read(path).map_err(|error| Failure::File {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 fn refused(status: Status) -> Failure {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -35,12 +35,18 @@ impl Service<Uri> for Connector {
 }
 
 async fn connect(uri: &Uri) -> io::Result<TcpStream> {
-    let host = uri.host().ok_or_else(|| io::Error::other(format!("`{uri}` names no host")))?;
+    let host = uri
+        .host()
+        .ok_or_else(|| io::Error::other(format!("`{uri}` names no host")))?;
     let port = uri.port_u16().unwrap_or(443);
     let mut last = io::Error::other(format!("`{host}` has no address"));
     for address in resolve(host).await? {
         let connecting = TcpStream::connect(SocketAddr::new(address, port));
-        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(io::Error::other).flatten() {
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+        {
             Ok(tcp) => {
                 tcp.set_nodelay(true)?;
                 return Ok(tcp);
@@ -56,7 +62,12 @@ async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
         return Ok(vec![address]);
     }
     // The system's settings are read anew: they may have changed since, and connections are rare.
-    let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build()).map_err(io::Error::other)?;
-    let found = resolver.lookup_ip(host).await.map_err(|error| io::Error::other(format!("`{host}`: {error}")))?;
+    let resolver = TokioResolver::builder_tokio()
+        .and_then(ResolverBuilder::build)
+        .map_err(io::Error::other)?;
+    let found = resolver
+        .lookup_ip(host)
+        .await
+        .map_err(|error| io::Error::other(format!("`{host}`: {error}")))?;
     Ok(found.iter().collect())
 }

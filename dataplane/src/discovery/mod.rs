@@ -114,8 +114,16 @@ async fn start_from_disk<T: Target>(source: &Source, target: &T) -> Option<Cache
         let (cache, upserts) = Cache::open(&dir, &owner)?;
         if !upserts.is_empty() {
             let count = upserts.len();
-            let ack = target.apply(&v1::Update { nonce: 0, upserts, removes: Vec::new(), synced: true });
-            tracing::info!(resources = count, "started from the last good configuration on disk");
+            let ack = target.apply(&v1::Update {
+                nonce: 0,
+                upserts,
+                removes: Vec::new(),
+                synced: true,
+            });
+            tracing::info!(
+                resources = count,
+                "started from the last good configuration on disk"
+            );
             client::warn_rejected(&ack);
         }
         Ok::<_, std::io::Error>(cache)

@@ -44,7 +44,9 @@ pub(super) fn write(worker: &Worker, line: &Line<'_>) {
         transport_failure: line.transport_failure,
         received: line.from_client,
         sent: line.from_backend,
-        duration: SystemTime::now().duration_since(line.began).unwrap_or(Duration::ZERO),
+        duration: SystemTime::now()
+            .duration_since(line.began)
+            .unwrap_or(Duration::ZERO),
         upstream_time: None,
         forwarded_for: None,
         user_agent: None,

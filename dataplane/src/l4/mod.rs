@@ -56,7 +56,11 @@ impl L4Route {
             };
             backends.push((total, target));
         }
-        Ok(Self { name: name.into(), backends, metrics: lookup.route_metrics(name) })
+        Ok(Self {
+            name: name.into(),
+            backends,
+            metrics: lookup.route_metrics(name),
+        })
     }
 
     /// A backend by weight; `None`: this share is refused, or there is none.
@@ -72,7 +76,9 @@ impl L4Route {
 
     /// True if a share of the traffic goes to this backend.
     fn contains(&self, slot: &Arc<Slot>) -> bool {
-        self.backends.iter().any(|(_, target)| matches!(target, Target::Backend(held) if Arc::ptr_eq(held, slot)))
+        self.backends
+            .iter()
+            .any(|(_, target)| matches!(target, Target::Backend(held) if Arc::ptr_eq(held, slot)))
     }
 }
 
@@ -102,7 +108,14 @@ mod tests {
             weight: *weight,
             ..Default::default()
         });
-        L4Route::compile("TCPRoute/default/a", &v1::L4Rules { backends: backends.collect() }, slots).unwrap()
+        L4Route::compile(
+            "TCPRoute/default/a",
+            &v1::L4Rules {
+                backends: backends.collect(),
+            },
+            slots,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -113,7 +126,10 @@ mod tests {
         for _ in 0..8000 {
             let place = match route.pick() {
                 None => 3,
-                Some(slot) => ["a", "b", "c"].iter().position(|key| Arc::ptr_eq(&slots.backend(key), slot)).unwrap(),
+                Some(slot) => ["a", "b", "c"]
+                    .iter()
+                    .position(|key| Arc::ptr_eq(&slots.backend(key), slot))
+                    .unwrap(),
             };
             seen[place] += 1;
         }

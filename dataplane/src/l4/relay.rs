@@ -61,9 +61,11 @@ where
         }
         let receiving = down.poll(cx, backend, client);
         match (sending, receiving) {
-            (_, Poll::Ready(Err(Side::From(error)))) => return Poll::Ready(End::Backend(error)),
-            // A side that takes no more may still have something to say: the other direction decides. It has ended.
-            (Poll::Ready(Err(Side::To(error))), Poll::Ready(_)) => return Poll::Ready(End::Backend(error)),
+            // A backend that takes no more may still have something to say: that ends when the other direction does.
+            (_, Poll::Ready(Err(Side::From(error))))
+            | (Poll::Ready(Err(Side::To(error))), Poll::Ready(_)) => {
+                return Poll::Ready(End::Backend(error));
+            }
             (Poll::Ready(_), Poll::Ready(Err(Side::To(error)))) => return Poll::Ready(End::Client(error)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
             _ => {}
@@ -80,7 +82,11 @@ where
         Poll::Pending
     })
     .await;
-    Outcome { from_client: up.moved, from_backend: down.moved, end }
+    Outcome {
+        from_client: up.moved,
+        from_backend: down.moved,
+        end,
+    }
 }
 
 /// The side of a direction that failed.
@@ -134,7 +140,11 @@ impl Direction {
         }
     }
 
-    fn poll_finish<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<Result<(), Side>> {
+    fn poll_finish<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<Result<(), Side>> {
         ready!(Pin::new(to).poll_shutdown(cx)).map_err(Side::To)?;
         self.state = State::Finished;
         Poll::Ready(Ok(()))
@@ -200,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    const IDLE: Duration = Duration::from_secs(3600);
+    const IDLE: Duration = Duration::from_hours(1);
 
     #[tokio::test]
     async fn each_side_ends_by_itself() {
@@ -253,7 +263,8 @@ mod tests {
         let (mut client, mut ours) = duplex(64);
         let (mut theirs, backend) = duplex(64);
         let began = Instant::now();
-        let relayed = tokio::spawn(async move { relay(&mut ours, &mut theirs, Duration::from_secs(60)).await });
+        let relayed =
+            tokio::spawn(async move { relay(&mut ours, &mut theirs, Duration::from_mins(1)).await });
         tokio::time::sleep(Duration::from_secs(50)).await;
         client.write_all(b"x").await.unwrap();
         let outcome = relayed.await.unwrap();
@@ -269,7 +280,11 @@ mod tests {
     }
 
     impl AsyncRead for Broken {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             if self.read {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
@@ -295,7 +310,15 @@ mod tests {
     #[tokio::test]
     async fn a_failed_read_ends_both() {
         let (_client, mut ours) = duplex(64);
-        let outcome = relay(&mut ours, &mut Broken { read: true, data: b"" }, IDLE).await;
+        let outcome = relay(
+            &mut ours,
+            &mut Broken {
+                read: true,
+                data: b"",
+            },
+            IDLE,
+        )
+        .await;
         assert!(matches!(outcome.end, End::Backend(_)), "{outcome:?}");
     }
 
@@ -303,7 +326,15 @@ mod tests {
     async fn an_answer_survives_a_refused_question() {
         let (mut client, mut ours) = duplex(64);
         client.write_all(b"too long a question").await.unwrap();
-        let outcome = relay(&mut ours, &mut Broken { read: false, data: b"go away" }, IDLE).await;
+        let outcome = relay(
+            &mut ours,
+            &mut Broken {
+                read: false,
+                data: b"go away",
+            },
+            IDLE,
+        )
+        .await;
         assert!(matches!(outcome.end, End::Backend(_)), "{outcome:?}");
         drop(ours);
         let mut answer = String::new();

@@ -23,7 +23,11 @@ struct Held<S> {
 impl<S> Sessions<S> {
     /// At most `limit` sessions at a time.
     pub(super) fn new(limit: usize) -> Self {
-        Self { held: AHashMap::new(), limit, next: 0 }
+        Self {
+            held: AHashMap::new(),
+            limit,
+            next: 0,
+        }
     }
 
     /// The session of a client, which is marked as used now.
@@ -45,13 +49,24 @@ impl<S> Sessions<S> {
         }
         let id = self.next;
         self.next += 1;
-        self.held.insert(client, Held { id, last: Instant::now(), session });
+        self.held.insert(
+            client,
+            Held {
+                id,
+                last: Instant::now(),
+                session,
+            },
+        );
     }
 
     /// Puts out the sixteenth that has been idle longest, at least one: looking for the oldest walks over all, and a
     /// flood of new clients must not cause that walk for each.
     pub(super) fn evict(&mut self) {
-        let mut ages: Vec<_> = self.held.iter().map(|(client, held)| (held.last, held.id, *client)).collect();
+        let mut ages: Vec<_> = self
+            .held
+            .iter()
+            .map(|(client, held)| (held.last, held.id, *client))
+            .collect();
         let count = (ages.len() / 16).max(1).min(ages.len());
         if count == 0 {
             return;

@@ -14,15 +14,23 @@ use crate::wire::{Socket, Transport};
 use crate::worker::Worker;
 
 /// A connection on which nothing moves for this long is ended; Envoy's default.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 /// Endpoints that are tried for one connection.
 const TRIES: usize = 3;
 
 /// Serves a connection until it ends. `stream` is plain, or TLS that ends here; bytes that were read from it already
 /// (a ClientHello that is passed through) are its first. `listener` is the listener's name.
-pub async fn tcp(stream: Transport, peer: SocketAddr, listener: &str, route: Arc<L4Route>, worker: Arc<Worker>) {
+pub async fn tcp(
+    stream: Transport,
+    peer: SocketAddr,
+    listener: &str,
+    route: Arc<L4Route>,
+    worker: Arc<Worker>,
+) {
     let began = SystemTime::now();
-    let Ok(downstream_local) = stream.tcp().local_addr() else { return };
+    let Ok(downstream_local) = stream.tcp().local_addr() else {
+        return;
+    };
     let server_name = sni(&stream);
     route.metrics.connection();
     let mut line = log::Line {
@@ -81,7 +89,9 @@ async fn run(client: Transport, backend: Transport) -> Outcome {
         (Transport::Tcp(client), Transport::Tcp(backend)) => relay(client, backend, IDLE).await,
         (Transport::Tcp(client), Transport::Tls(backend)) => relay(client, backend.as_mut(), IDLE).await,
         (Transport::Tls(client), Transport::Tcp(backend)) => relay(client.as_mut(), backend, IDLE).await,
-        (Transport::Tls(client), Transport::Tls(backend)) => relay(client.as_mut(), backend.as_mut(), IDLE).await,
+        (Transport::Tls(client), Transport::Tls(backend)) => {
+            relay(client.as_mut(), backend.as_mut(), IDLE).await
+        }
     };
     if !matches!(outcome.end, End::Closed) {
         // What one side did not finish must not look finished to the other.
@@ -139,11 +149,16 @@ impl Failure {
 /// Connects to an endpoint of the backend whose turn it is. Nothing has been sent yet, so an endpoint that refuses
 /// may be passed over for another.
 async fn connect(route: &L4Route) -> Result<Upstream, Failure> {
-    let backend = route.pick().and_then(|slot| slot.load()).ok_or(Failure::NoBackend)?;
+    let backend = route
+        .pick()
+        .and_then(|slot| slot.load())
+        .ok_or(Failure::NoBackend)?;
     let mut tried = Vec::new();
     let mut failure = Failure::NoEndpoint(Arc::clone(&backend.name));
     while tried.len() < TRIES {
-        let Some(active) = backend.endpoints.load().pick(&tried) else { break };
+        let Some(active) = backend.endpoints.load().pick(&tried) else {
+            break;
+        };
         let address = active.endpoint().address();
         if tried.contains(&address) {
             break;
@@ -153,7 +168,12 @@ async fn connect(route: &L4Route) -> Result<Upstream, Failure> {
         match opened.map_err(|_| ConnectError::Timeout).flatten() {
             Ok(transport) => {
                 backend.metrics.connected();
-                return Ok(Upstream { transport, backend, active, _counted: counted });
+                return Ok(Upstream {
+                    transport,
+                    backend,
+                    active,
+                    _counted: counted,
+                });
             }
             Err(error) => {
                 backend.metrics.connect_failure();
@@ -170,7 +190,9 @@ async fn open(backend: &Backend, address: SocketAddr) -> Result<Transport, Conne
     let tcp = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
     tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     let socket = Socket::new(tcp);
-    let Some(tls) = &backend.tls else { return Ok(Transport::Tcp(socket)) };
+    let Some(tls) = &backend.tls else {
+        return Ok(Transport::Tcp(socket));
+    };
     let stream = tls.handshake_raw(socket).await.map_err(ConnectError::Tls)?;
     Ok(Transport::Tls(Box::new(tokio_rustls::TlsStream::Client(stream))))
 }

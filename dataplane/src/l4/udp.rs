@@ -25,7 +25,7 @@ use crate::upstream::{Active, Backend, Endpoint, EndpointSet, Slot};
 use crate::worker::Worker;
 
 /// A session on which nothing moves for this long is ended; Envoy's default.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Sessions of one listener on one worker. Each takes a socket.
 const SESSIONS: usize = 10_000;
 /// The largest datagram.
@@ -47,8 +47,15 @@ pub async fn udp(
 ) {
     let metrics = worker.shared.metrics.listener(&listener);
     let (ended, mut endings) = mpsc::unbounded_channel();
-    let mut server =
-        Server { socket, listener, metrics, worker, sessions: Sessions::new(SESSIONS), ended, exhausted: false };
+    let mut server = Server {
+        socket,
+        listener,
+        metrics,
+        worker,
+        sessions: Sessions::new(SESSIONS),
+        ended,
+        exhausted: false,
+    };
     loop {
         tokio::select! {
             biased;
@@ -121,19 +128,28 @@ impl Server {
             self.sessions.end(client);
             return self.metrics.dropped();
         };
-        if self.sessions.touch(client).is_some_and(|session| !session.is_current(route)) {
+        if self
+            .sessions
+            .touch(client)
+            .is_some_and(|session| !session.is_current(route))
+        {
             self.sessions.end(client);
         }
         if self.sessions.touch(client).is_none() && !self.open(route, client) {
             return self.metrics.dropped();
         }
-        let Some(session) = self.sessions.touch(client) else { return };
+        let Some(session) = self.sessions.touch(client) else {
+            return;
+        };
         let sent = match session.send(datagram) {
             // Nobody was there for an earlier datagram; this one has not been sent.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 session.endpoint.eject();
                 self.sessions.end(client);
-                let again = self.open(route, client).then(|| self.sessions.touch(client)).flatten();
+                let again = self
+                    .open(route, client)
+                    .then(|| self.sessions.touch(client))
+                    .flatten();
                 again.map_or(Err(error), |session| session.send(datagram))
             }
             sent => sent,
@@ -148,7 +164,9 @@ impl Server {
         let Some(slot) = route.pick() else { return false };
         let Some(backend) = slot.load() else { return false };
         let endpoints = backend.endpoints.load_full();
-        let Some(active) = endpoints.pick(&[]) else { return false };
+        let Some(active) = endpoints.pick(&[]) else {
+            return false;
+        };
         let endpoint = Arc::clone(active.endpoint());
         let upstream = match connect(endpoint.address()) {
             Ok(upstream) => upstream,
@@ -217,7 +235,9 @@ impl Session {
         if !Arc::ptr_eq(&self.route, route) && !route.contains(&self.slot) {
             return false;
         }
-        let Some(backend) = self.slot.load() else { return false };
+        let Some(backend) = self.slot.load() else {
+            return false;
+        };
         let now = backend.endpoints.load_full();
         if Arc::ptr_eq(&self.endpoints, &now) {
             return true;
@@ -230,7 +250,8 @@ impl Session {
     fn send(&self, datagram: &[u8]) -> io::Result<()> {
         let flow = &self.flow;
         flow.touch();
-        flow.from_client.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+        flow.from_client
+            .fetch_add(datagram.len() as u64, Ordering::Relaxed);
         // Straight to the kernel: a socket that the runtime has not polled yet counts as not writable there.
         SockRef::from(&flow.upstream).send(datagram).map(drop)
     }
@@ -314,7 +335,10 @@ impl Back {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && i > 0 => break,
                     Err(error) => return Err(error),
                 };
-                if SockRef::from(&*self.socket).send_to(&scratch[..n], &self.flow.client.into()).is_err() {
+                if SockRef::from(&*self.socket)
+                    .send_to(&scratch[..n], &self.flow.client.into())
+                    .is_err()
+                {
                     self.connection.listener().dropped();
                 }
                 self.connection.listener().sent(n as u64);
@@ -325,7 +349,9 @@ impl Back {
     }
 
     fn log(&self, sent: u64, flags: &'static str, error: Option<&str>) {
-        let Ok(downstream_local) = self.socket.local_addr() else { return };
+        let Ok(downstream_local) = self.socket.local_addr() else {
+            return;
+        };
         log::write(
             &self.worker,
             &log::Line {

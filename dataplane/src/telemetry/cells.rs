@@ -11,12 +11,13 @@ use std::time::Duration;
 const SHARDS: usize = 8;
 
 /// Upper bounds of the latency buckets in seconds; one more catches the rest.
-pub(super) const BOUNDS: [f64; 15] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+pub(super) const BOUNDS: [f64; 15] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 /// The same bounds in microseconds.
 const BOUNDS_US: [u64; 15] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000, 30_000_000,
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// One `T` a thread.
@@ -27,7 +28,9 @@ pub(super) struct Sharded<T> {
 
 impl<T> Default for Sharded<T> {
     fn default() -> Self {
-        Self { shards: [const { OnceLock::new() }; SHARDS] }
+        Self {
+            shards: [const { OnceLock::new() }; SHARDS],
+        }
     }
 }
 
@@ -45,12 +48,16 @@ impl<T: Default> Sharded<T> {
 
     /// Adds up one counter over all shards.
     pub(super) fn sum(&self, counter: impl Fn(&T) -> &AtomicU64) -> u64 {
-        self.used().map(|shard| counter(shard).load(Ordering::Relaxed)).sum()
+        self.used()
+            .map(|shard| counter(shard).load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Adds up one gauge over all shards.
     pub(super) fn total(&self, gauge: impl Fn(&T) -> &AtomicI64) -> i64 {
-        self.used().map(|shard| gauge(shard).load(Ordering::Relaxed)).sum()
+        self.used()
+            .map(|shard| gauge(shard).load(Ordering::Relaxed))
+            .sum()
     }
 
     fn used(&self) -> impl Iterator<Item = &T> {
@@ -102,7 +109,9 @@ mod tests {
                 std::thread::spawn(move || (0..1000).for_each(|_| add(counter.here(), 1)))
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(counter.sum(|c| c), 20_000);
     }
 
@@ -111,7 +120,7 @@ mod tests {
         let requests = Requests::default();
         requests.count(200, Duration::from_micros(500));
         requests.count(200, Duration::from_micros(501));
-        requests.count(0, Duration::from_secs(3600));
+        requests.count(0, Duration::from_hours(1));
         let at = |i: usize| requests.buckets[i].load(Ordering::Relaxed);
         assert_eq!((at(0), at(1), at(BOUNDS.len())), (1, 1, 1));
         assert_eq!(requests.classes[0].load(Ordering::Relaxed), 1);

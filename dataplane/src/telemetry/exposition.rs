@@ -32,7 +32,12 @@ pub(super) fn text(
         connected: config.connected.load(Ordering::Relaxed),
         resources: config.resources.load(Ordering::Relaxed),
     };
-    registry.register_collector(Box::new(Snapshot { listeners, routes, backends, config }));
+    registry.register_collector(Box::new(Snapshot {
+        listeners,
+        routes,
+        backends,
+        config,
+    }));
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {
         tracing::error!(%error, "metrics cannot be written");
@@ -68,41 +73,114 @@ impl Collector for Snapshot {
 impl Snapshot {
     fn listeners(&self, to: &mut DescriptorEncoder) -> fmt::Result {
         let (label, held) = ("listener", &self.listeners);
-        counter(to, "listener_connections", "Connections accepted", label, held, |l| l.0.sum(|c| &c.connections))?;
-        gauge(to, "listener_connections_active", "Connections open", label, held, |l| l.0.total(|c| &c.active))?;
-        counter(to, "listener_tls_errors", "Failed TLS handshakes", label, held, |l| l.0.sum(|c| &c.tls_errors))?;
-        counter(to, "listener_received_bytes", "From clients", label, held, |l| l.0.sum(|c| &c.received))?;
-        counter(to, "listener_sent_bytes", "To clients", label, held, |l| l.0.sum(|c| &c.sent))?;
-        counter(to, "listener_dropped", "Connections and datagrams nobody took", label, held, |l| {
-            l.0.sum(|c| &c.dropped)
-        })
+        counter(
+            to,
+            "listener_connections",
+            "Connections accepted",
+            label,
+            held,
+            |l| l.0.sum(|c| &c.connections),
+        )?;
+        gauge(
+            to,
+            "listener_connections_active",
+            "Connections open",
+            label,
+            held,
+            |l| l.0.total(|c| &c.active),
+        )?;
+        counter(
+            to,
+            "listener_tls_errors",
+            "Failed TLS handshakes",
+            label,
+            held,
+            |l| l.0.sum(|c| &c.tls_errors),
+        )?;
+        counter(to, "listener_received_bytes", "From clients", label, held, |l| {
+            l.0.sum(|c| &c.received)
+        })?;
+        counter(to, "listener_sent_bytes", "To clients", label, held, |l| {
+            l.0.sum(|c| &c.sent)
+        })?;
+        counter(
+            to,
+            "listener_dropped",
+            "Connections and datagrams nobody took",
+            label,
+            held,
+            |l| l.0.sum(|c| &c.dropped),
+        )
     }
 
     fn routes(&self, to: &mut DescriptorEncoder) -> fmt::Result {
         let (label, held) = ("route", &self.routes);
-        classes(to, "route_requests", "Requests by class of their status", label, held, |r, class| {
-            r.0.sum(|c| &c.requests.classes[class])
-        })?;
-        durations(to, "route_request_duration", "Request to end of response", label, held, |r| {
-            histogram(&r.0, |c| &c.requests)
-        })?;
-        counter(to, "route_connections", "Connections routed", label, held, |r| r.0.sum(|c| &c.connections))
+        classes(
+            to,
+            "route_requests",
+            "Requests by class of their status",
+            label,
+            held,
+            |r, class| r.0.sum(|c| &c.requests.classes[class]),
+        )?;
+        durations(
+            to,
+            "route_request_duration",
+            "Request to end of response",
+            label,
+            held,
+            |r| histogram(&r.0, |c| &c.requests),
+        )?;
+        counter(to, "route_connections", "Connections routed", label, held, |r| {
+            r.0.sum(|c| &c.connections)
+        })
     }
 
     fn backends(&self, to: &mut DescriptorEncoder) -> fmt::Result {
         let (label, held) = ("backend", &self.backends);
-        classes(to, "backend_requests", "Tries by class of their status", label, held, |b, class| {
-            b.0.sum(|c| &c.requests.classes[class])
-        })?;
-        durations(to, "backend_request_duration", "Try to end of response", label, held, |b| {
-            histogram(&b.0, |c| &c.requests)
-        })?;
-        gauge(to, "backend_active", "Requests and connections under way", label, held, |b| b.0.total(|c| &c.active))?;
-        counter(to, "backend_connections", "Connections opened", label, held, |b| b.0.sum(|c| &c.connections))?;
-        counter(to, "backend_connect_failures", "Connections that failed", label, held, |b| {
-            b.0.sum(|c| &c.connect_failures)
-        })?;
-        counter(to, "backend_retries", "Requests tried again", label, held, |b| b.0.sum(|c| &c.retries))
+        classes(
+            to,
+            "backend_requests",
+            "Tries by class of their status",
+            label,
+            held,
+            |b, class| b.0.sum(|c| &c.requests.classes[class]),
+        )?;
+        durations(
+            to,
+            "backend_request_duration",
+            "Try to end of response",
+            label,
+            held,
+            |b| histogram(&b.0, |c| &c.requests),
+        )?;
+        gauge(
+            to,
+            "backend_active",
+            "Requests and connections under way",
+            label,
+            held,
+            |b| b.0.total(|c| &c.active),
+        )?;
+        counter(
+            to,
+            "backend_connections",
+            "Connections opened",
+            label,
+            held,
+            |b| b.0.sum(|c| &c.connections),
+        )?;
+        counter(
+            to,
+            "backend_connect_failures",
+            "Connections that failed",
+            label,
+            held,
+            |b| b.0.sum(|c| &c.connect_failures),
+        )?;
+        counter(to, "backend_retries", "Requests tried again", label, held, |b| {
+            b.0.sum(|c| &c.retries)
+        })
     }
 
     fn config(&self, to: &mut DescriptorEncoder) -> fmt::Result {
@@ -113,8 +191,13 @@ impl Snapshot {
             .encode_counter::<NoLabelSet, _, f64>(&config.rejected, None)?;
         to.encode_descriptor("config_resources", "Resources held", None, MetricType::Gauge)?
             .encode_gauge(&config.resources)?;
-        to.encode_descriptor("config_connected", "1: the controller is there", None, MetricType::Gauge)?
-            .encode_gauge(&config.connected)
+        to.encode_descriptor(
+            "config_connected",
+            "1: the controller is there",
+            None,
+            MetricType::Gauge,
+        )?
+        .encode_gauge(&config.connected)
     }
 }
 
@@ -128,7 +211,9 @@ fn counter<T>(
 ) -> fmt::Result {
     let mut metric = to.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (object, handle) in held {
-        metric.encode_family(&[(label, object.as_ref())])?.encode_counter::<NoLabelSet, _, f64>(&value(handle), None)?;
+        metric
+            .encode_family(&[(label, object.as_ref())])?
+            .encode_counter::<NoLabelSet, _, f64>(&value(handle), None)?;
     }
     Ok(())
 }
@@ -143,7 +228,9 @@ fn gauge<T>(
 ) -> fmt::Result {
     let mut metric = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (object, handle) in held {
-        metric.encode_family(&[(label, object.as_ref())])?.encode_gauge(&value(handle))?;
+        metric
+            .encode_family(&[(label, object.as_ref())])?
+            .encode_gauge(&value(handle))?;
     }
     Ok(())
 }
@@ -163,7 +250,9 @@ fn classes<T>(
             let value = value(handle, i);
             if value > 0 {
                 let labels = [(label, object.as_ref()), ("class", *class)];
-                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, f64>(&value, None)?;
             }
         }
     }
@@ -181,7 +270,10 @@ fn histogram<T: Default>(cells: &Sharded<T>, requests: impl Fn(&T) -> &Requests)
     let sum_us: u64 = cells.sum(|cell| -> &AtomicU64 { &requests(cell).sum_us });
     #[allow(clippy::cast_precision_loss, reason = "a sum of durations need not be exact")]
     let sum = sum_us as f64 / 1e6;
-    Histogram { sum, buckets: bounds.enumerate().map(|(i, bound)| (bound, count(i))).collect() }
+    Histogram {
+        sum,
+        buckets: bounds.enumerate().map(|(i, bound)| (bound, count(i))).collect(),
+    }
 }
 
 /// One histogram in seconds for each object that has served anything.
@@ -193,13 +285,16 @@ fn durations<T>(
     held: &Held<T>,
     value: impl Fn(&T) -> Histogram,
 ) -> fmt::Result {
-    let mut metric: MetricEncoder = to.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    let mut metric: MetricEncoder =
+        to.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
     for (object, handle) in held {
         let Histogram { sum, buckets } = value(handle);
         let count = buckets.iter().map(|(_, count)| count).sum();
         if count > 0 {
             let labels = [(label, object.as_ref())];
-            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            metric
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
     }
     Ok(())

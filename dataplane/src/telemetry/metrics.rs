@@ -43,7 +43,12 @@ impl Metrics {
 
     /// All metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
-        exposition::text(self.listeners.held(), self.routes.held(), self.backends.held(), &self.config)
+        exposition::text(
+            self.listeners.held(),
+            self.routes.held(),
+            self.backends.held(),
+            &self.config,
+        )
     }
 }
 
@@ -71,12 +76,15 @@ impl<T: Default> Handles<T> {
     /// Those that are held, by name. Forgets the others.
     fn held(&self) -> Vec<(Box<str>, Arc<T>)> {
         let mut held = Vec::new();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, handle| {
-            let handle = handle.upgrade();
-            let alive = handle.is_some();
-            held.extend(handle.map(|handle| (name.clone(), handle)));
-            alive
-        });
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|name, handle| {
+                let handle = handle.upgrade();
+                let alive = handle.is_some();
+                held.extend(handle.map(|handle| (name.clone(), handle)));
+                alive
+            });
         held
     }
 }
@@ -229,7 +237,8 @@ impl ConfigMetrics {
     pub fn update(&self, rejected: usize, resources: usize) {
         add(&self.updates, 1);
         add(&self.rejected, u64::try_from(rejected).unwrap_or(u64::MAX));
-        self.resources.store(i64::try_from(resources).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.resources
+            .store(i64::try_from(resources).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
     /// Whether the stream to the controller stands.
@@ -247,7 +256,11 @@ mod tests {
         let metrics = Metrics::default();
         let route = metrics.route("HTTPRoute/default/web");
         route.request(204, Duration::from_millis(3));
-        assert!(metrics.encode().contains(r#"sluice_route_requests_total{route="HTTPRoute/default/web",class="2xx"} 1"#));
+        assert!(
+            metrics
+                .encode()
+                .contains(r#"sluice_route_requests_total{route="HTTPRoute/default/web",class="2xx"} 1"#)
+        );
         drop(route);
         assert!(!metrics.encode().contains("default/web"));
     }
@@ -261,10 +274,20 @@ mod tests {
         let second = metrics.listener("default/gw/http");
         second.received(7);
         let text = metrics.encode();
-        assert!(text.contains(r#"sluice_listener_connections_active{listener="default/gw/http"} 1"#), "{text}");
-        assert!(text.contains(r#"sluice_listener_received_bytes_total{listener="default/gw/http"} 7"#), "{text}");
+        assert!(
+            text.contains(r#"sluice_listener_connections_active{listener="default/gw/http"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"sluice_listener_received_bytes_total{listener="default/gw/http"} 7"#),
+            "{text}"
+        );
         drop(guard);
-        assert!(metrics.encode().contains(r#"sluice_listener_connections_active{listener="default/gw/http"} 0"#));
+        assert!(
+            metrics
+                .encode()
+                .contains(r#"sluice_listener_connections_active{listener="default/gw/http"} 0"#)
+        );
     }
 
     #[test]
