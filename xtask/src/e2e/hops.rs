@@ -19,7 +19,9 @@ pub fn node_port(nat: &str, port: u16) -> Result<Path> {
     let wanted = port.to_string();
     let entry = nat
         .lines()
-        .find(|rule| rule.starts_with("-A KUBE-NODEPORTS ") && option(rule, "--dport") == Some(&wanted))
+        .filter(|rule| rule.starts_with("-A KUBE-NODEPORTS ") && option(rule, "--dport") == Some(&wanted))
+        // kube-proxy keeps a rule of its own for the node's loopback addresses.
+        .find(|rule| !option(rule, "-d").is_some_and(|address| address.starts_with("127.")))
         .with_context(|| format!("no rule for node port {port} in the node's nat table"))?;
     follow(nat, entry, &mut path, 0)?;
     if path.targets.is_empty() {
@@ -67,7 +69,9 @@ mod tests {
     use super::*;
 
     const NAT: &str = "\
--A KUBE-NODEPORTS -d 127.0.0.0/8 -p tcp -m comment --comment \"a/b:other\" -m tcp --dport 30081 -j KUBE-EXT-O
+-A KUBE-NODEPORTS -d 127.0.0.0/8 -p tcp -m comment --comment \"a/b:other\" -m tcp --dport 30081 -j KUBE-EXT-A
+-A KUBE-NODEPORTS -d 127.0.0.0/8 -p tcp -m comment --comment \"a/b:http\" -m tcp --dport 30080 -j KUBE-EXT-A
+-A KUBE-NODEPORTS -p tcp -m comment --comment \"a/b:more\" -m tcp --dport 30082 -j KUBE-EXT-O
 -A KUBE-NODEPORTS -p tcp -m comment --comment \"a/b:http\" -m tcp --dport 30080 -j KUBE-EXT-A
 -A KUBE-EXT-A -s 10.42.0.0/16 -m comment --comment \"pod traffic\" -j KUBE-SVC-A
 -A KUBE-EXT-A -m addrtype --src-type LOCAL -j KUBE-SVC-A
@@ -82,12 +86,19 @@ mod tests {
         let path = node_port(NAT, 30080).unwrap();
         assert_eq!(path.targets, ["10.42.0.9:10080"]);
         assert_eq!(path.rules.len(), 4, "{:#?}", path.rules);
-        assert!(!path.rules.iter().any(|rule| rule.contains("KUBE-SVC-A")));
+        assert!(
+            !path
+                .rules
+                .iter()
+                .any(|rule| rule.contains("KUBE-SVC-A") || rule.contains("127.0.0.0"))
+        );
     }
 
     #[test]
     fn a_missing_port_and_a_dead_end_are_errors() {
         assert!(node_port(NAT, 30090).is_err());
+        // For the node itself alone.
         assert!(node_port(NAT, 30081).is_err());
+        assert!(node_port(NAT, 30082).is_err());
     }
 }

@@ -42,21 +42,17 @@ pub fn image(cluster: &Cluster, options: &ImageOptions) -> Result<()> {
     load_sluice(cluster, &options.cargo_profile, options.archive.clone())
 }
 
-/// Installs the CRDs and the chart, or brings them up to date, with the values of e2e/values/NAME.yaml.
-pub fn chart(cluster: &Cluster, values: &str) -> Result<()> {
+/// Installs the Gateway API's CRDs and the chart's own, or brings them up to date.
+pub fn crds(cluster: &Cluster) -> Result<()> {
     let crds = programs::gateway_api_crds()?;
     let crds = crds.to_string_lossy();
-    long("installing the Gateway API's CRDs", || {
-        // The manifests also hold a policy about the CRDs, whose kind must exist before its binding: one order fits.
-        cluster
-            .kubectl([
-                "apply",
-                "--server-side",
-                "--force-conflicts",
-                "--kustomize",
-                &*crds,
-            ])
-            .text()?;
+    // helm installs a chart's CRDs once and never again; a reused cluster needs today's.
+    let own = paths::root().join("charts/sluice/crds");
+    let own = own.to_string_lossy();
+    long("installing the CRDs", || {
+        let apply = ["apply", "--server-side", "--force-conflicts"];
+        cluster.kubectl(apply).args(["--kustomize", &*crds]).text()?;
+        cluster.kubectl(apply).args(["--filename", &*own]).text()?;
         cluster
             .kubectl([
                 "wait",
@@ -67,6 +63,11 @@ pub fn chart(cluster: &Cluster, values: &str) -> Result<()> {
             ])
             .text()
     })?;
+    Ok(())
+}
+
+/// Installs the chart with the values of e2e/values/NAME.yaml, or changes to them.
+pub fn chart(cluster: &Cluster, values: &str) -> Result<()> {
     let root = paths::root();
     let values = root.join("e2e/values").join(format!("{values}.yaml"));
     long(
@@ -75,7 +76,6 @@ pub fn chart(cluster: &Cluster, values: &str) -> Result<()> {
             shown(&values)
         ),
         || {
-            apply_own_crds(cluster)?;
             cluster
                 .helm(&[
                     "upgrade",
@@ -97,21 +97,6 @@ pub fn chart(cluster: &Cluster, values: &str) -> Result<()> {
             .is_some_and(|(status, _)| status)
             .then_some(()))
     })
-}
-
-/// helm installs a chart's CRDs once and never again; a reused cluster needs today's.
-fn apply_own_crds(cluster: &Cluster) -> Result<()> {
-    let crds = paths::root().join("charts/sluice/crds");
-    cluster
-        .kubectl([
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--filename",
-            &crds.to_string_lossy(),
-        ])
-        .text()
-        .map(drop)
 }
 
 /// Status and reason of a condition in a list.

@@ -41,6 +41,7 @@ struct Answer {
 
 /// Installs Sluice and the example, and walks.
 pub fn run(cluster: &Cluster) -> Result<()> {
+    install::crds(cluster)?;
     install::chart(cluster, "walk")?;
     for file in ["echo", "gateway", "route"] {
         install::apply_file(cluster, &format!("examples/kubernetes/{file}.yaml"))?;
