@@ -57,7 +57,7 @@ pub(super) fn parse(text: &str) -> (Vec<Document>, Vec<Problem>) {
                 number: index + 1,
                 breaks_file,
                 reason,
-            })
+            });
         };
         match parse_one(&part, &mut documents) {
             Ok(()) => {}

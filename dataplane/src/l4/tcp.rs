@@ -19,10 +19,12 @@ const IDLE: Duration = Duration::from_hours(1);
 const TRIES: usize = 3;
 
 /// Serves a connection until it ends. `stream` is plain, or TLS that ends here; bytes that were read from it already
-/// (a ClientHello that is passed through) are its first. `listener` is the listener's name.
+/// (a ClientHello that is passed through) are its first. `server_name` is the client's SNI, `listener` the listener's
+/// name.
 pub async fn tcp(
     stream: Transport,
     peer: SocketAddr,
+    server_name: Option<&str>,
     listener: &str,
     route: Arc<L4Route>,
     worker: Arc<Worker>,
@@ -31,7 +33,6 @@ pub async fn tcp(
     let Ok(downstream_local) = stream.tcp().local_addr() else {
         return;
     };
-    let server_name = sni(&stream);
     route.metrics.connection();
     let mut line = log::Line {
         route: &route,
@@ -46,7 +47,7 @@ pub async fn tcp(
         upstream_local: None,
         downstream_local,
         peer,
-        server_name: server_name.as_deref(),
+        server_name,
     };
     let upstream = match connect(&route).await {
         Ok(upstream) => upstream,
@@ -105,16 +106,6 @@ async fn run(client: Transport, backend: Transport) -> Outcome {
 fn reset(stream: &Transport) {
     // A socket that refuses the option is closed in the orderly way.
     let _ = stream.tcp().set_zero_linger();
-}
-
-fn sni(stream: &Transport) -> Option<Box<str>> {
-    match stream {
-        Transport::Tls(tls) => match tls.as_ref() {
-            tokio_rustls::TlsStream::Server(tls) => tls.get_ref().1.server_name().map(Into::into),
-            tokio_rustls::TlsStream::Client(_) => None,
-        },
-        Transport::Tcp(_) => None,
-    }
 }
 
 /// A connection to an endpoint.

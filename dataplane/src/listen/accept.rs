@@ -68,7 +68,9 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 async fn serve(tcp: TcpStream, peer: SocketAddr, port: Arc<Port>, worker: Arc<Worker>) {
     let peer = canonical(peer);
-    let Ok(local) = tcp.local_addr().map(canonical) else { return };
+    let Ok(local) = tcp.local_addr().map(canonical) else {
+        return;
+    };
     if tcp.set_nodelay(true).is_err() {
         return;
     }
@@ -76,7 +78,15 @@ async fn serve(tcp: TcpStream, peer: SocketAddr, port: Arc<Port>, worker: Arc<Wo
         Kind::Http => {
             let open = Open::new(&worker, port.any_listener().as_deref());
             let wire = Wire::new(Transport::Tcp(Socket::new(tcp)), peer, local);
-            forward::serve(Connection { wire, alpn_h2: false, tls: None, port, worker, open }).await;
+            forward::serve(Connection {
+                wire,
+                alpn_h2: false,
+                tls: None,
+                port,
+                worker,
+                open,
+            })
+            .await;
         }
         Kind::Tls => hello::serve(tcp, peer, local, port, worker).await,
         Kind::Tcp => {
@@ -85,7 +95,7 @@ async fn serve(tcp: TcpStream, peer: SocketAddr, port: Arc<Port>, worker: Arc<Wo
             match site.l4("") {
                 Some(route) => {
                     let stream = Transport::Tcp(Socket::new(tcp));
-                    l4::tcp(stream, peer, &site.listener.name, Arc::clone(route), worker).await;
+                    l4::tcp(stream, peer, None, &site.listener.name, Arc::clone(route), worker).await;
                 }
                 None => site.listener.metrics.dropped(),
             }

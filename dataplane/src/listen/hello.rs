@@ -58,8 +58,16 @@ pub(super) async fn serve(
         }
         Err(_) => return count_failure(&port),
     };
-    let server_name = start.client_hello().server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
-    let client = Client { peer, local, server_name, deadline };
+    let server_name = start
+        .client_hello()
+        .server_name()
+        .map(|name| name.to_ascii_lowercase().into_boxed_str());
+    let client = Client {
+        peer,
+        local,
+        server_name,
+        deadline,
+    };
     let Some(site) = port.site(client.server_name.as_deref().unwrap_or_default()) else {
         count_failure(&port);
         return refuse(start.io, Alert::UnrecognizedName).await;
@@ -69,7 +77,9 @@ pub(super) async fn serve(
         Termination::Passthrough => pass(start.io, &client, &site, worker).await,
         Termination::Terminate(config) => {
             let config = Arc::clone(config);
-            let Some(stream) = terminate(start, config, &client, &site).await else { return };
+            let Some(stream) = terminate(start, config, &client, &site).await else {
+                return;
+            };
             if site.listener.https {
                 http(stream, client, site, port, worker, open).await;
             } else {
@@ -97,7 +107,15 @@ async fn pass(socket: Socket, client: &Client, site: &Site, worker: Arc<Worker>)
     };
     let (tcp, hello) = socket.into_recorded();
     let stream = Transport::Tcp(Socket::replaying(tcp, hello));
-    l4::tcp(stream, client.peer, &site.listener.name, Arc::clone(route), worker).await;
+    l4::tcp(
+        stream,
+        client.peer,
+        client.server_name.as_deref(),
+        &site.listener.name,
+        Arc::clone(route),
+        worker,
+    )
+    .await;
 }
 
 async fn terminate(
@@ -128,10 +146,21 @@ async fn http(
     let alpn_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let transport = Transport::Tls(Box::new(stream.into()));
     let wire = Wire::new(transport, client.peer, client.local);
-    let session = TlsSession { sni: client.server_name, listener: Arc::clone(&site.listener) };
+    let session = TlsSession {
+        sni: client.server_name,
+        listener: Arc::clone(&site.listener),
+    };
     // Its routes of now are not those of later.
     drop(site);
-    forward::serve(Connection { wire, alpn_h2, tls: Some(Arc::new(session)), port, worker, open }).await;
+    forward::serve(Connection {
+        wire,
+        alpn_h2,
+        tls: Some(Arc::new(session)),
+        port,
+        worker,
+        open,
+    })
+    .await;
 }
 
 /// A byte stream inside TLS that ended here.
@@ -140,7 +169,15 @@ async fn connection(stream: TlsStream<Socket>, client: &Client, site: &Site, wor
         return site.listener.metrics.dropped();
     };
     let transport = Transport::Tls(Box::new(stream.into()));
-    l4::tcp(transport, client.peer, &site.listener.name, Arc::clone(route), worker).await;
+    l4::tcp(
+        transport,
+        client.peer,
+        client.server_name.as_deref(),
+        &site.listener.name,
+        Arc::clone(route),
+        worker,
+    )
+    .await;
 }
 
 /// Ends a connection that no listener can serve.
