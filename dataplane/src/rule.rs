@@ -100,7 +100,8 @@ impl Backends {
             all.push(WeightedBackend {
                 key: backend.backend.as_str().into(),
                 slot: (!backend.backend.is_empty()).then(|| lookup.backend(&backend.backend)),
-                filters: Filter::compile_all(&backend.filters, lookup).map_err(|e| format!("backends[{i}].{e}"))?,
+                filters: Filter::compile_all(&backend.filters, lookup)
+                    .map_err(|e| format!("backends[{i}].{e}"))?,
                 up_to,
             });
         }
@@ -140,8 +141,16 @@ impl Retry {
             0 => DEFAULT_BACKOFF,
             ms => Duration::from_millis(ms),
         };
-        let codes = config.codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect();
-        Self { codes, attempts: config.attempts, backoff }
+        let codes = config
+            .codes
+            .iter()
+            .filter_map(|code| u16::try_from(*code).ok())
+            .collect();
+        Self {
+            codes,
+            attempts: config.attempts,
+            backoff,
+        }
     }
 
     /// True if a response with this status is tried again.
@@ -152,7 +161,9 @@ impl Retry {
     /// The pause before retry number `retry` (from 1): between the base and the base doubled with each retry, at most
     /// ten times the base, so that clients that failed together do not come back together.
     pub fn pause(&self, retry: u32) -> Duration {
-        let most = self.backoff.saturating_mul(2u32.saturating_pow(retry.min(16)).min(10));
+        let most = self
+            .backoff
+            .saturating_mul(2u32.saturating_pow(retry.min(16)).min(10));
         let spread = most.saturating_sub(self.backoff);
         self.backoff + spread.mul_f64(rand::rng().random_range(0.0..1.0))
     }
@@ -166,7 +177,12 @@ mod tests {
         let mut up_to = 0;
         let each = weights.iter().enumerate().map(|(i, weight)| {
             up_to += weight;
-            WeightedBackend { key: i.to_string().into(), slot: None, filters: Vec::new(), up_to }
+            WeightedBackend {
+                key: i.to_string().into(),
+                slot: None,
+                filters: Vec::new(),
+                up_to,
+            }
         });
         Backends(each.collect())
     }
@@ -174,7 +190,9 @@ mod tests {
     #[test]
     fn weights_are_shares() {
         let backends = backends(&[1, 8, 1]);
-        let drawn = (0..1000).filter(|_| &*backends.pick().unwrap().key == "1").count();
+        let drawn = (0..1000)
+            .filter(|_| &*backends.pick().unwrap().key == "1")
+            .count();
         // Seven standard deviations to either side.
         assert!((712..=888).contains(&drawn), "{drawn}");
         assert!(Backends::default().pick().is_none());
@@ -182,10 +200,17 @@ mod tests {
 
     #[test]
     fn pauses_grow_within_bounds() {
-        let retry = Retry { codes: vec![503], attempts: 3, backoff: Duration::from_millis(100) };
+        let retry = Retry {
+            codes: vec![503],
+            attempts: 3,
+            backoff: Duration::from_millis(100),
+        };
         for n in [1, 2, 3, 100] {
             let pause = retry.pause(n);
-            assert!(pause >= Duration::from_millis(100) && pause <= Duration::from_secs(1), "{n}: {pause:?}");
+            assert!(
+                pause >= Duration::from_millis(100) && pause <= Duration::from_secs(1),
+                "{n}: {pause:?}"
+            );
         }
         assert!(retry.pause(1) <= Duration::from_millis(200));
         assert!(retry.covers(http::StatusCode::SERVICE_UNAVAILABLE));

@@ -45,7 +45,11 @@ impl ExternalAuth {
     /// Names the field that cannot be honoured.
     pub fn compile(config: &v1::ExternalAuth, lookup: &mut dyn Lookup) -> Result<Self, String> {
         use v1::external_auth::Protocol as P;
-        let names = |list: &[String]| list.iter().map(|n| headers::name(n)).collect::<Result<Vec<_>, _>>();
+        let names = |list: &[String]| {
+            list.iter()
+                .map(|n| headers::name(n))
+                .collect::<Result<Vec<_>, _>>()
+        };
         let protocol = match config.protocol() {
             P::Grpc => Protocol::Grpc,
             P::Http => Protocol::Http,
@@ -72,7 +76,9 @@ impl ExternalAuth {
         let mut question = http::Request::new(());
         *question.method_mut() = head.method.clone();
         let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        *question.uri_mut() = format!("{}{target}", self.prefix).parse().unwrap_or_else(|_| head.uri.clone());
+        *question.uri_mut() = format!("{}{target}", self.prefix)
+            .parse()
+            .unwrap_or_else(|_| head.uri.clone());
         for name in [HOST, AUTHORIZATION].iter().chain(&self.allowed_request_headers) {
             for value in head.headers.get_all(name) {
                 question.headers_mut().append(name, value.clone());
@@ -108,8 +114,18 @@ impl ExternalAuth {
 /// True for headers that speak of the answer itself and would be wrong on a request.
 fn is_about_message(name: &HeaderName) -> bool {
     const OWN: &[&str] = &[
-        "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "keep-alive",
-        "upgrade", "trailer", "te", "date", "server",
+        "host",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "trailer",
+        "te",
+        "date",
+        "server",
     ];
     OWN.contains(&name.as_str())
 }

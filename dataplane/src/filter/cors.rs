@@ -67,7 +67,8 @@ impl Cors {
     /// # Errors
     /// Names the field that cannot be honoured.
     pub fn compile(config: &v1::Cors) -> Result<Self, String> {
-        let names = |field: &str, names: &[String]| Names::compile(names).map_err(|e| format!("{field}: {e}"));
+        let names =
+            |field: &str, names: &[String]| Names::compile(names).map_err(|e| format!("{field}: {e}"));
         Ok(Self {
             origins: config.allow_origins.iter().map(|o| Origin::compile(o)).collect(),
             credentials: config.allow_credentials,
@@ -103,7 +104,10 @@ impl Cors {
 
     /// The request's origin, if the response is to be shared with it.
     pub fn allowed_origin(&self, head: &request::Parts) -> Option<HeaderValue> {
-        head.headers.get(ORIGIN).filter(|origin| self.allows(origin)).cloned()
+        head.headers
+            .get(ORIGIN)
+            .filter(|origin| self.allows(origin))
+            .cloned()
     }
 
     /// Lets `origin` read the response.
@@ -148,7 +152,11 @@ impl Origin {
 /// Lower case, without the scheme's own port.
 fn normal(origin: &str) -> String {
     let lower = origin.to_ascii_lowercase();
-    let port = if lower.starts_with("https://") { ":443" } else { ":80" };
+    let port = if lower.starts_with("https://") {
+        ":443"
+    } else {
+        ":80"
+    };
     match lower.strip_suffix(port) {
         Some(bare) => bare.to_owned(),
         None => lower,
@@ -184,7 +192,16 @@ mod tests {
 
     #[test]
     fn origins() {
-        let cors = cors(&["https://www.foo.com", "https://*.bar.com", "http://*.qux.com:8080"], false, &[], &[]);
+        let cors = cors(
+            &[
+                "https://www.foo.com",
+                "https://*.bar.com",
+                "http://*.qux.com:8080",
+            ],
+            false,
+            &[],
+            &[],
+        );
         for (origin, allowed) in [
             ("https://www.foo.com", true),
             ("https://www.foo.com:443", true),
@@ -196,7 +213,11 @@ mod tests {
             ("http://a.qux.com", false),
             ("https://www.foo.com.evil.example", false),
         ] {
-            assert_eq!(preflight(&cors, origin).contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), allowed, "{origin}");
+            assert_eq!(
+                preflight(&cors, origin).contains_key(ACCESS_CONTROL_ALLOW_ORIGIN),
+                allowed,
+                "{origin}"
+            );
         }
     }
 
@@ -217,7 +238,14 @@ mod tests {
 
     #[test]
     fn an_ordinary_options_request_is_no_preflight() {
-        let request = http::Request::options("/").header(ORIGIN, "https://a.example").body(()).unwrap();
-        assert!(cors(&["*"], false, &[], &[]).preflight(&request.into_parts().0).is_none());
+        let request = http::Request::options("/")
+            .header(ORIGIN, "https://a.example")
+            .body(())
+            .unwrap();
+        assert!(
+            cors(&["*"], false, &[], &[])
+                .preflight(&request.into_parts().0)
+                .is_none()
+        );
     }
 }

@@ -19,7 +19,10 @@ impl HeaderModifier {
     /// Names the first that is none.
     pub fn compile(config: &v1::HeaderModifier) -> Result<Self, String> {
         let pairs = |headers: &[v1::Header]| {
-            headers.iter().map(|h| Ok((name(&h.name)?, value(&h.value)?))).collect::<Result<_, String>>()
+            headers
+                .iter()
+                .map(|h| Ok((name(&h.name)?, value(&h.value)?)))
+                .collect::<Result<_, String>>()
         };
         Ok(Self {
             set: pairs(&config.set)?,
@@ -57,7 +60,10 @@ mod tests {
     use super::*;
 
     fn header(name: &str, value: &str) -> v1::Header {
-        v1::Header { name: name.into(), value: value.into() }
+        v1::Header {
+            name: name.into(),
+            value: value.into(),
+        }
     }
 
     #[test]
@@ -69,7 +75,12 @@ mod tests {
         })
         .unwrap();
         let mut headers = HeaderMap::new();
-        for (name, value) in [("x-set", "old"), ("x-set", "older"), ("x-add", "1"), ("x-remove", "gone")] {
+        for (name, value) in [
+            ("x-set", "old"),
+            ("x-set", "older"),
+            ("x-add", "1"),
+            ("x-remove", "gone"),
+        ] {
             headers.append(name, HeaderValue::from_static(value));
         }
         modifier.apply(&mut headers);
@@ -80,9 +91,19 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong() {
-        let bad = v1::HeaderModifier { set: vec![header("a b", "1")], ..Default::default() };
+        let bad = v1::HeaderModifier {
+            set: vec![header("a b", "1")],
+            ..Default::default()
+        };
         assert!(HeaderModifier::compile(&bad).unwrap_err().contains("`a b`"));
-        let bad = v1::HeaderModifier { set: vec![header("a", "1\n2")], ..Default::default() };
-        assert!(HeaderModifier::compile(&bad).unwrap_err().contains("not a header value"));
+        let bad = v1::HeaderModifier {
+            set: vec![header("a", "1\n2")],
+            ..Default::default()
+        };
+        assert!(
+            HeaderModifier::compile(&bad)
+                .unwrap_err()
+                .contains("not a header value")
+        );
     }
 }

@@ -20,7 +20,10 @@ impl Mirror {
     /// Resolves the backend.
     pub fn compile(config: &v1::Mirror, lookup: &mut dyn Lookup) -> Self {
         let share = (config.denominator != 0).then_some((config.numerator, config.denominator));
-        Self { backend: lookup.backend(&config.backend), share }
+        Self {
+            backend: lookup.backend(&config.backend),
+            share,
+        }
     }
 
     /// The backend, if this request is among those that are mirrored.
@@ -39,7 +42,10 @@ mod tests {
 
     fn drawn(numerator: u32, denominator: u32) -> usize {
         let share = (denominator != 0).then_some((numerator, denominator));
-        let mirror = Mirror { backend: Arc::default(), share };
+        let mirror = Mirror {
+            backend: Arc::default(),
+            share,
+        };
         (0..1000).filter(|_| mirror.draw().is_some()).count()
     }
 

@@ -62,18 +62,29 @@ impl Filter {
     /// `field: reason` of what cannot be honoured.
     pub fn compile(filter: &v1::Filter, lookup: &mut dyn Lookup) -> Result<Self, String> {
         use v1::filter::Filter as F;
-        Ok(match filter.filter.as_ref().ok_or("filter: not set, or of a kind that this version does not know")? {
-            F::RequestHeaders(m) => Self::RequestHeaders(field("request_headers", HeaderModifier::compile(m))?),
-            F::ResponseHeaders(m) => Self::ResponseHeaders(field("response_headers", HeaderModifier::compile(m))?),
-            F::Redirect(r) => Self::Redirect(Box::new(field("redirect", Redirect::compile(r))?)),
-            F::UrlRewrite(r) => Self::UrlRewrite(field("url_rewrite", path::UrlRewrite::compile(r))?),
-            F::Mirror(m) => Self::Mirror(Mirror::compile(m, lookup)),
-            F::Cors(c) => Self::Cors(Box::new(field("cors", Cors::compile(c))?)),
-            F::ExternalAuth(a) => {
-                Self::ExternalAuth(Box::new(field("external_auth", ExternalAuth::compile(a, lookup))?))
-            }
-            F::FixedResponse(f) => Self::FixedResponse(field("fixed_response.status", status(f.status))?),
-        })
+        Ok(
+            match filter
+                .filter
+                .as_ref()
+                .ok_or("filter: not set, or of a kind that this version does not know")?
+            {
+                F::RequestHeaders(m) => {
+                    Self::RequestHeaders(field("request_headers", HeaderModifier::compile(m))?)
+                }
+                F::ResponseHeaders(m) => {
+                    Self::ResponseHeaders(field("response_headers", HeaderModifier::compile(m))?)
+                }
+                F::Redirect(r) => Self::Redirect(Box::new(field("redirect", Redirect::compile(r))?)),
+                F::UrlRewrite(r) => Self::UrlRewrite(field("url_rewrite", path::UrlRewrite::compile(r))?),
+                F::Mirror(m) => Self::Mirror(Mirror::compile(m, lookup)),
+                F::Cors(c) => Self::Cors(Box::new(field("cors", Cors::compile(c))?)),
+                F::ExternalAuth(a) => Self::ExternalAuth(Box::new(field(
+                    "external_auth",
+                    ExternalAuth::compile(a, lookup),
+                )?)),
+                F::FixedResponse(f) => Self::FixedResponse(field("fixed_response.status", status(f.status))?),
+            },
+        )
     }
 
     /// Compiles a list of filters.

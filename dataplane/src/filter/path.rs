@@ -24,7 +24,11 @@ impl PathModifier {
     pub fn compile(config: &v1::PathModifier) -> Result<Option<Self>, String> {
         use v1::path_modifier::Modifier;
         let check = |path: &str| {
-            let rooted = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+            let rooted = if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/{path}")
+            };
             PathAndQuery::try_from(rooted.as_str()).map_err(|_| format!("path: `{path}` is not a path"))?;
             Ok::<_, String>(rooted)
         };
@@ -42,10 +46,16 @@ impl PathModifier {
         match self {
             Self::Full(new) => new.to_string(),
             Self::Prefix(new) => {
-                let Some(matched) = prefix.and_then(|n| path.get(..n)) else { return path.to_owned() };
+                let Some(matched) = prefix.and_then(|n| path.get(..n)) else {
+                    return path.to_owned();
+                };
                 let rest = &path[matched.trim_end_matches('/').len()..];
                 let joined = format!("{new}{rest}");
-                if joined.starts_with('/') { joined } else { format!("/{joined}") }
+                if joined.starts_with('/') {
+                    joined
+                } else {
+                    format!("/{joined}")
+                }
             }
         }
     }
@@ -68,7 +78,12 @@ impl UrlRewrite {
             "" => None,
             host => Some(headers::value(host).map_err(|e| format!("hostname: {e}"))?),
         };
-        let path = config.path.as_ref().map(PathModifier::compile).transpose()?.flatten();
+        let path = config
+            .path
+            .as_ref()
+            .map(PathModifier::compile)
+            .transpose()?
+            .flatten();
         Ok(Self { host, path })
     }
 
@@ -100,8 +115,12 @@ mod tests {
     use super::*;
 
     fn prefix(replacement: &str) -> PathModifier {
-        let modifier = Some(v1::path_modifier::Modifier::ReplacePrefixMatch(replacement.into()));
-        PathModifier::compile(&v1::PathModifier { modifier }).unwrap().unwrap()
+        let modifier = Some(v1::path_modifier::Modifier::ReplacePrefixMatch(
+            replacement.into(),
+        ));
+        PathModifier::compile(&v1::PathModifier { modifier })
+            .unwrap()
+            .unwrap()
     }
 
     /// The table in the documentation of HTTPPathModifier.
@@ -122,7 +141,11 @@ mod tests {
             ("/foo", "/", "/xyz", "/xyz/foo"),
             ("/", "/", "/xyz", "/xyz/"),
         ] {
-            assert_eq!(prefix(replacement).apply(path, Some(matched.len())), expected, "{path} {matched} {replacement}");
+            assert_eq!(
+                prefix(replacement).apply(path, Some(matched.len())),
+                expected,
+                "{path} {matched} {replacement}"
+            );
         }
         assert_eq!(prefix("/xyz").apply("/foo", None), "/foo");
     }
@@ -136,7 +159,11 @@ mod tests {
             }),
         })
         .unwrap();
-        let (mut head, ()) = http::Request::get("/old?a=b").header(HOST, "one.example").body(()).unwrap().into_parts();
+        let (mut head, ()) = http::Request::get("/old?a=b")
+            .header(HOST, "one.example")
+            .body(())
+            .unwrap()
+            .into_parts();
         rewrite.apply(&mut head, "/old", None);
         assert_eq!(head.uri, "/new?a=b");
         assert_eq!(head.headers[HOST], "two.example");

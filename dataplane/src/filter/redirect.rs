@@ -39,7 +39,12 @@ impl Redirect {
         Ok(Self {
             scheme: optional(&config.scheme),
             host: optional(&config.hostname),
-            path: config.path.as_ref().map(PathModifier::compile).transpose()?.flatten(),
+            path: config
+                .path
+                .as_ref()
+                .map(PathModifier::compile)
+                .transpose()?
+                .flatten(),
             port,
             status,
         })
@@ -63,7 +68,8 @@ impl Redirect {
         let host = self.host.as_deref().unwrap_or(facts.host);
         let mut location = format!("{scheme}://{host}");
         if Some(port) != well_known {
-            location.push_str(&format!(":{port}"));
+            location.push(':');
+            location.push_str(&port.to_string());
         }
         match &self.path {
             Some(modifier) => location.push_str(&modifier.apply(facts.path, facts.prefix)),
@@ -73,7 +79,9 @@ impl Redirect {
             location.push('?');
             location.push_str(query);
         }
-        HeaderValue::try_from(location).ok().map(|value| (self.status, value))
+        HeaderValue::try_from(location)
+            .ok()
+            .map(|value| (self.status, value))
     }
 }
 
@@ -83,14 +91,24 @@ mod tests {
 
     fn location(config: &v1::Redirect, https: bool, listener_port: u16) -> (u16, String) {
         let (head, ()) = http::Request::get("/a/b?c=d").body(()).unwrap().into_parts();
-        let facts = Facts { host: "own.example", path: "/a/b", https, listener_port, prefix: Some(2) };
+        let facts = Facts {
+            host: "own.example",
+            path: "/a/b",
+            https,
+            listener_port,
+            prefix: Some(2),
+        };
         let (status, location) = Redirect::compile(config).unwrap().answer(&head, &facts).unwrap();
         (status.as_u16(), location.to_str().unwrap().to_owned())
     }
 
     #[test]
     fn ports_follow_scheme_and_listener() {
-        let redirect = |scheme: &str, port| v1::Redirect { scheme: scheme.into(), port, ..Default::default() };
+        let redirect = |scheme: &str, port| v1::Redirect {
+            scheme: scheme.into(),
+            port,
+            ..Default::default()
+        };
         for (scheme, port, https, listener, expected) in [
             ("", 0, false, 80, "http://own.example/a/b?c=d"),
             ("", 0, false, 8080, "http://own.example:8080/a/b?c=d"),
@@ -101,7 +119,10 @@ mod tests {
             ("", 443, true, 8443, "https://own.example/a/b?c=d"),
             ("", 80, true, 443, "https://own.example:80/a/b?c=d"),
         ] {
-            assert_eq!(location(&redirect(scheme, port), https, listener), (302, expected.to_owned()));
+            assert_eq!(
+                location(&redirect(scheme, port), https, listener),
+                (302, expected.to_owned())
+            );
         }
     }
 
@@ -115,7 +136,16 @@ mod tests {
             status: 308,
             ..Default::default()
         };
-        assert_eq!(location(&config, false, 80), (308, "http://other.example/x/b?c=d".to_owned()));
-        assert!(Redirect::compile(&v1::Redirect { status: 200, ..Default::default() }).is_err());
+        assert_eq!(
+            location(&config, false, 80),
+            (308, "http://other.example/x/b?c=d".to_owned())
+        );
+        assert!(
+            Redirect::compile(&v1::Redirect {
+                status: 200,
+                ..Default::default()
+            })
+            .is_err()
+        );
     }
 }

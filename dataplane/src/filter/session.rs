@@ -56,7 +56,11 @@ impl Persistence {
             }
             _ => cookie(config, absolute)?,
         };
-        Ok(Self { carrier, absolute, idle: duration(config.idle_timeout_ms) })
+        Ok(Self {
+            carrier,
+            absolute,
+            idle: duration(config.idle_timeout_ms),
+        })
     }
 
     /// The request's session, if it has one that is still valid.
@@ -90,8 +94,15 @@ impl Persistence {
                 }
                 session
             }
-            Some(session) => Session { used_ms: now, ..session },
-            None => Session { endpoint, began_ms: now, used_ms: now },
+            Some(session) => Session {
+                used_ms: now,
+                ..session
+            },
+            None => Session {
+                endpoint,
+                began_ms: now,
+                used_ms: now,
+            },
         };
         let token = encode(&session);
         match &self.carrier {
@@ -111,19 +122,31 @@ impl Persistence {
 
 fn cookie(config: &v1::SessionPersistence, absolute: Option<Duration>) -> Result<Carrier, String> {
     let name = config.name.as_str();
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b)) {
+    if name.is_empty()
+        || !name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b))
+    {
         return Err(format!("name: `{name}` is not a cookie name"));
     }
-    let path = if config.cookie_path.is_empty() { "/" } else { &config.cookie_path };
+    let path = if config.cookie_path.is_empty() {
+        "/"
+    } else {
+        &config.cookie_path
+    };
     if path.bytes().any(|b| b == b';' || b.is_ascii_control()) {
         return Err(format!("cookie_path: `{}` is not a path", path.escape_debug()));
     }
     let mut attributes = format!("; Path={path}; HttpOnly");
     if config.permanent {
         let age = absolute.ok_or("absolute_timeout_ms: a permanent cookie needs it")?;
-        attributes.push_str(&format!("; Max-Age={}", age.as_secs()));
+        attributes.push_str("; Max-Age=");
+        attributes.push_str(&age.as_secs().to_string());
     }
-    Ok(Carrier::Cookie { name: name.into(), attributes: attributes.into() })
+    Ok(Carrier::Cookie {
+        name: name.into(),
+        attributes: attributes.into(),
+    })
 }
 
 fn now_ms() -> u64 {
@@ -132,7 +155,10 @@ fn now_ms() -> u64 {
 }
 
 fn encode(session: &Session) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{};{};{}", session.endpoint, session.began_ms, session.used_ms))
+    URL_SAFE_NO_PAD.encode(format!(
+        "{};{};{}",
+        session.endpoint, session.began_ms, session.used_ms
+    ))
 }
 
 fn decode(token: &str) -> Option<Session> {
@@ -185,11 +211,16 @@ mod tests {
     fn old_and_broken_tokens_are_ignored() {
         let persistence = persistence(v1::session_persistence::Kind::Header);
         let mut request = HeaderMap::new();
-        for token in ["", "!!!", "MTAuMS4yLjM", &encode(&Session {
-            endpoint: "10.1.2.3:80".parse().unwrap(),
-            began_ms: now_ms() - 61_000,
-            used_ms: now_ms(),
-        })] {
+        for token in [
+            "",
+            "!!!",
+            "MTAuMS4yLjM",
+            &encode(&Session {
+                endpoint: "10.1.2.3:80".parse().unwrap(),
+                began_ms: now_ms() - 61_000,
+                used_ms: now_ms(),
+            }),
+        ] {
             request.insert("sticky", token.parse().unwrap());
             assert_eq!(persistence.read(&request), None, "{token}");
         }

@@ -11,10 +11,9 @@ use http::header::HeaderValue;
 use http::{Method, StatusCode, request, response};
 
 use super::Conn;
-use super::downstream::Downstream;
 use super::edge;
 use super::effects::{Effects, End};
-use super::exchange::{Deadline, Exchange, Limits, Stop};
+use super::exchange::{Deadline, Exchange, Flow, Stop};
 use super::record::Record;
 use super::reply::Reply;
 use super::source::Source;
@@ -62,9 +61,7 @@ enum Failed {
 pub(super) async fn run(
     tries: &Tries<'_>,
     head: request::Parts,
-    down: &mut Downstream,
-    source: &mut Source,
-    limits: &mut Limits,
+    mut flow: Flow<'_>,
     effects: &Effects<'_>,
     record: &mut Record,
 ) -> Result<(), End> {
@@ -76,22 +73,32 @@ pub(super) async fn run(
     loop {
         let active = tries.pick(&progress)?;
         record.endpoint = Some(Arc::clone(active.endpoint()));
-        let Some(this) = (if tries.may_retry() { head.clone() } else { head.take() }) else {
+        let Some(this) = (if tries.may_retry() {
+            head.clone()
+        } else {
+            head.take()
+        }) else {
             return Err(Stop::Upstream(Failure::Closed("no further try".into())).into());
         };
-        limits.attempt = tries.rule.backend_request_timeout.map(Deadline::after);
+        flow.limits.attempt = tries.rule.backend_request_timeout.map(Deadline::after);
         let began = Instant::now();
         let counted = tries.backend.metrics.active();
-        let outcome = tries.exchange(this, &active, progress.fresh, down, source, limits, record).await;
+        let outcome = tries
+            .exchange(this, &active, progress.fresh, &mut flow, record)
+            .await;
         match outcome {
             Ok((response, exchange)) => {
                 record.upstream_time = Some(began.elapsed());
                 let status = response.status;
-                let again = tries.rule.retry.as_ref().is_some_and(|retry| retry.covers(status));
+                let again = tries
+                    .rule
+                    .retry
+                    .as_ref()
+                    .is_some_and(|retry| retry.covers(status));
                 if again && progress.may_repeat(tries, exchange.source) {
                     tries.backend.metrics.request(status.as_u16(), began.elapsed());
                     drop((exchange, counted));
-                    progress.repeat(tries, &active, limits, down).await?;
+                    progress.repeat(tries, &active, &mut flow).await?;
                     continue;
                 }
                 let ended = tries.deliver(response, exchange, &active, effects, record).await;
@@ -101,7 +108,9 @@ pub(super) async fn run(
             Err(failed) => {
                 tries.backend.metrics.request(0, began.elapsed());
                 drop(counted);
-                tries.recover(failed, &active, &mut progress, down, source, limits, record).await?;
+                tries
+                    .recover(failed, &active, &mut progress, &mut flow, record)
+                    .await?;
             }
         }
     }
@@ -113,14 +122,23 @@ impl Tries<'_> {
         self.rule.retry.as_ref().is_none_or(|retry| retry.attempts > 0)
     }
 
-    fn pick(&self, progress: &Progress) -> Result<Active, Reply> {
+    fn pick(&self, progress: &Progress) -> Result<Active, Box<Reply>> {
         let set = self.backend.endpoints.load();
-        let bound = self.session.filter(|_| progress.tried.is_empty()).and_then(|session| set.find(session.endpoint));
+        let bound = self
+            .session
+            .filter(|_| progress.tried.is_empty())
+            .and_then(|session| set.find(session.endpoint));
         if let Some(endpoint) = bound {
             return Ok(EndpointSet::claim(&endpoint));
         }
         set.pick(&progress.tried).ok_or_else(|| {
-            Reply::error(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "UH", "no_healthy_upstream")
+            Reply::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no healthy upstream",
+                "UH",
+                "no_healthy_upstream",
+            )
+            .into()
         })
     }
 
@@ -129,9 +147,7 @@ impl Tries<'_> {
         head: request::Parts,
         active: &Active,
         fresh: bool,
-        down: &'e mut Downstream,
-        source: &'e mut Source,
-        limits: &'e mut Limits,
+        flow: &'e mut Flow<'_>,
         record: &mut Record,
     ) -> Result<(response::Parts, Exchange<'e>), Failed> {
         let version = match (self.upgrade.is_some(), self.rule.grpc) {
@@ -139,19 +155,29 @@ impl Tries<'_> {
             (false, true) => Version::Http2,
             (false, false) => Version::Any,
         };
-        let connecting =
-            connect(&self.conn.worker.pool, &self.backend, active.endpoint(), Wants { fresh, version });
-        let connected =
-            limits.bound(down, connecting).await.map_err(Failed::Stop)?.map_err(Failed::Connect)?;
+        let connecting = connect(
+            &self.conn.worker.pool,
+            &self.backend,
+            active.endpoint(),
+            Wants { fresh, version },
+        );
+        let connected = flow
+            .limits
+            .bound(flow.down, connecting)
+            .await
+            .map_err(Failed::Stop)?
+            .map_err(Failed::Connect)?;
         let tls = self.backend.tls.is_some();
         let up = Upstream::start(connected, head, self.body, self.upgrade, tls)
             .map_err(|failure| Failed::Unseen(Stop::Upstream(failure)))?;
         record.upstream_local = Some(up.local());
-        let mut exchange = Exchange::new(down, source, up, limits, self.body == BodyKind::Empty);
+        let mut exchange = Exchange::new(flow, up, self.body == BodyKind::Empty);
         match exchange.head().await {
             Ok(response) => Ok((response, exchange)),
             Err(stop @ Stop::Upstream(Failure::Refused(_))) => Err(Failed::Unseen(stop)),
-            Err(stop @ Stop::Upstream(Failure::Closed(_))) if exchange.up.may_be_stale() && self.idempotent => {
+            Err(stop @ Stop::Upstream(Failure::Closed(_)))
+                if exchange.up.may_be_stale() && self.idempotent =>
+            {
                 Err(Failed::Unseen(stop))
             }
             Err(stop) => Err(Failed::Stop(stop)),
@@ -183,7 +209,9 @@ impl Tries<'_> {
             if !exchange.switch_protocols() {
                 return Err(Stop::Upstream(Failure::Protocol("no upgrade".into())));
             }
-            response.headers.insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+            response
+                .headers
+                .insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
             if let Some(upgrade) = upgrade.or_else(|| self.upgrade.cloned()) {
                 response.headers.insert(http::header::UPGRADE, upgrade);
             }
@@ -194,7 +222,9 @@ impl Tries<'_> {
             exchange.down.respond(response, end).map_err(Stop::Client)?;
         }
         exchange.body().await?;
-        exchange.into_upstream().recycle(&self.conn.worker.pool, self.backend.pool_key(active.endpoint()));
+        exchange
+            .into_upstream()
+            .recycle(&self.conn.worker.pool, self.backend.pool_key(active.endpoint()));
         Ok(())
     }
 
@@ -204,9 +234,7 @@ impl Tries<'_> {
         failed: Failed,
         active: &Active,
         progress: &mut Progress,
-        down: &mut Downstream,
-        source: &mut Source,
-        limits: &mut Limits,
+        flow: &mut Flow<'_>,
         record: &mut Record,
     ) -> Result<(), End> {
         match failed {
@@ -214,29 +242,33 @@ impl Tries<'_> {
                 active.endpoint().eject();
                 record.transport_failure = Some(error.to_string());
                 if self.rule.retry.is_none() {
-                    let elsewhere = self.backend.endpoints.load().has_other(active.endpoint(), &progress.tried);
-                    if elsewhere && progress.retries < FREE_RETRIES && source.rewind() {
+                    let elsewhere = self
+                        .backend
+                        .endpoints
+                        .load()
+                        .has_other(active.endpoint(), &progress.tried);
+                    if elsewhere && progress.retries < FREE_RETRIES && flow.source.rewind() {
                         progress.retries += 1;
                         progress.tried.push(active.endpoint().address());
                         return Ok(());
                     }
-                } else if progress.may_repeat(self, source) {
-                    return progress.repeat(self, active, limits, down).await;
+                } else if progress.may_repeat(self, flow.source) {
+                    return progress.repeat(self, active, flow).await;
                 }
                 Err(connect_error(&error).into())
             }
             Failed::Unseen(stop) => {
-                if self.may_retry() && progress.stale < STALE_RETRIES && source.rewind() {
+                if self.may_retry() && progress.stale < STALE_RETRIES && flow.source.rewind() {
                     progress.stale += 1;
                     progress.fresh = true;
                     return Ok(());
                 }
                 Err(stop.into())
             }
-            Failed::Stop(stop @ Stop::TryTimeout) if progress.may_repeat(self, source) => {
+            Failed::Stop(stop @ Stop::TryTimeout) if progress.may_repeat(self, flow.source) => {
                 tracing::debug!("try timed out");
                 drop(stop);
-                progress.repeat(self, active, limits, down).await
+                progress.repeat(self, active, flow).await
             }
             Failed::Stop(stop) => Err(stop.into()),
         }
@@ -246,26 +278,30 @@ impl Tries<'_> {
 impl Progress {
     /// True if the rule, the budget and the body allow another try. Takes it from the budget.
     fn may_repeat(&self, tries: &Tries<'_>, source: &mut Source) -> bool {
-        let Some(retry) = &tries.rule.retry else { return false };
+        let Some(retry) = &tries.rule.retry else {
+            return false;
+        };
         self.retries < retry.attempts
             && source.rewind()
-            && tries.backend.retry_budget.as_ref().is_none_or(crate::upstream::RetryBudget::retry)
+            && tries
+                .backend
+                .retry_budget
+                .as_ref()
+                .is_none_or(crate::upstream::RetryBudget::retry)
     }
 
     /// Pauses before another try that the rule asks for.
-    async fn repeat(
-        &mut self,
-        tries: &Tries<'_>,
-        active: &Active,
-        limits: &mut Limits,
-        down: &mut Downstream,
-    ) -> Result<(), End> {
+    async fn repeat(&mut self, tries: &Tries<'_>, active: &Active, flow: &mut Flow<'_>) -> Result<(), End> {
         self.retries += 1;
         self.tried.push(active.endpoint().address());
         tries.backend.metrics.retry();
-        limits.attempt = None;
-        let pause = tries.rule.retry.as_ref().map_or(Duration::ZERO, |retry| retry.pause(self.retries));
-        limits.bound(down, tokio::time::sleep(pause)).await?;
+        flow.limits.attempt = None;
+        let pause = tries
+            .rule
+            .retry
+            .as_ref()
+            .map_or(Duration::ZERO, |retry| retry.pause(self.retries));
+        flow.limits.bound(flow.down, tokio::time::sleep(pause)).await?;
         Ok(())
     }
 }

@@ -31,12 +31,15 @@ pub(super) async fn check(
     auth: &ExternalAuth,
     head: &mut request::Parts,
     body: Bytes,
-) -> Result<ResponseHeaders, Reply> {
+) -> Result<ResponseHeaders, Box<Reply>> {
     let failed = |reason: String| {
         tracing::debug!(reason, "external authorization failed");
-        Reply::error(StatusCode::FORBIDDEN, "", "UAEX", "ext_authz_error")
+        Box::new(Reply::error(StatusCode::FORBIDDEN, "", "UAEX", "ext_authz_error"))
     };
-    let backend = auth.backend.load().ok_or_else(|| failed("no such backend".into()))?;
+    let backend = auth
+        .backend
+        .load()
+        .ok_or_else(|| failed("no such backend".into()))?;
     let (question, version) = match auth.protocol {
         Protocol::Http => (auth.http_question(head, body.len()).map(|()| body), Version::Any),
         Protocol::Grpc => (grpc_question(conn, auth, head, &body), Version::Http2),
@@ -52,37 +55,64 @@ pub(super) async fn check(
     }
 }
 
-fn http_verdict(auth: &ExternalAuth, answer: Answer, head: &mut request::Parts) -> Result<ResponseHeaders, Reply> {
+fn http_verdict(
+    auth: &ExternalAuth,
+    answer: Answer,
+    head: &mut request::Parts,
+) -> Result<ResponseHeaders, Box<Reply>> {
     let status = answer.head.status;
     if status == StatusCode::OK {
         auth.take_headers(&answer.head.headers, &mut head.headers);
         return Ok(Vec::new());
     }
     if status.is_server_error() || status.is_informational() {
-        return Err(Reply::error(StatusCode::FORBIDDEN, "", "UAEX", "ext_authz_error"));
+        return Err(Reply::error(StatusCode::FORBIDDEN, "", "UAEX", "ext_authz_error").into());
     }
     let mut headers = answer.head.headers;
     super::edge::strip_response(&mut headers);
-    Err(denied(status, headers, answer.body))
+    Err(denied(status, headers, answer.body).into())
 }
 
 fn denied(status: StatusCode, headers: HeaderMap, body: Bytes) -> Reply {
-    Reply { status, headers, body, flags: "UAEX", details: "ext_authz_denied", intended: false }
+    Reply {
+        status,
+        headers,
+        body,
+        flags: "UAEX",
+        details: "ext_authz_denied",
+        intended: false,
+    }
 }
 
-fn grpc_question(conn: &Conn, auth: &ExternalAuth, head: &request::Parts, body: &Bytes) -> http::Request<Bytes> {
+fn grpc_question(
+    conn: &Conn,
+    auth: &ExternalAuth,
+    head: &request::Parts,
+    body: &Bytes,
+) -> http::Request<Bytes> {
     let text = |name: &HeaderName| {
-        head.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default()
+        head.headers
+            .get(name)
+            .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
+            .unwrap_or_default()
     };
     let shown = head.headers.keys().filter(|name| auth.shows(name)).map(|name| {
-        let values: Vec<_> = head.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
+        let values: Vec<_> = head
+            .headers
+            .get_all(name)
+            .iter()
+            .map(|v| String::from_utf8_lossy(v.as_bytes()))
+            .collect();
         (name.as_str().to_owned(), values.join(","))
     });
     let http = proto::HttpRequest {
         id: text(&X_REQUEST_ID),
         method: head.method.to_string(),
         headers: shown.collect(),
-        path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        path: head
+            .uri
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string),
         host: text(&HOST),
         scheme: if conn.tls.is_some() { "https" } else { "http" }.to_owned(),
         size: i64::try_from(body.len()).unwrap_or(-1),
@@ -107,9 +137,15 @@ fn grpc_question(conn: &Conn, auth: &ExternalAuth, head: &request::Parts, body: 
 }
 
 fn peer(address: SocketAddr) -> proto::Peer {
-    let socket_address =
-        proto::SocketAddress { address: address.ip().to_canonical().to_string(), port_value: u32::from(address.port()) };
-    proto::Peer { address: Some(proto::Address { socket_address: Some(socket_address) }) }
+    let socket_address = proto::SocketAddress {
+        address: address.ip().to_canonical().to_string(),
+        port_value: u32::from(address.port()),
+    };
+    proto::Peer {
+        address: Some(proto::Address {
+            socket_address: Some(socket_address),
+        }),
+    }
 }
 
 /// A message as gRPC frames it: not compressed, its length, the message.
@@ -123,17 +159,29 @@ fn frame(message: &impl Message) -> Bytes {
 }
 
 /// `Err(Err(reason))`: there is no usable verdict.
-fn grpc_verdict(answer: &Answer, head: &mut request::Parts) -> Result<ResponseHeaders, Result<Reply, String>> {
-    let status = answer.trailers.get("grpc-status").or_else(|| answer.head.headers.get("grpc-status"));
+fn grpc_verdict(
+    answer: &Answer,
+    head: &mut request::Parts,
+) -> Result<ResponseHeaders, Result<Box<Reply>, String>> {
+    let status = answer
+        .trailers
+        .get("grpc-status")
+        .or_else(|| answer.head.headers.get("grpc-status"));
     if status.is_none_or(|status| status != "0") {
         return Err(Err(format!("grpc-status {status:?}")));
     }
-    let message = answer.body.get(5..).filter(|_| answer.body.first() == Some(&0)).ok_or(Err("no message".to_owned()))?;
+    let message = answer
+        .body
+        .get(5..)
+        .filter(|_| answer.body.first() == Some(&0))
+        .ok_or(Err("no message".to_owned()))?;
     let check = proto::CheckResponse::decode(message).map_err(|e| Err(e.to_string()))?;
     if check.status.as_ref().is_none_or(|status| status.code != 0) {
-        return Err(Ok(grpc_denied(check.denied_response.unwrap_or_default())));
+        return Err(Ok(grpc_denied(check.denied_response.unwrap_or_default()).into()));
     }
-    let Some(ok) = check.ok_response else { return Ok(Vec::new()) };
+    let Some(ok) = check.ok_response else {
+        return Ok(Vec::new());
+    };
     for name in &ok.headers_to_remove {
         if !name.starts_with(':') && !name.eq_ignore_ascii_case("host") {
             head.headers.remove(name);
@@ -157,7 +205,9 @@ fn grpc_denied(response: proto::DeniedHttpResponse) -> Reply {
 
 fn set_all(options: &[proto::HeaderValueOption], headers: &mut HeaderMap) {
     for option in options {
-        let Some((name, value)) = pair(option) else { continue };
+        let Some((name, value)) = pair(option) else {
+            continue;
+        };
         if option.append.as_ref().is_some_and(|append| append.value) {
             headers.append(name, value);
         } else {
@@ -169,6 +219,10 @@ fn set_all(options: &[proto::HeaderValueOption], headers: &mut HeaderMap) {
 fn pair(option: &proto::HeaderValueOption) -> Option<(HeaderName, HeaderValue)> {
     let header = option.header.as_ref()?;
     let name = HeaderName::from_bytes(header.key.as_bytes()).ok()?;
-    let raw = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+    let raw = if header.raw_value.is_empty() {
+        header.value.as_bytes()
+    } else {
+        &header.raw_value
+    };
     Some((name, HeaderValue::from_bytes(raw).ok()?))
 }

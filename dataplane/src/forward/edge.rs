@@ -74,21 +74,33 @@ pub(super) fn admit(head: &mut request::Parts, arrival: Arrival) -> Result<Admit
 /// HTTP/2 names host and target in pseudo-header fields, and asks for a tunnel with CONNECT (RFC 8441).
 fn adopt_pseudo_headers(head: &mut request::Parts) -> Result<(), Refusal> {
     if let Some(authority) = head.uri.authority() {
-        let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Invalid("invalid authority"))?;
+        let value =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Invalid("invalid authority"))?;
         head.headers.insert(HOST, value);
     }
     if head.method == Method::CONNECT {
-        let Some(protocol) = head.extensions.remove::<h2::ext::Protocol>() else { return Err(Refusal::Connect) };
-        let protocol = HeaderValue::from_str(protocol.as_str()).map_err(|_| Refusal::Invalid("invalid protocol"))?;
+        let Some(protocol) = head.extensions.remove::<h2::ext::Protocol>() else {
+            return Err(Refusal::Connect);
+        };
+        let protocol =
+            HeaderValue::from_str(protocol.as_str()).map_err(|_| Refusal::Invalid("invalid protocol"))?;
         head.method = Method::GET;
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
-        let key = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, Uuid::new_v4().as_bytes());
+        let key = base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD,
+            Uuid::new_v4().as_bytes(),
+        );
         if let Ok(key) = HeaderValue::try_from(key) {
             head.headers.insert("sec-websocket-key", key);
         }
     }
-    let target = head.uri.path_and_query().cloned().ok_or(Refusal::Invalid("no path"))?;
+    let target = head
+        .uri
+        .path_and_query()
+        .cloned()
+        .ok_or(Refusal::Invalid("no path"))?;
     head.uri = target.into();
     Ok(())
 }
@@ -109,7 +121,10 @@ fn host(head: &request::Parts) -> Result<Box<str>, Refusal> {
         Some((bare, _)) if bare.ends_with(']') => bare,
         _ => host,
     };
-    if bare.bytes().any(|b| matches!(b, b'/' | b'?' | b'#' | b'@' | b'\\' | b' ' | b',')) {
+    if bare
+        .bytes()
+        .any(|b| matches!(b, b'/' | b'?' | b'#' | b'@' | b'\\' | b' ' | b','))
+    {
         return Err(Refusal::Invalid("invalid host"));
     }
     Ok(bare.to_ascii_lowercase().into())
@@ -119,7 +134,11 @@ fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
     let current = head.uri.path();
     if !current.starts_with('/') {
         // `OPTIONS *` asks about the server as a whole.
-        return if current == "*" && head.method == Method::OPTIONS { Ok(()) } else { Err(Refusal::Invalid("invalid path")) };
+        return if current == "*" && head.method == Method::OPTIONS {
+            Ok(())
+        } else {
+            Err(Refusal::Invalid("invalid path"))
+        };
     }
     match path::normalise(current) {
         path::Normal::Same => Ok(()),
@@ -147,19 +166,28 @@ fn strip_hop_by_hop(head: &mut request::Parts) -> Option<HeaderValue> {
     if headers.contains_key(CONNECTION) {
         wants_upgrade = remove_connection(headers);
     }
-    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TRANSFER_ENCODING, &HTTP2_SETTINGS, &EXPECT] {
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &TRANSFER_ENCODING,
+        &HTTP2_SETTINGS,
+        &EXPECT,
+    ] {
         headers.remove(name);
     }
     if let Some(te) = headers.get(TE) {
-        let trailers = te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
+        let trailers = te
+            .to_str()
+            .is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
         headers.remove(TE);
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
     // HTTP/2 is not upgraded to (RFC 9113 section 3.1), and HTTP/1.0 cannot be upgraded.
-    upgrade
-        .filter(|protocol| wants_upgrade && head.version != Version::HTTP_10 && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    upgrade.filter(|protocol| {
+        wants_upgrade && head.version != Version::HTTP_10 && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
+    })
 }
 
 /// Removes Connection and all that it names; says whether it names `upgrade`.
@@ -181,7 +209,8 @@ fn remove_connection(headers: &mut HeaderMap) -> bool {
     headers.remove(CONNECTION);
     for name in named {
         // What frames or addresses the message is not for a hop to take away.
-        if name != HOST && name != CONTENT_LENGTH && name != TE && !name.as_str().starts_with("x-forwarded-") {
+        if name != HOST && name != CONTENT_LENGTH && name != TE && !name.as_str().starts_with("x-forwarded-")
+        {
             headers.remove(name);
         }
     }
@@ -205,7 +234,10 @@ fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival) {
     strip_internal(headers, at_edge);
     append_forwarded_for(headers, arrival.peer);
     if at_edge || !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if arrival.https { "https" } else { "http" }));
+        headers.insert(
+            X_FORWARDED_PROTO,
+            HeaderValue::from_static(if arrival.https { "https" } else { "http" }),
+        );
     }
     if is_private(client) {
         headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
@@ -227,7 +259,11 @@ fn strip_internal(headers: &mut HeaderMap, at_edge: bool) {
     headers.remove(X_ENVOY_INTERNAL);
     headers.remove(X_ENVOY_EXTERNAL_ADDRESS);
     if at_edge && headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
-        let forged: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("x-envoy-")).cloned().collect();
+        let forged: Vec<_> = headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("x-envoy-"))
+            .cloned()
+            .collect();
         for name in forged {
             headers.remove(name);
         }
@@ -236,10 +272,20 @@ fn strip_internal(headers: &mut HeaderMap, at_edge: bool) {
 
 /// The client's address as far as it can be trusted: the peer's, or what the last trusted hop has seen.
 fn client_address(headers: &HeaderMap, arrival: Arrival) -> IpAddr {
-    let Some(skip) = arrival.trusted_hops.checked_sub(1) else { return arrival.peer };
-    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+    let Some(skip) = arrival.trusted_hops.checked_sub(1) else {
+        return arrival.peer;
+    };
+    let lines: Vec<_> = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
     let entries = lines.iter().rev().flat_map(|line| line.rsplit(','));
-    entries.map(str::trim).nth(skip as usize).and_then(|entry| entry.parse().ok()).unwrap_or(arrival.peer)
+    entries
+        .map(str::trim)
+        .nth(skip as usize)
+        .and_then(|entry| entry.parse().ok())
+        .unwrap_or(arrival.peer)
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
@@ -270,7 +316,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     if values.next().is_none() || values.next().is_none() {
         return;
     }
-    let parts: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let parts: Vec<_> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }

@@ -15,13 +15,19 @@ use crate::upstream::Slot;
 /// Why a request does not go on.
 pub(super) enum End {
     /// It has an answer.
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// It was cut short.
     Stop(Stop),
 }
 
 impl From<Reply> for End {
     fn from(reply: Reply) -> Self {
+        Self::Reply(reply.into())
+    }
+}
+
+impl From<Box<Reply>> for End {
+    fn from(reply: Box<Reply>) -> Self {
         Self::Reply(reply)
     }
 }
@@ -97,7 +103,11 @@ impl<'a> Filtered<'_, 'a> {
     }
 
     async fn authorize(&mut self, filter: &ExternalAuth) -> Result<(), End> {
-        let body = if filter.max_body_bytes == 0 { Bytes::new() } else { self.read_body(filter.max_body_bytes).await? };
+        let body = if filter.max_body_bytes == 0 {
+            Bytes::new()
+        } else {
+            self.read_body(filter.max_body_bytes).await?
+        };
         let asking = auth::check(self.conn, filter, self.head, body);
         let added = self.limits.bound(self.down, asking).await??;
         self.effects.added.extend(added);
@@ -106,14 +116,27 @@ impl<'a> Filtered<'_, 'a> {
 
     /// Reads the whole body, to be sent on later.
     async fn read_body(&mut self, limit: usize) -> Result<Bytes, End> {
-        let too_large = || Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large", "", "request_payload_too_large");
-        let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx)).await.map_err(Stop::Client)?;
+        let too_large = || {
+            Reply::error(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Payload Too Large",
+                "",
+                "request_payload_too_large",
+            )
+        };
+        let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx))
+            .await
+            .map_err(Stop::Client)?;
         let mut body = BytesMut::new();
         for chunk in self.source.held() {
             if let Chunk::Data(data) = chunk {
                 body.extend_from_slice(data);
             }
         }
-        if complete && body.len() <= limit { Ok(body.freeze()) } else { Err(too_large().into()) }
+        if complete && body.len() <= limit {
+            Ok(body.freeze())
+        } else {
+            Err(too_large().into())
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::source::Source;
 use super::upstream::{Broken, Failure, Upstream};
 
 /// How long nothing may move before an exchange is given up; Envoy's stream idle timeout.
-const STALL: Duration = Duration::from_secs(300);
+const STALL: Duration = Duration::from_mins(5);
 
 /// Why an exchange ended early.
 pub enum Stop {
@@ -66,17 +66,29 @@ pub struct Limits {
 
 impl Limits {
     fn check(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
-        if self.request.as_mut().is_some_and(|deadline| deadline.has_passed(cx)) {
+        if self
+            .request
+            .as_mut()
+            .is_some_and(|deadline| deadline.has_passed(cx))
+        {
             return Err(Stop::RequestTimeout);
         }
-        if self.attempt.as_mut().is_some_and(|deadline| deadline.has_passed(cx)) {
+        if self
+            .attempt
+            .as_mut()
+            .is_some_and(|deadline| deadline.has_passed(cx))
+        {
             return Err(Stop::TryTimeout);
         }
         Ok(())
     }
 
     /// Runs `future` within the bounds, and only while the client is there.
-    pub async fn bound<T>(&mut self, down: &mut Downstream, future: impl Future<Output = T>) -> Result<T, Stop> {
+    pub async fn bound<T>(
+        &mut self,
+        down: &mut Downstream,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Stop> {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
@@ -92,6 +104,16 @@ impl Limits {
         })
         .await
     }
+}
+
+/// What all tries of a request work on.
+pub struct Flow<'a> {
+    /// The client's side.
+    pub down: &'a mut Downstream,
+    /// The request's body.
+    pub source: &'a mut Source,
+    /// Bounds.
+    pub limits: &'a mut Limits,
 }
 
 /// One try in progress.
@@ -113,14 +135,17 @@ pub struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     /// A try whose request head is on its way; `empty` says that no body follows.
-    pub fn new(
-        down: &'a mut Downstream,
-        source: &'a mut Source,
-        up: Upstream,
-        limits: &'a mut Limits,
-        empty: bool,
-    ) -> Self {
-        Self { down, source, up, limits, request_done: empty, deaf: false, responding: false, stall: None }
+    pub fn new(flow: &'a mut Flow<'_>, up: Upstream, empty: bool) -> Self {
+        Self {
+            down: flow.down,
+            source: flow.source,
+            up,
+            limits: flow.limits,
+            request_done: empty,
+            deaf: false,
+            responding: false,
+            stall: None,
+        }
     }
 
     /// Sends the request until the head of the final response has come. Informational responses are passed on.
@@ -188,8 +213,12 @@ impl<'a> Exchange<'a> {
                 match self.up.poll_forward(self.down, cx) {
                     Poll::Ready(Ok(false)) => moved = true,
                     Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Err(Broken::Upstream(failure))) => return Poll::Ready(Err(Stop::Upstream(failure))),
-                    Poll::Ready(Err(Broken::Downstream(gone))) => return Poll::Ready(Err(Stop::Client(gone))),
+                    Poll::Ready(Err(Broken::Upstream(failure))) => {
+                        return Poll::Ready(Err(Stop::Upstream(failure)));
+                    }
+                    Poll::Ready(Err(Broken::Downstream(gone))) => {
+                        return Poll::Ready(Err(Stop::Client(gone)));
+                    }
                     Poll::Pending => break,
                 }
             }
@@ -207,6 +236,8 @@ impl<'a> Exchange<'a> {
     /// Moves what can be moved of the request; says whether anything was.
     fn pump_request(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         if self.request_done {
+            // What a tunnel's client said last still goes out.
+            self.flush(cx)?;
             return match self.down.poll_gone(cx) {
                 Poll::Ready(gone) => Err(Stop::Client(gone)),
                 Poll::Pending => Ok(false),
@@ -224,7 +255,9 @@ impl<'a> Exchange<'a> {
             if self.deaf {
                 break;
             }
-            let Poll::Ready(chunk) = self.source.poll(self.down, cx) else { break };
+            let Poll::Ready(chunk) = self.source.poll(self.down, cx) else {
+                break;
+            };
             moved = true;
             let sent = match chunk.map_err(Stop::Client)? {
                 Some(Chunk::Data(data)) => self.up.push(data),
@@ -249,7 +282,11 @@ impl<'a> Exchange<'a> {
     fn stop_sending(&mut self, failure: Failure) -> Result<(), Stop> {
         tracing::debug!(%failure, "the backend takes no more of the request");
         self.deaf = true;
-        if self.responding && self.request_done { Err(Stop::Upstream(failure)) } else { Ok(()) }
+        if self.responding && self.request_done {
+            Err(Stop::Upstream(failure))
+        } else {
+            Ok(())
+        }
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
@@ -269,6 +306,10 @@ impl<'a> Exchange<'a> {
         if moved {
             stall.reset(STALL);
         }
-        if stall.has_passed(cx) { Err(Stop::Stalled) } else { Ok(()) }
+        if stall.has_passed(cx) {
+            Err(Stop::Stalled)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -15,14 +15,14 @@ use super::tap::{Tap, Tapped};
 use super::{Conn, IDLE, encode, request};
 
 /// How long a client may take for a request's head once it has begun it.
-pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long what is left of a request's body is read after the response, so that the connection can go on, or the
 /// client can read the response before the connection is reset.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same in bytes.
 const DISCARD_LIMIT: usize = 1 << 20;
 /// How long the last bytes of a response may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Why no request head was read.
 enum NoHead {
@@ -41,13 +41,21 @@ pub(super) async fn serve(conn: Arc<Conn>) {
     let mut leftover = BytesMut::new();
     loop {
         tap.begin(&leftover);
-        let mut session = Box::new(HttpSession::new(Box::new(Tapped { wire: conn.wire.clone(), tap: tap.clone() })));
+        let mut session = Box::new(HttpSession::new(Box::new(Tapped {
+            wire: conn.wire.clone(),
+            tap: tap.clone(),
+        })));
         session.set_read_timeout(None);
         session.set_pipelining_enabled(true);
         if !leftover.is_empty() {
             session.set_pipelined_prefix(std::mem::take(&mut leftover));
         }
-        let mut head = Head { tap: &tap, clock: &mut clock, begun: None, idle_since: Instant::now() };
+        let mut head = Head {
+            tap: &tap,
+            clock: &mut clock,
+            begun: None,
+            idle_since: Instant::now(),
+        };
         let read = {
             let mut reading = std::pin::pin!(session.read_request());
             std::future::poll_fn(|cx| {
@@ -94,7 +102,9 @@ impl Head<'_> {
         match (complete, begun) {
             (true, _) => Ok(()),
             (false, false) => Err(NoHead::End),
-            (false, true) if self.tap.too_large() => Err(NoHead::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)),
+            (false, true) if self.tap.too_large() => {
+                Err(NoHead::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
+            }
             (false, true) => Err(NoHead::Bad(StatusCode::BAD_REQUEST)),
         }
     }
@@ -121,7 +131,10 @@ async fn refuse(conn: &Conn, status: StatusCode) {
     let mut headers = http::HeaderMap::new();
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    headers.insert(http::header::DATE, pingora_core::protocols::http::date::get_cached_date());
+    headers.insert(
+        http::header::DATE,
+        pingora_core::protocols::http::date::get_cached_date(),
+    );
     conn.wire.put(|out| encode::head(out, status, &headers));
     close(conn).await;
 }
@@ -157,7 +170,10 @@ async fn finish(conn: &Conn, down: Downstream) -> Option<BytesMut> {
 async fn close(conn: &Conn) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut wire = conn.wire.clone();
-    if !matches!(tokio::time::timeout(DRAIN_TIMEOUT, wire.shutdown()).await, Ok(Ok(()))) {
+    if !matches!(
+        tokio::time::timeout(DRAIN_TIMEOUT, wire.shutdown()).await,
+        Ok(Ok(()))
+    ) {
         return;
     }
     let discard = async {

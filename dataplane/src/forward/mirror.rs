@@ -19,7 +19,7 @@ use crate::worker::Worker;
 /// Pieces of a body that may wait for a mirror.
 const DEPTH: usize = 64;
 /// How long a mirrored exchange may take in all.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 enum Item {
     Chunk(Chunk),
@@ -32,7 +32,11 @@ pub struct Feed(Option<mpsc::Sender<Item>>);
 impl Feed {
     /// Passes a piece on; gives the mirror up if it lags.
     pub fn push(&mut self, chunk: &Chunk) {
-        if self.0.as_ref().is_some_and(|sender| sender.try_send(Item::Chunk(chunk.clone())).is_err()) {
+        if self
+            .0
+            .as_ref()
+            .is_some_and(|sender| sender.try_send(Item::Chunk(chunk.clone())).is_err())
+        {
             self.0 = None;
         }
     }
@@ -46,7 +50,13 @@ impl Feed {
 }
 
 /// Starts mirroring a request with this head, if the backend has an endpoint.
-pub fn start(worker: &Arc<Worker>, slot: &Slot, head: request::Parts, body: BodyKind, http2: bool) -> Option<Feed> {
+pub fn start(
+    worker: &Arc<Worker>,
+    slot: &Slot,
+    head: request::Parts,
+    body: BodyKind,
+    http2: bool,
+) -> Option<Feed> {
     let backend = slot.load()?;
     let (sender, receiver) = mpsc::channel(DEPTH);
     let worker = Arc::clone(worker);
@@ -71,16 +81,26 @@ async fn run(
     let active = backend.endpoints.load().pick(&[]).ok_or("no endpoint")?;
     let endpoint = active.endpoint();
     let version = if http2 { Version::Http2 } else { Version::Any };
-    let connected = connect(&worker.pool, backend, endpoint, Wants { fresh: false, version })
-        .await
+    let connected = connect(
+        &worker.pool,
+        backend,
+        endpoint,
+        Wants {
+            fresh: false,
+            version,
+        },
+    )
+    .await
+    .map_err(|e| e.to_string())?;
+    let mut up = Upstream::start(connected, head, body, None::<&HeaderValue>, backend.tls.is_some())
         .map_err(|e| e.to_string())?;
-    let mut up =
-        Upstream::start(connected, head, body, None::<&HeaderValue>, backend.tls.is_some()).map_err(|e| e.to_string())?;
     let mut sending = body != BodyKind::Empty;
     let mut headed = false;
     std::future::poll_fn(|cx| {
         while sending && up.poll_room(cx).map_err(|e| e.to_string())?.is_ready() {
-            let Poll::Ready(item) = feed.poll_recv(cx) else { break };
+            let Poll::Ready(item) = feed.poll_recv(cx) else {
+                break;
+            };
             match item.ok_or("given up")? {
                 Item::Chunk(Chunk::Data(data)) => up.push(data),
                 Item::Chunk(Chunk::Trailers(trailers)) => {
@@ -96,7 +116,9 @@ async fn run(
         }
         let _ = up.poll_drain(cx).map_err(|e| e.to_string())?;
         while !headed {
-            let Poll::Ready(head) = up.poll_head(cx).map_err(|e| e.to_string())? else { return Poll::Pending };
+            let Poll::Ready(head) = up.poll_head(cx).map_err(|e| e.to_string())? else {
+                return Poll::Pending;
+            };
             headed = !head.status.is_informational();
         }
         loop {

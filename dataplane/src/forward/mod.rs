@@ -38,7 +38,7 @@ use crate::wire::Wire;
 use crate::worker::Worker;
 
 /// How long a connection may be silent between requests; Envoy's default.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -52,7 +52,14 @@ struct Conn {
 
 /// Serves a connection until its end.
 pub async fn serve(connection: Connection) {
-    let Connection { wire, alpn_h2, tls, port, worker, .. } = connection;
+    let Connection {
+        wire,
+        alpn_h2,
+        tls,
+        port,
+        worker,
+        ..
+    } = connection;
     let is_h2 = if tls.is_some() {
         alpn_h2
     } else {
@@ -64,8 +71,17 @@ pub async fn serve(connection: Connection) {
             },
         }
     };
-    let conn = Arc::new(Conn { wire, tls, port, worker });
-    if is_h2 { h2::serve(conn).await } else { h1::serve(conn).await }
+    let conn = Arc::new(Conn {
+        wire,
+        tls,
+        port,
+        worker,
+    });
+    if is_h2 {
+        h2::serve(conn).await;
+    } else {
+        h1::serve(conn).await;
+    }
 }
 
 /// Reads until it is certain whether the client speaks HTTP/2, and puts what was read back.

@@ -25,14 +25,33 @@ pub(super) struct Reply {
 
 impl Reply {
     /// An error.
-    pub(super) fn error(status: StatusCode, body: &'static str, flags: &'static str, details: &'static str) -> Self {
+    pub(super) fn error(
+        status: StatusCode,
+        body: &'static str,
+        flags: &'static str,
+        details: &'static str,
+    ) -> Self {
         let body = Bytes::from_static(body.as_bytes());
-        Self { status, headers: HeaderMap::new(), body, flags, details, intended: false }
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body,
+            flags,
+            details,
+            intended: false,
+        }
     }
 
     /// What a filter answers.
     pub(super) fn direct(status: StatusCode, headers: HeaderMap) -> Self {
-        Self { status, headers, body: Bytes::new(), flags: "", details: "direct_response", intended: true }
+        Self {
+            status,
+            headers,
+            body: Bytes::new(),
+            flags: "",
+            details: "direct_response",
+            intended: true,
+        }
     }
 
     /// A redirect.
@@ -48,8 +67,10 @@ impl Reply {
         if self.intended {
             return self;
         }
-        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        self.headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(self.status)));
+        self.headers
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        self.headers
+            .insert(GRPC_STATUS, HeaderValue::from(grpc_status(self.status)));
         if let Ok(message) = HeaderValue::from_bytes(&self.body)
             && !message.is_empty()
         {
@@ -68,9 +89,11 @@ impl Reply {
         if self.body.is_empty() {
             return send_empty(down, head);
         }
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        head.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         if !head.headers.contains_key(CONTENT_TYPE) {
-            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            head.headers
+                .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
         down.respond(head, false)?;
         down.push(self.body)?;
@@ -102,11 +125,17 @@ mod tests {
 
     #[test]
     fn grpc_clients_get_grpc() {
-        let reply = Reply::error(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "UH", "").into_grpc();
+        let reply =
+            Reply::error(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "UH", "").into_grpc();
         assert_eq!(reply.status, StatusCode::OK);
         assert_eq!(reply.headers[GRPC_STATUS], "14");
         assert_eq!(reply.headers[GRPC_MESSAGE], "no healthy upstream");
         assert!(reply.body.is_empty());
-        assert_eq!(Reply::direct(StatusCode::FOUND, HeaderMap::new()).into_grpc().status, StatusCode::FOUND);
+        assert_eq!(
+            Reply::direct(StatusCode::FOUND, HeaderMap::new())
+                .into_grpc()
+                .status,
+            StatusCode::FOUND
+        );
     }
 }

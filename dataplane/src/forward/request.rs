@@ -8,7 +8,7 @@ use super::attempt::{self, Tries};
 use super::downstream::Downstream;
 use super::edge::{self, Admitted, Arrival, Refusal};
 use super::effects::{Effects, End, Filtered};
-use super::exchange::{Deadline, Limits, Stop};
+use super::exchange::{Deadline, Flow, Limits, Stop};
 use super::record::Record;
 use super::reply::Reply;
 use super::source::Source;
@@ -52,9 +52,11 @@ fn refuse(refusal: Refusal) -> Reply {
             Reply::error(StatusCode::BAD_REQUEST, "Bad Request", "DPE", "http1.codec_error")
         }
         Refusal::Connect => Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found"),
-        Refusal::Elsewhere(location) => {
-            Reply::redirect(StatusCode::TEMPORARY_REDIRECT, location, "path_normalization_redirect")
-        }
+        Refusal::Elsewhere(location) => Reply::redirect(
+            StatusCode::TEMPORARY_REDIRECT,
+            location,
+            "path_normalization_redirect",
+        ),
     }
 }
 
@@ -81,12 +83,19 @@ async fn route(
     let is_grpc = is_grpc || matched.rule.grpc;
     let mut effects = Effects::default();
     let mut source = Source::new(down.body_is_empty(), true);
-    let mut request = Request { conn, down, matched: &matched, effects: &mut effects, source: &mut source, record };
+    let mut request = Request {
+        conn,
+        down,
+        matched: &matched,
+        effects: &mut effects,
+        source: &mut source,
+        record,
+    };
     let end = request.run(head, admitted).await;
     record.received = source.received();
     match end {
         Ok(()) => {}
-        Err(End::Reply(reply)) => answer(down, record, reply, is_grpc, Some(&effects)),
+        Err(End::Reply(reply)) => answer(down, record, *reply, is_grpc, Some(&effects)),
         Err(End::Stop(stop)) => cut_short(down, record, stop, is_grpc, &effects),
     }
 }
@@ -104,19 +113,27 @@ impl Request<'_, '_> {
     async fn run(&mut self, mut head: request::Parts, admitted: &Admitted) -> Result<(), End> {
         let matched = self.matched;
         let rule = &*matched.rule;
-        let mut limits = Limits { request: rule.request_timeout.map(Deadline::after), attempt: None };
+        let mut limits = Limits {
+            request: rule.request_timeout.map(Deadline::after),
+            attempt: None,
+        };
         let body = body_kind(self.down, &head.headers);
-        let session = rule.persistence.as_ref().and_then(|persistence| persistence.read(&head.headers));
+        let session = rule
+            .persistence
+            .as_ref()
+            .and_then(|persistence| persistence.read(&head.headers));
         // Filters change the head; what was routed on stays.
         let target = head.uri.clone();
-        self.filter(&mut head, admitted, &target, &mut limits, None).await?;
+        self.filter(&mut head, admitted, &target, &mut limits, None)
+            .await?;
         let invalid = || Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "", "", "direct_response");
         let weighted = choose(rule, session).ok_or_else(invalid)?;
         let slot = weighted.slot.as_ref().ok_or_else(invalid)?;
-        self.filter(&mut head, admitted, &target, &mut limits, Some(weighted)).await?;
-        let backend = slot.load().ok_or_else(|| {
-            Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "NC", "cluster_not_found")
-        })?;
+        self.filter(&mut head, admitted, &target, &mut limits, Some(weighted))
+            .await?;
+        let backend = slot
+            .load()
+            .ok_or_else(|| Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "NC", "cluster_not_found"))?;
         for slot in self.effects.mirrors.drain(..) {
             if let Some(feed) = mirror::start(&self.conn.worker, slot, head.clone(), body, rule.grpc) {
                 self.source.mirror_to(feed);
@@ -132,7 +149,12 @@ impl Request<'_, '_> {
             session,
             idempotent: attempt::is_idempotent(&head.method),
         };
-        attempt::run(&tries, head, self.down, self.source, &mut limits, self.effects, self.record).await
+        let flow = Flow {
+            down: self.down,
+            source: self.source,
+            limits: &mut limits,
+        };
+        attempt::run(&tries, head, flow, self.effects, self.record).await
     }
 
     async fn filter(
@@ -142,11 +164,16 @@ impl Request<'_, '_> {
         target: &Uri,
         limits: &mut Limits,
         backend: Option<&'_ WeightedBackend>,
-    ) -> Result<(), End>
-    {
+    ) -> Result<(), End> {
         let matched = self.matched;
         // The borrow of the rule, rather than of the argument, is what the effects may keep.
-        let backend = backend.and_then(|chosen| matched.rule.backends.iter().find(|known| std::ptr::eq(*known, chosen)));
+        let backend = backend.and_then(|chosen| {
+            matched
+                .rule
+                .backends
+                .iter()
+                .find(|known| std::ptr::eq(*known, chosen))
+        });
         let facts = Facts {
             host: &admitted.host,
             path: target.path(),
@@ -163,13 +190,11 @@ impl Request<'_, '_> {
             source: self.source,
             limits,
         };
-        match backend {
-            Some(backend) => filtered.run(&backend.filters).await,
-            None => {
-                filtered.run(&matched.listener.filters).await?;
-                filtered.run(&matched.rule.filters).await
-            }
+        if let Some(backend) = backend {
+            return filtered.run(&backend.filters).await;
         }
+        filtered.run(&matched.listener.filters).await?;
+        filtered.run(&matched.rule.filters).await
     }
 }
 
@@ -195,14 +220,23 @@ fn body_kind(down: &Downstream, headers: &HeaderMap) -> BodyKind {
 }
 
 fn is_grpc(head: &request::Parts) -> bool {
-    let content_type = head.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-    content_type.and_then(|value| value.strip_prefix(b"application/grpc")).is_some_and(|rest| {
-        matches!(rest.first(), None | Some(b'+' | b';'))
-    })
+    let content_type = head
+        .headers
+        .get(http::header::CONTENT_TYPE)
+        .map(http::HeaderValue::as_bytes);
+    content_type
+        .and_then(|value| value.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Sends a response of our own.
-fn answer(down: &mut Downstream, record: &mut Record, mut reply: Reply, is_grpc: bool, effects: Option<&Effects<'_>>) {
+fn answer(
+    down: &mut Downstream,
+    record: &mut Record,
+    mut reply: Reply,
+    is_grpc: bool,
+    effects: Option<&Effects<'_>>,
+) {
     if let Some(effects) = effects {
         effects.apply(&mut reply.headers);
     }
@@ -225,21 +259,41 @@ fn cut_short(down: &mut Downstream, record: &mut Record, stop: Stop, is_grpc: bo
             record.blame("DC", "downstream_remote_disconnect");
             return down.abort();
         }
-        Stop::RequestTimeout => {
-            Reply::error(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "UT", "response_timeout")
-        }
-        Stop::TryTimeout => {
-            Reply::error(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "UT", "upstream_per_try_timeout")
-        }
-        Stop::Stalled => Reply::error(StatusCode::REQUEST_TIMEOUT, "stream timeout", "SI", "stream_idle_timeout"),
+        Stop::RequestTimeout => Reply::error(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream request timeout",
+            "UT",
+            "response_timeout",
+        ),
+        Stop::TryTimeout => Reply::error(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream request timeout",
+            "UT",
+            "upstream_per_try_timeout",
+        ),
+        Stop::Stalled => Reply::error(
+            StatusCode::REQUEST_TIMEOUT,
+            "stream timeout",
+            "SI",
+            "stream_idle_timeout",
+        ),
         Stop::Upstream(failure) => {
             record.transport_failure = Some(failure.to_string());
-            let flags = if matches!(failure, super::upstream::Failure::Protocol(_)) { "UPE" } else { "UC" };
+            let flags = if matches!(failure, super::upstream::Failure::Protocol(_)) {
+                "UPE"
+            } else {
+                "UC"
+            };
             let (status, body) = (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
             );
-            Reply::error(status, body, flags, "upstream_reset_before_response_started{connection_termination}")
+            Reply::error(
+                status,
+                body,
+                flags,
+                "upstream_reset_before_response_started{connection_termination}",
+            )
         }
     };
     if down.responded() {

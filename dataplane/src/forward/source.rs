@@ -30,7 +30,11 @@ pub struct Source {
 impl Source {
     /// The body of a request that has one or not; `replayable` says whether a retry may want it again.
     pub fn new(empty: bool, replayable: bool) -> Self {
-        Self { replayable, ended: empty, ..Self::default() }
+        Self {
+            replayable,
+            ended: empty,
+            ..Self::default()
+        }
     }
 
     /// Bytes read from the client so far.
@@ -94,7 +98,12 @@ impl Source {
     }
 
     /// Reads ahead until the end, or until more than `limit` bytes are held; says whether the end was reached.
-    pub fn poll_fill(&mut self, limit: usize, down: &mut Downstream, cx: &mut Context<'_>) -> Poll<Result<bool, Gone>> {
+    pub fn poll_fill(
+        &mut self,
+        limit: usize,
+        down: &mut Downstream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, Gone>> {
         while !self.ended && self.kept_bytes <= limit {
             if let Some(chunk) = ready!(self.poll_read(down, cx))? {
                 self.kept_bytes += len(&chunk);
@@ -109,20 +118,21 @@ impl Source {
         self.kept.iter()
     }
 
-    fn poll_read(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
+    fn poll_read(
+        &mut self,
+        down: &mut Downstream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Chunk>, Gone>> {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
         let chunk = ready!(down.poll_body(cx))?;
-        match &chunk {
-            Some(chunk) => {
-                self.received += len(chunk) as u64;
-                self.mirrors.iter_mut().for_each(|mirror| mirror.push(chunk));
-            }
-            None => {
-                self.ended = true;
-                self.mirrors.drain(..).for_each(mirror::Feed::end);
-            }
+        if let Some(chunk) = &chunk {
+            self.received += len(chunk) as u64;
+            self.mirrors.iter_mut().for_each(|mirror| mirror.push(chunk));
+        } else {
+            self.ended = true;
+            self.mirrors.drain(..).for_each(mirror::Feed::end);
         }
         Poll::Ready(Ok(chunk))
     }

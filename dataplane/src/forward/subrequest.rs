@@ -30,14 +30,29 @@ pub(super) async fn call(
 ) -> Result<Answer, String> {
     let active = backend.endpoints.load().pick(&[]).ok_or("no healthy upstream")?;
     let endpoint = active.endpoint();
-    let connected =
-        connect(&worker.pool, backend, endpoint, Wants { fresh: false, version }).await.map_err(|e| e.to_string())?;
+    let connected = connect(
+        &worker.pool,
+        backend,
+        endpoint,
+        Wants {
+            fresh: false,
+            version,
+        },
+    )
+    .await
+    .map_err(|e| e.to_string())?;
     let (head, body) = request.into_parts();
-    let kind = if body.is_empty() { BodyKind::Empty } else { BodyKind::Length };
+    let kind = if body.is_empty() {
+        BodyKind::Empty
+    } else {
+        BodyKind::Length
+    };
     let mut up = Upstream::start(connected, head, kind, None::<&HeaderValue>, backend.tls.is_some())
         .map_err(|e| e.to_string())?;
     if !body.is_empty() {
-        up.push(body).and_then(|()| up.finish(None)).map_err(|e| e.to_string())?;
+        up.push(body)
+            .and_then(|()| up.finish(None))
+            .map_err(|e| e.to_string())?;
     }
     let head = std::future::poll_fn(|cx| {
         loop {
@@ -52,7 +67,10 @@ pub(super) async fn call(
     .await?;
     let mut answer = BytesMut::new();
     let mut trailers = HeaderMap::new();
-    while let Some(chunk) = std::future::poll_fn(|cx| up.poll_body(cx)).await.map_err(|e| e.to_string())? {
+    while let Some(chunk) = std::future::poll_fn(|cx| up.poll_body(cx))
+        .await
+        .map_err(|e| e.to_string())?
+    {
         match chunk {
             Chunk::Data(data) => answer.extend_from_slice(&data),
             Chunk::Trailers(fields) => trailers = fields,
@@ -62,5 +80,9 @@ pub(super) async fn call(
         }
     }
     up.recycle(&worker.pool, backend.pool_key(endpoint));
-    Ok(Answer { head, body: answer.freeze(), trailers })
+    Ok(Answer {
+        head,
+        body: answer.freeze(),
+        trailers,
+    })
 }

@@ -14,8 +14,8 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -80,7 +80,11 @@ impl Tap {
     /// The trailers of the chunked message that has just ended.
     pub fn trailers(&self) -> Option<HeaderMap> {
         let seen = self.lock();
-        if seen.keeps { parse_trailers(&seen.tail) } else { None }
+        if seen.keeps {
+            parse_trailers(&seen.tail)
+        } else {
+            None
+        }
     }
 }
 
@@ -94,7 +98,8 @@ impl Seen {
             let keep = MAX_TRAILERS.saturating_sub(bytes.len()).min(self.tail.len());
             self.tail.drain(..self.tail.len() - keep);
         }
-        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_TRAILERS)..]);
+        self.tail
+            .extend_from_slice(&bytes[bytes.len().saturating_sub(MAX_TRAILERS)..]);
     }
 }
 
@@ -105,7 +110,10 @@ fn parse_trailers(tail: &[u8]) -> Option<HeaderMap> {
     let mut fields = Vec::new();
     loop {
         let line_end = rest.strip_suffix(b"\r\n")?;
-        let start = line_end.windows(2).rposition(|pair| pair == b"\r\n").map_or(0, |at| at + 2);
+        let start = line_end
+            .windows(2)
+            .rposition(|pair| pair == b"\r\n")
+            .map_or(0, |at| at + 2);
         let line = &line_end[start..];
         if is_last_chunk(line) {
             break;
@@ -137,8 +145,22 @@ fn parse_field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
 /// Fields that must not come after the content (RFC 9110 section 6.5.1).
 fn is_forbidden(name: &HeaderName) -> bool {
     const FORBIDDEN: &[&str] = &[
-        "transfer-encoding", "content-length", "host", "connection", "keep-alive", "upgrade", "te", "trailer", "cookie",
-        "set-cookie", "authorization", "content-encoding", "content-type", "content-range", "expect", "max-forwards",
+        "transfer-encoding",
+        "content-length",
+        "host",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "te",
+        "trailer",
+        "cookie",
+        "set-cookie",
+        "authorization",
+        "content-encoding",
+        "content-type",
+        "content-range",
+        "expect",
+        "max-forwards",
     ];
     FORBIDDEN.contains(&name.as_str())
 }
@@ -153,7 +175,11 @@ pub struct Tapped {
 }
 
 impl AsyncRead for Tapped {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.wire).poll_read(cx, buf))?;
         let seen = &mut *self.tap.lock();
@@ -234,7 +260,10 @@ mod tests {
     #[test]
     fn trailers_are_found_at_the_end_only() {
         for (tail, expected) in [
-            (&b"5\r\nhello\r\n0\r\nx-sum: 1\r\nx-b:2\r\n\r\n"[..], vec![("x-sum", "1"), ("x-b", "2")]),
+            (
+                &b"5\r\nhello\r\n0\r\nx-sum: 1\r\nx-b:2\r\n\r\n"[..],
+                vec![("x-sum", "1"), ("x-b", "2")],
+            ),
             (b"0;a=\"b:c\"\r\nx-sum: 1\r\n\r\n", vec![("x-sum", "1")]),
             (b"5\r\nhello\r\n0\r\n\r\n", vec![]),
             // What looks like trailers is the content of a chunk.
@@ -246,7 +275,10 @@ mod tests {
             (b"\r\n\r\n", vec![]),
         ] {
             let found = parse_trailers(tail).unwrap_or_default();
-            let found: Vec<_> = found.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+            let found: Vec<_> = found
+                .iter()
+                .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
+                .collect();
             assert_eq!(found, expected, "{}", tail.escape_ascii());
         }
     }

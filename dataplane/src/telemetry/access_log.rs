@@ -55,7 +55,9 @@ impl AccessLog {
         };
         let shared = Arc::new(Shared::default());
         let writer = Arc::clone(&shared);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(out))?;
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || writer.run(out))?;
         Ok(Self(Some(shared)))
     }
 
@@ -79,7 +81,9 @@ impl AccessLog {
 
     /// Lines that could not be kept.
     pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |shared| shared.dropped.load(Ordering::Relaxed))
+        self.0
+            .as_ref()
+            .map_or(0, |shared| shared.dropped.load(Ordering::Relaxed))
     }
 }
 
@@ -111,7 +115,11 @@ impl Shared {
                     return;
                 }
                 self.asleep.store(true, Ordering::Relaxed);
-                pending = self.wake.wait_timeout(pending, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner).0;
+                pending = self
+                    .wake
+                    .wait_timeout(pending, Duration::from_secs(1))
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             }
             self.asleep.store(false, Ordering::Relaxed);
             std::mem::swap(&mut *pending, &mut batch);
@@ -185,15 +193,31 @@ impl Entry<'_> {
         line.text("x-envoy-origin-path", Some(self.path));
         line.text("protocol", Some(self.protocol.as_bytes()));
         line.display("response_code", self.status);
-        line.text("response_flags", Some(if self.flags.is_empty() { b"-" } else { self.flags.as_bytes() }));
-        line.text("response_code_details", (!self.details.is_empty()).then_some(self.details.as_bytes()));
+        line.text(
+            "response_flags",
+            Some(if self.flags.is_empty() {
+                b"-"
+            } else {
+                self.flags.as_bytes()
+            }),
+        );
+        line.text(
+            "response_code_details",
+            (!self.details.is_empty()).then_some(self.details.as_bytes()),
+        );
         line.text("connection_termination_details", None);
-        line.text("upstream_transport_failure_reason", self.transport_failure.map(str::as_bytes));
+        line.text(
+            "upstream_transport_failure_reason",
+            self.transport_failure.map(str::as_bytes),
+        );
         line.display("bytes_received", self.received);
         line.display("bytes_sent", self.sent);
         line.display("duration", self.duration.as_millis());
         match self.upstream_time {
-            Some(time) => line.text("x-envoy-upstream-service-time", Some(time.as_millis().to_string().as_bytes())),
+            Some(time) => line.text(
+                "x-envoy-upstream-service-time",
+                Some(time.as_millis().to_string().as_bytes()),
+            ),
             None => line.text("x-envoy-upstream-service-time", None),
         }
         line.text("x-forwarded-for", self.forwarded_for);
@@ -218,7 +242,11 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn key(&mut self, key: &str) {
-        self.out.push(if std::mem::take(&mut self.first) { b'{' } else { b',' });
+        self.out.push(if std::mem::take(&mut self.first) {
+            b'{'
+        } else {
+            b','
+        });
         self.out.push(b'"');
         self.out.extend_from_slice(key.as_bytes());
         self.out.extend_from_slice(b"\":");
@@ -247,7 +275,10 @@ impl Line<'_> {
             return;
         };
         self.out.push(b'"');
-        if value.iter().all(|b| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\') {
+        if value
+            .iter()
+            .all(|b| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\')
+        {
             self.out.extend_from_slice(value);
         } else {
             for c in String::from_utf8_lossy(value).chars() {
@@ -286,7 +317,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
     (year_of_era + era * 400 + carry, month, day)
 }
 

@@ -37,7 +37,11 @@ struct Window {
 
 impl Window {
     fn new(now: Instant) -> Self {
-        Self { start: now, current: 0, previous: 0 }
+        Self {
+            start: now,
+            current: 0,
+            previous: 0,
+        }
     }
 
     fn roll(&mut self, now: Instant, interval: Duration) {
@@ -45,7 +49,11 @@ impl Window {
         if since >= interval * 2 {
             *self = Self::new(now);
         } else if since >= interval {
-            *self = Self { start: self.start + interval, current: 0, previous: self.current };
+            *self = Self {
+                start: self.start + interval,
+                current: 0,
+                previous: self.current,
+            };
         }
     }
 

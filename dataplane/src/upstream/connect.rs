@@ -115,7 +115,11 @@ pub async fn connect(
         if http2 != Http2::No
             && let Some((session, local)) = reuse_h2(pool, &key).await
         {
-            return Ok(Connected::H2 { session: Box::new(session), local, reused: true });
+            return Ok(Connected::H2 {
+                session: Box::new(session),
+                local,
+                reused: true,
+            });
         }
         if http2 != Http2::Must
             && let Some(wire) = pool.take_h1(&key)
@@ -124,7 +128,9 @@ pub async fn connect(
         }
     }
     let fresh = open(pool, key, backend, endpoint, http2);
-    let opened = tokio::time::timeout(backend.connect_timeout, fresh).await.unwrap_or(Err(ConnectError::Timeout));
+    let opened = tokio::time::timeout(backend.connect_timeout, fresh)
+        .await
+        .unwrap_or(Err(ConnectError::Timeout));
     match &opened {
         Ok(_) => backend.metrics.connected(),
         Err(_) => backend.metrics.connect_failure(),
@@ -160,10 +166,20 @@ async fn open(
     settings.max_streams = MAX_H2_STREAMS;
     settings.stream_window_size = Some(STREAM_WINDOW);
     settings.connection_window_size = Some(CONNECTION_WINDOW);
-    let connection = handshake(Box::new(wire.unbuffered()), settings).await.map_err(ConnectError::H2)?;
-    let session = connection.spawn_stream().await.map_err(ConnectError::H2)?.ok_or(ConnectError::NoStream)?;
+    let connection = handshake(Box::new(wire.unbuffered()), settings)
+        .await
+        .map_err(ConnectError::H2)?;
+    let session = connection
+        .spawn_stream()
+        .await
+        .map_err(ConnectError::H2)?
+        .ok_or(ConnectError::NoStream)?;
     pool.put_h2(key, pool::Shared { connection, local });
-    Ok(Connected::H2 { session: Box::new(session), local, reused: false })
+    Ok(Connected::H2 {
+        session: Box::new(session),
+        local,
+        reused: false,
+    })
 }
 
 /// Opens the transport; says whether HTTP/2 is to be spoken on it.
@@ -172,14 +188,19 @@ async fn open_transport(
     endpoint: &Endpoint,
     http2: Http2,
 ) -> Result<(Wire, bool), ConnectError> {
-    let tcp = TcpStream::connect(endpoint.address()).await.map_err(ConnectError::Tcp)?;
+    let tcp = TcpStream::connect(endpoint.address())
+        .await
+        .map_err(ConnectError::Tcp)?;
     tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     let local = tcp.local_addr().map_err(ConnectError::Tcp)?;
     let Some(tls) = &backend.tls else {
         let wire = Wire::new(Transport::Tcp(Socket::new(tcp)), endpoint.address(), local);
         return Ok((wire, http2 == Http2::Must));
     };
-    let stream = tls.handshake(Socket::new(tcp), http2 != Http2::No).await.map_err(ConnectError::Tls)?;
+    let stream = tls
+        .handshake(Socket::new(tcp), http2 != Http2::No)
+        .await
+        .map_err(ConnectError::Tls)?;
     let is_h2 = match stream.get_ref().1.alpn_protocol() {
         Some(protocol) => protocol == b"h2",
         None => http2 == Http2::Must,

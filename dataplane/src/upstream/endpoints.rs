@@ -26,7 +26,12 @@ pub struct Endpoint {
 
 impl Endpoint {
     fn new(address: SocketAddr) -> Self {
-        Self { address, display: address.to_string(), active: AtomicU32::new(0), ejected_until: AtomicU64::new(0) }
+        Self {
+            address,
+            display: address.to_string(),
+            active: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+        }
     }
 
     /// Where to connect.
@@ -41,7 +46,8 @@ impl Endpoint {
 
     /// Passes the endpoint over for a short while: it refused a connection.
     pub fn eject(&self) {
-        self.ejected_until.store(now_ms() + duration_ms(EJECTION), Ordering::Relaxed);
+        self.ejected_until
+            .store(now_ms() + duration_ms(EJECTION), Ordering::Relaxed);
     }
 
     fn is_ejected(&self) -> bool {
@@ -100,17 +106,23 @@ impl EndpointSet {
     pub fn build(config: &v1::Endpoints, previous: &EndpointSet) -> Result<Self, String> {
         let mut set = Self::default();
         for (i, endpoint) in config.endpoints.iter().enumerate() {
-            let ip: IpAddr = endpoint
-                .address
-                .parse()
-                .map_err(|_| format!("endpoints[{i}].address: `{}` is not an IP address", endpoint.address))?;
+            let ip: IpAddr = endpoint.address.parse().map_err(|_| {
+                format!(
+                    "endpoints[{i}].address: `{}` is not an IP address",
+                    endpoint.address
+                )
+            })?;
             let port = u16::try_from(endpoint.port)
                 .ok()
                 .filter(|port| *port != 0)
                 .ok_or_else(|| format!("endpoints[{i}].port: {} is not a port", endpoint.port))?;
             let address = SocketAddr::new(ip, port);
             let known = previous.find(address);
-            let target = if endpoint.draining { &mut set.draining } else { &mut set.serving };
+            let target = if endpoint.draining {
+                &mut set.draining
+            } else {
+                &mut set.serving
+            };
             target.push(known.unwrap_or_else(|| Arc::new(Endpoint::new(address))));
         }
         Ok(set)
@@ -118,7 +130,11 @@ impl EndpointSet {
 
     /// The endpoint with this address, if it is in the set.
     pub fn find(&self, address: SocketAddr) -> Option<Arc<Endpoint>> {
-        self.serving.iter().chain(&self.draining).find(|e| e.address == address).cloned()
+        self.serving
+            .iter()
+            .chain(&self.draining)
+            .find(|e| e.address == address)
+            .cloned()
     }
 
     /// True if there is nothing to send a request to.
@@ -129,7 +145,11 @@ impl EndpointSet {
     /// Power of two choices, least active requests. Endpoints in `tried` and those that lately refused a connection
     /// are taken only if no other is left; draining ones only if no serving one exists.
     pub fn pick(&self, tried: &[SocketAddr]) -> Option<Active> {
-        let all = if self.serving.is_empty() { &self.draining } else { &self.serving };
+        let all = if self.serving.is_empty() {
+            &self.draining
+        } else {
+            &self.serving
+        };
         let endpoint = match all.as_slice() {
             [] => return None,
             [only] => only,
@@ -145,8 +165,13 @@ impl EndpointSet {
 
     /// True if there is an endpoint besides `this` and those in `tried`.
     pub fn has_other(&self, this: &Endpoint, tried: &[SocketAddr]) -> bool {
-        let all = if self.serving.is_empty() { &self.draining } else { &self.serving };
-        all.iter().any(|e| e.address != this.address && !tried.contains(&e.address))
+        let all = if self.serving.is_empty() {
+            &self.draining
+        } else {
+            &self.serving
+        };
+        all.iter()
+            .any(|e| e.address != this.address && !tried.contains(&e.address))
     }
 
     /// Takes a given endpoint, as session persistence asks.
@@ -159,10 +184,18 @@ impl EndpointSet {
 /// Looks at two random places and takes the less loaded acceptable one; walks on from a place that is not acceptable.
 fn two_choices(all: &[Arc<Endpoint>], accept: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
     let mut rng = rand::rng();
-    let from = |start: usize| (0..all.len()).map(|i| &all[(start + i) % all.len()]).find(|e| accept(e));
+    let from = |start: usize| {
+        (0..all.len())
+            .map(|i| &all[(start + i) % all.len()])
+            .find(|e| accept(e))
+    };
     let first = from(rng.random_range(0..all.len()))?;
     let second = from(rng.random_range(0..all.len()))?;
-    Some(if second.load() < first.load() { second } else { first })
+    Some(if second.load() < first.load() {
+        second
+    } else {
+        first
+    })
 }
 
 #[cfg(test)]
@@ -176,8 +209,17 @@ mod tests {
             draining,
             zone: String::new(),
         };
-        let endpoints = serving.iter().map(|p| endpoint(p, false)).chain(draining.iter().map(|p| endpoint(p, true)));
-        EndpointSet::build(&v1::Endpoints { endpoints: endpoints.collect() }, &EndpointSet::default()).unwrap()
+        let endpoints = serving
+            .iter()
+            .map(|p| endpoint(p, false))
+            .chain(draining.iter().map(|p| endpoint(p, true)));
+        EndpointSet::build(
+            &v1::Endpoints {
+                endpoints: endpoints.collect(),
+            },
+            &EndpointSet::default(),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -104,6 +104,9 @@ impl Backend {
 
     /// Key under which connections to `endpoint` are pooled.
     pub fn pool_key(&self, endpoint: &Endpoint) -> Key {
-        Key { address: endpoint.address(), tls: self.tls.as_ref().map_or(0, |tls| tls.identity()) }
+        Key {
+            address: endpoint.address(),
+            tls: self.tls.as_ref().map_or(0, |tls| tls.identity()),
+        }
     }
 }

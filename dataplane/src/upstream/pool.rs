@@ -13,7 +13,7 @@ use pingora_core::connectors::http::v2::ConnectionRef;
 use crate::wire::Wire;
 
 /// How long an unused connection is kept.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Idle HTTP/1.1 connections kept for one destination.
 const MAX_IDLE: usize = 512;
 
@@ -77,7 +77,10 @@ impl Pool {
         let mut inner = self.lock();
         let idle = inner.h1.entry(key).or_default();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { wire, since: Instant::now() });
+            idle.push(Idle {
+                wire,
+                since: Instant::now(),
+            });
         }
     }
 
@@ -86,14 +89,19 @@ impl Pool {
         let mut inner = self.lock();
         let connections = inner.h2.get_mut(key)?;
         connections.retain(|c| is_usable(&c.shared.connection));
-        let found = connections.iter_mut().find(|c| c.shared.connection.more_streams_allowed())?;
+        let found = connections
+            .iter_mut()
+            .find(|c| c.shared.connection.more_streams_allowed())?;
         found.used = Instant::now();
         Some(found.shared.clone())
     }
 
     /// Shares a new HTTP/2 connection.
     pub fn put_h2(&self, key: Key, shared: Shared) {
-        self.lock().h2.entry(key).or_default().push(Multiplexed { shared, used: Instant::now() });
+        self.lock().h2.entry(key).or_default().push(Multiplexed {
+            shared,
+            used: Instant::now(),
+        });
     }
 
     /// Closes what is closed on the other side or was not used for long. To be called now and then.

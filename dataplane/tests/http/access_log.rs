@@ -2,10 +2,10 @@
 
 use sluice_dataplane::telemetry::AccessLogTarget;
 
+use super::cfg;
 use super::support::backend::Backend;
 use super::support::client::{Http, Raw};
 use super::support::{self, Proxy};
-use super::cfg;
 
 #[tokio::test]
 async fn lines() {
@@ -19,7 +19,14 @@ async fn lines() {
     resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", rules)]);
     let _proxy = Proxy::with_log(resources, AccessLogTarget::File(path.clone())).await;
     let client = Http::new(port);
-    let got = client.send_with("POST", "/ok?q=1", &[("host", "h.example"), ("user-agent", "test")], "12345").await;
+    let got = client
+        .send_with(
+            "POST",
+            "/ok?q=1",
+            &[("host", "h.example"), ("user-agent", "test")],
+            "12345",
+        )
+        .await;
     client.get("/empty").await;
     client.get("/nowhere").await;
     let mut raw = Raw::connect(port).await;
@@ -27,7 +34,9 @@ async fn lines() {
     raw.rest().await;
     let read = || -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(&path).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     };
     support::eventually("four lines", || read().len() == 4).await;
     let lines = read();
@@ -51,6 +60,16 @@ async fn lines() {
     assert_eq!(ok["bytes_sent"], got.body.len());
     assert_eq!(ok["upstream_host"], backend.address.to_string());
     assert_eq!(ok["x-request-id"], got.seen().header("x-request-id").unwrap());
-    let told: Vec<_> = lines[1..].iter().map(|l| (l["response_code"].clone(), l["response_flags"].clone())).collect();
-    assert_eq!(told, [(503.into(), "UH".into()), (404.into(), "NR".into()), (400.into(), "DPE".into())]);
+    let told: Vec<_> = lines[1..]
+        .iter()
+        .map(|l| (l["response_code"].clone(), l["response_flags"].clone()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (503.into(), "UH".into()),
+            (404.into(), "NR".into()),
+            (400.into(), "DPE".into())
+        ]
+    );
 }

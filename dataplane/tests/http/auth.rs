@@ -20,7 +20,11 @@ fn rule(config: v1::ExternalAuth) -> v1::HttpRule {
 }
 
 fn config(protocol: Protocol) -> v1::ExternalAuth {
-    v1::ExternalAuth { protocol: protocol.into(), backend: "backend/auth".into(), ..Default::default() }
+    v1::ExternalAuth {
+        protocol: protocol.into(),
+        backend: "backend/auth".into(),
+        ..Default::default()
+    }
 }
 
 #[tokio::test]
@@ -30,7 +34,11 @@ async fn over_http() {
         assert_eq!(request.headers()["content-length"], "0");
         assert!(!request.headers().contains_key("cookie"));
         assert_eq!(request.headers()["x-tenant"], "t");
-        match request.headers().get("authorization").map(|v| v.as_bytes()) {
+        match request
+            .headers()
+            .get("authorization")
+            .map(http::HeaderValue::as_bytes)
+        {
             Some(b"good") => {
                 let mut ok = response(200, "");
                 ok.headers_mut().insert("x-user", "alice".parse().unwrap());
@@ -39,7 +47,9 @@ async fn over_http() {
             Some(b"broken") => response(500, "secret"),
             _ => {
                 let mut denied = response(401, "who are you?");
-                denied.headers_mut().insert("www-authenticate", "Basic".parse().unwrap());
+                denied
+                    .headers_mut()
+                    .insert("www-authenticate", "Basic".parse().unwrap());
                 denied
             }
         }
@@ -53,12 +63,22 @@ async fn over_http() {
     };
     let (_proxy, port) = with_rule(&[("b", &backend), ("auth", &authorizer)], rule(config)).await;
     let client = Http::new(port);
-    let ask = |value: &'static str| [("authorization", value), ("x-tenant", "t"), ("cookie", "c"), ("x-user", "forged")];
+    let ask = |value: &'static str| {
+        [
+            ("authorization", value),
+            ("x-tenant", "t"),
+            ("cookie", "c"),
+            ("x-user", "forged"),
+        ]
+    };
     let seen = client.get_with("/a?b=c", &ask("good")).await.seen();
     assert_eq!(seen.header("x-user"), Some("alice"));
     assert_eq!(seen.uri, "/a?b=c");
     let got = client.get_with("/a?b=c", &ask("bad")).await;
-    assert_eq!((got.status, &got.body[..], got.header("www-authenticate")), (401, &b"who are you?"[..], Some("Basic")));
+    assert_eq!(
+        (got.status, &got.body[..], got.header("www-authenticate")),
+        (401, &b"who are you?"[..], Some("Basic"))
+    );
     let got = client.get_with("/a?b=c", &ask("broken")).await;
     assert_eq!((got.status, got.body.len()), (403, 0));
     assert_eq!(backend.hits(), 1);
@@ -82,7 +102,10 @@ async fn the_body_is_shown_up_to_its_limit() {
     })
     .await;
     let backend = Backend::echo("b").await;
-    let config = v1::ExternalAuth { max_body_bytes: 1000, ..config(Protocol::Http) };
+    let config = v1::ExternalAuth {
+        max_body_bytes: 1000,
+        ..config(Protocol::Http)
+    };
     let (_proxy, port) = with_rule(&[("b", &backend), ("auth", &authorizer)], rule(config)).await;
     for client in [Http::new(port), Http::h2(port)] {
         let post = |body: &str| client.send(client.request("POST", "/"), Bytes::from(body.to_owned()));
@@ -95,7 +118,11 @@ async fn the_body_is_shown_up_to_its_limit() {
 
 fn option(key: &str, value: &str) -> proto::HeaderValueOption {
     proto::HeaderValueOption {
-        header: Some(proto::HeaderValue { key: key.into(), value: value.into(), raw_value: Vec::new() }),
+        header: Some(proto::HeaderValue {
+            key: key.into(),
+            value: value.into(),
+            raw_value: Vec::new(),
+        }),
         append: None,
     }
 }
@@ -108,7 +135,10 @@ async fn over_grpc() {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let check = proto::CheckRequest::decode(&body[5..]).unwrap();
         let http = check.attributes.unwrap().request.unwrap().http.unwrap();
-        assert_eq!((http.method.as_str(), http.path.as_str(), http.scheme.as_str()), ("GET", "/a?b=c", "http"));
+        assert_eq!(
+            (http.method.as_str(), http.path.as_str(), http.scheme.as_str()),
+            ("GET", "/a?b=c", "http")
+        );
         let answer = if http.headers.get("x-token").is_some_and(|token| token == "good") {
             proto::CheckResponse {
                 status: Some(proto::Status::default()),
@@ -121,7 +151,10 @@ async fn over_grpc() {
             }
         } else {
             proto::CheckResponse {
-                status: Some(proto::Status { code: 7, message: String::new() }),
+                status: Some(proto::Status {
+                    code: 7,
+                    message: String::new(),
+                }),
                 denied_response: Some(proto::DeniedHttpResponse {
                     status: Some(proto::HttpStatus { code: 402 }),
                     headers: vec![option("x-why", "money")],
@@ -137,18 +170,33 @@ async fn over_grpc() {
         let mut trailers = http::HeaderMap::new();
         trailers.insert("grpc-status", "0".parse().unwrap());
         let frames = [Frame::data(framed.freeze()), Frame::trailers(trailers)];
-        let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
-        http::Response::builder().header("content-type", "application/grpc").body(BodyExt::boxed(body)).unwrap()
+        let body = StreamBody::new(futures::stream::iter(
+            frames.map(Ok::<_, std::convert::Infallible>),
+        ));
+        http::Response::builder()
+            .header("content-type", "application/grpc")
+            .body(BodyExt::boxed(body))
+            .unwrap()
     })
     .await;
     let backend = Backend::echo("b").await;
-    let (_proxy, port) = with_rule(&[("b", &backend), ("auth", &authorizer)], rule(config(Protocol::Grpc))).await;
+    let (_proxy, port) = with_rule(
+        &[("b", &backend), ("auth", &authorizer)],
+        rule(config(Protocol::Grpc)),
+    )
+    .await;
     let client = Http::new(port);
     let got = client.get_with("/a?b=c", &[("x-token", "good")]).await;
     assert_eq!(got.header("x-checked"), Some("1"));
     let seen = got.seen();
-    assert_eq!((seen.header("x-user"), seen.header("x-token")), (Some("alice"), None));
+    assert_eq!(
+        (seen.header("x-user"), seen.header("x-token")),
+        (Some("alice"), None)
+    );
     let got = client.get_with("/a?b=c", &[("x-token", "bad")]).await;
-    assert_eq!((got.status, &got.body[..], got.header("x-why")), (402, &b"pay"[..], Some("money")));
+    assert_eq!(
+        (got.status, &got.body[..], got.header("x-why")),
+        (402, &b"pay"[..], Some("money"))
+    );
     assert_eq!(backend.hits(), 1);
 }

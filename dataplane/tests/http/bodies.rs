@@ -11,7 +11,9 @@ use super::support::backend::{Backend, describe, response, sum};
 use super::support::client::{Http, Raw};
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| u8::try_from((i * 7 + i / 251) % 256).unwrap()).collect()
+    (0..len)
+        .map(|i| u8::try_from((i * 7 + i / 251) % 256).unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -25,13 +27,20 @@ async fn a_connection_serves_many_requests() {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         let length: usize = field(&head, "content-length").unwrap().parse().unwrap();
         let body = raw.exactly(length).await;
-        assert!(String::from_utf8(body).unwrap().contains(&format!("\"uri\":\"/{i}\"")));
+        assert!(
+            String::from_utf8(body)
+                .unwrap()
+                .contains(&format!("\"uri\":\"/{i}\""))
+        );
     }
     assert_eq!(backend.connections(), 1);
 }
 
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().filter_map(|line| line.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    head.lines()
+        .filter_map(|line| line.split_once(": "))
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v)
 }
 
 #[tokio::test]
@@ -39,10 +48,17 @@ async fn pipelined_requests_are_answered_in_order() {
     let backend = Backend::echo("b").await;
     let (_proxy, port) = simple(&backend).await;
     let mut raw = Raw::connect(port).await;
-    raw.send("GET /one HTTP/1.1\r\nHost: a\r\n\r\nPOST /two HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").await;
-    raw.send("GET /three HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    raw.send(
+        "GET /one HTTP/1.1\r\nHost: a\r\n\r\nPOST /two HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    )
+    .await;
+    raw.send("GET /three HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
     let all = raw.rest().await;
-    let places: Vec<_> = ["/one", "/two", "/three"].iter().map(|path| all.find(path).unwrap()).collect();
+    let places: Vec<_> = ["/one", "/two", "/three"]
+        .iter()
+        .map(|path| all.find(path).unwrap())
+        .collect();
     assert!(places.is_sorted(), "{all}");
     assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 3);
 }
@@ -52,14 +68,17 @@ async fn connection_close_is_honoured() {
     let backend = Backend::echo("b").await;
     let (_proxy, port) = simple(&backend).await;
     let mut raw = Raw::connect(port).await;
-    raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
     let all = raw.rest().await;
     assert_eq!(field(&all, "connection"), Some("close"));
 }
 
 #[tokio::test]
 async fn http_1_0() {
-    let backend = Backend::start(|_| async { unsized_response(vec![Bytes::from("abc"), Bytes::from("def")], None) }).await;
+    let backend =
+        Backend::start(|_| async { unsized_response(vec![Bytes::from("abc"), Bytes::from("def")], None) })
+            .await;
     let (_proxy, port) = simple(&backend).await;
     let mut raw = Raw::connect(port).await;
     raw.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
@@ -72,9 +91,17 @@ fn unsized_response(
     chunks: Vec<Bytes>,
     trailers: Option<http::HeaderMap>,
 ) -> http::Response<super::support::backend::Body> {
-    let frames = chunks.into_iter().map(Frame::data).chain(trailers.map(Frame::trailers));
-    let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
-    http::Response::builder().header("trailer", "x-sum").body(BodyExt::boxed(body)).unwrap()
+    let frames = chunks
+        .into_iter()
+        .map(Frame::data)
+        .chain(trailers.map(Frame::trailers));
+    let body = StreamBody::new(futures::stream::iter(
+        frames.map(Ok::<_, std::convert::Infallible>),
+    ));
+    http::Response::builder()
+        .header("trailer", "x-sum")
+        .body(BodyExt::boxed(body))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -96,7 +123,8 @@ async fn bodiless_statuses() {
     let (_proxy, port) = simple(&backend).await;
     let mut raw = Raw::connect(port).await;
     for status in [204, 304, 200, 204] {
-        raw.send(format!("GET /{status} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        raw.send(format!("GET /{status} HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .await;
         let head = raw.head().await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         assert_eq!(field(&head, "transfer-encoding"), None, "{head}");
@@ -124,7 +152,8 @@ async fn chunked_requests_with_trailers() {
     let backend = Backend::echo("b").await;
     let (_proxy, port) = simple(&backend).await;
     let mut raw = Raw::connect(port).await;
-    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n").await;
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n")
+        .await;
     raw.send("5\r\nhello\r\n").await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     raw.send("7;ext=1\r\n, world\r\n0\r\nX-Sum: 42\r\n\r\n").await;
@@ -166,7 +195,8 @@ async fn expect_continue() {
     .await;
     let (_proxy, port) = simple(&backend).await;
     let mut raw = Raw::connect(port).await;
-    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
     assert_eq!(raw.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
     raw.send("hello").await;
     assert!(raw.head().await.starts_with("HTTP/1.1 200"));
@@ -181,7 +211,8 @@ async fn a_response_streams_while_the_request_does() {
     .await;
     let (_proxy, port) = simple(&backend).await;
     let mut raw = Raw::connect(port).await;
-    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
     for i in 0..3 {
         raw.send(format!("4\r\nabc{i}\r\n")).await;
         let end = format!("abc{i}\r\n");
@@ -203,7 +234,8 @@ async fn a_slow_reader_holds_the_backend_back_and_nobody_else() {
     .await;
     let (_proxy, port) = simple(&backend).await;
     let mut slow = Raw::connect(port).await;
-    slow.send("GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    slow.send("GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
     slow.head().await;
     for _ in 0..8 {
         assert_eq!(Http::new(port).get("/small").await.body, "small");
@@ -236,13 +268,19 @@ async fn a_client_that_goes_away_takes_its_request_along() {
     raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     super::support::eventually("the request arrives", || backend.hits() == 1).await;
     drop(raw);
-    super::support::eventually("the request ends", || ended.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
+    super::support::eventually("the request ends", || {
+        ended.load(std::sync::atomic::Ordering::SeqCst) == 1
+    })
+    .await;
     // The same with HTTP/2.
     let client = Http::h2(port);
     let request = tokio::spawn(async move { client.get("/").await });
     super::support::eventually("the request arrives", || backend.hits() == 2).await;
     request.abort();
-    super::support::eventually("the request ends", || ended.load(std::sync::atomic::Ordering::SeqCst) == 2).await;
+    super::support::eventually("the request ends", || {
+        ended.load(std::sync::atomic::Ordering::SeqCst) == 2
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -254,7 +292,9 @@ async fn a_response_that_breaks_off_does_not_look_complete() {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let mut buffer = [0; 1024];
             let _ = stream.read(&mut buffer).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+                .await;
         }
     });
     let port = super::support::free_port();
@@ -282,7 +322,9 @@ async fn informational_responses_pass() {
             let _ = stream.read(&mut buffer).await;
             let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
             let _ = stream.write_all(early.as_bytes()).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await;
         }
     });
     let port = super::support::free_port();

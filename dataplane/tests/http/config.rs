@@ -14,7 +14,10 @@ async fn changes_under_load_fail_no_request() {
     let port = support::free_port();
     let mut resources = cfg::backend("one", &[a.address]);
     resources.extend(cfg::backend("two", &[b.address]));
-    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![cfg::rule("/", &["one"])])]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![cfg::rule("/", &["one"])]),
+    ]);
     let proxy = Proxy::start(resources).await;
     let stop = Arc::new(AtomicBool::new(false));
     let served = Arc::new(AtomicUsize::new(0));
@@ -22,9 +25,16 @@ async fn changes_under_load_fail_no_request() {
         .map(|i| {
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
             tokio::spawn(async move {
-                let client = if i % 2 == 0 { Http::new(port) } else { Http::h2(port) };
+                let client = if i % 2 == 0 {
+                    Http::new(port)
+                } else {
+                    Http::h2(port)
+                };
                 while !stop.load(Ordering::Relaxed) {
-                    let got = client.try_send(client.request("GET", "/"), "").await.expect("request failed");
+                    let got = client
+                        .try_send(client.request("GET", "/"), "")
+                        .await
+                        .expect("request failed");
                     assert_eq!(got.status, 200, "{got:?}");
                     served.fetch_add(1, Ordering::Relaxed);
                 }
@@ -35,14 +45,18 @@ async fn changes_under_load_fail_no_request() {
     for i in 0..40 {
         let target = if i % 2 == 0 { "two" } else { "one" };
         proxy.apply(vec![cfg::route("r", "l", vec![cfg::rule("/", &[target])])]);
-        proxy.apply(vec![cfg::endpoints("one", &[if i % 3 == 0 { b.address } else { a.address }])]);
+        proxy.apply(vec![cfg::endpoints(
+            "one",
+            &[if i % 3 == 0 { b.address } else { a.address }],
+        )]);
         proxy.apply(vec![cfg::http_listener("other", other)]);
         proxy.apply(vec![cfg::http_listener("l", port)]);
         proxy.remove(&["listener/other"]);
         other = support::free_port();
         let target = served.load(Ordering::Relaxed) + 20;
         support::eventually("requests are served", || {
-            served.load(Ordering::Relaxed) >= target || clients.iter().any(tokio::task::JoinHandle::is_finished)
+            served.load(Ordering::Relaxed) >= target
+                || clients.iter().any(tokio::task::JoinHandle::is_finished)
         })
         .await;
     }
@@ -64,11 +78,16 @@ async fn listeners_come_and_go_while_a_connection_stays() {
     };
     request("/1").await;
     let second = support::free_port();
-    proxy.apply(vec![cfg::http_listener("l2", second), cfg::route("r2", "l2", vec![cfg::rule("/", &["b"])])]);
+    proxy.apply(vec![
+        cfg::http_listener("l2", second),
+        cfg::route("r2", "l2", vec![cfg::rule("/", &["b"])]),
+    ]);
     request("/2").await;
     let client = Http::new(second);
-    support::eventually("the second listener is bound", || std::net::TcpStream::connect(("127.0.0.1", second)).is_ok())
-        .await;
+    support::eventually("the second listener is bound", || {
+        std::net::TcpStream::connect(("127.0.0.1", second)).is_ok()
+    })
+    .await;
     assert_eq!(client.get("/").await.status, 200);
     proxy.remove(&["route/HTTPRoute/test/r2", "listener/l2"]);
     request("/3").await;

@@ -30,14 +30,21 @@ async fn header_modifiers() {
         ..Default::default()
     }))];
     let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
-    let got = Http::new(port).get_with("/", &[("x-set", "old"), ("x-add", "1"), ("x-remove", "x")]).await;
+    let got = Http::new(port)
+        .get_with("/", &[("x-set", "old"), ("x-add", "1"), ("x-remove", "x")])
+        .await;
     assert_eq!(got.header("x-response"), Some("set"));
     assert_eq!(got.header("backend"), None);
     let seen = got.seen();
     assert_eq!(seen.header("x-set"), Some("new"));
     assert_eq!(seen.header("x-remove"), None);
     assert_eq!(seen.header("x-backend"), Some("1"));
-    let added: Vec<_> = seen.headers.iter().filter(|(n, _)| n == "x-add").map(|(_, v)| v.as_str()).collect();
+    let added: Vec<_> = seen
+        .headers
+        .iter()
+        .filter(|(n, _)| n == "x-add")
+        .map(|(_, v)| v.as_str())
+        .collect();
     assert_eq!(added, ["1", "2"]);
 }
 
@@ -48,13 +55,16 @@ async fn redirects() {
     rule.filters = vec![cfg::filter(F::Redirect(v1::Redirect {
         scheme: "https".into(),
         hostname: "new.example".into(),
-        path: cfg::replace_prefix("/new"),
+        path: Some(cfg::replace_prefix("/new")),
         status: 301,
         ..Default::default()
     }))];
     let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
     let got = Http::new(port).get("/old/page?q=1").await;
-    assert_eq!((got.status, got.header("location")), (301, Some("https://new.example/new/page?q=1")));
+    assert_eq!(
+        (got.status, got.header("location")),
+        (301, Some("https://new.example/new/page?q=1"))
+    );
     assert_eq!(Http::new(port).get("/oldest").await.status, 404);
 }
 
@@ -63,8 +73,13 @@ async fn a_redirect_without_scheme_names_the_listener_port() {
     let mut rule = cfg::rule("/", &[]);
     rule.filters = vec![cfg::filter(F::Redirect(v1::Redirect::default()))];
     let (_proxy, port) = with_rule(&[], rule).await;
-    let got = Http::new(port).get_with("/a", &[("host", "h.example:1234")]).await;
-    assert_eq!((got.status, got.header("location")), (302, Some(&*format!("http://h.example:{port}/a"))));
+    let got = Http::new(port)
+        .get_with("/a", &[("host", "h.example:1234")])
+        .await;
+    assert_eq!(
+        (got.status, got.header("location")),
+        (302, Some(&*format!("http://h.example:{port}/a")))
+    );
 }
 
 #[tokio::test]
@@ -73,18 +88,26 @@ async fn rewrites() {
     let mut prefix = cfg::rule("/prefix", &["b"]);
     prefix.filters = vec![cfg::filter(F::UrlRewrite(v1::UrlRewrite {
         hostname: "inner.example".into(),
-        path: cfg::replace_prefix("/x"),
+        path: Some(cfg::replace_prefix("/x")),
     }))];
     let mut full = cfg::rule("/full", &["b"]);
-    full.backends[0].filters =
-        vec![cfg::filter(F::UrlRewrite(v1::UrlRewrite { path: cfg::replace_full("/one"), ..Default::default() }))];
+    full.backends[0].filters = vec![cfg::filter(F::UrlRewrite(v1::UrlRewrite {
+        path: Some(cfg::replace_full("/one")),
+        ..Default::default()
+    }))];
     let port = support::free_port();
     let mut resources = cfg::backend("b", &[backend.address]);
-    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![prefix, full])]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![prefix, full]),
+    ]);
     let _proxy = Proxy::start(resources).await;
     let client = Http::new(port);
     let seen = client.get("/prefix/a?b=c").await.seen();
-    assert_eq!((seen.uri.as_str(), seen.header("host")), ("/x/a?b=c", Some("inner.example")));
+    assert_eq!(
+        (seen.uri.as_str(), seen.header("host")),
+        ("/x/a?b=c", Some("inner.example"))
+    );
     let seen = client.get("/full/a?b=c").await.seen();
     assert_eq!(seen.uri, "/one?b=c");
     assert_eq!(seen.header("x-envoy-original-path"), None);
@@ -100,7 +123,12 @@ async fn fixed_responses_and_missing_backends() {
     let port = support::free_port();
     let mut resources = cfg::backend("b", &[backend.address]);
     resources.extend(cfg::backend("empty", &[]));
-    let rules = vec![fixed, half, cfg::rule("/none", &[]), cfg::rule("/empty", &["empty"])];
+    let rules = vec![
+        fixed,
+        half,
+        cfg::rule("/none", &[]),
+        cfg::rule("/empty", &["empty"]),
+    ];
     resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", rules)]);
     let _proxy = Proxy::start(resources).await;
     let client = Http::new(port);
@@ -118,7 +146,11 @@ async fn fixed_responses_and_missing_backends() {
 
 #[tokio::test]
 async fn weights() {
-    let (a, b, c) = (Backend::echo("a").await, Backend::echo("b").await, Backend::echo("c").await);
+    let (a, b, c) = (
+        Backend::echo("a").await,
+        Backend::echo("b").await,
+        Backend::echo("c").await,
+    );
     let mut rule = cfg::rule("/", &["a", "b", "c"]);
     for (backend, weight) in rule.backends.iter_mut().zip([70, 30, 0]) {
         backend.weight = weight;
@@ -159,7 +191,11 @@ async fn mirrors() {
     let never = Backend::echo("never").await;
     let mut rule = cfg::rule("/", &["b"]);
     let mirror = |name: &str, numerator, denominator| {
-        cfg::filter(F::Mirror(v1::Mirror { backend: format!("backend/{name}"), numerator, denominator }))
+        cfg::filter(F::Mirror(v1::Mirror {
+            backend: format!("backend/{name}"),
+            numerator,
+            denominator,
+        }))
     };
     rule.filters = vec![
         mirror("one", 0, 0),
@@ -175,13 +211,19 @@ async fn mirrors() {
     let (_proxy, port) = with_rule(&backends, rule).await;
     let body: Bytes = (0..=255).cycle().take(300_000).collect::<Vec<u8>>().into();
     let client = Http::new(port);
-    let seen = client.send(client.request("POST", "/m?x=1"), body.clone()).await.seen();
+    let seen = client
+        .send(client.request("POST", "/m?x=1"), body.clone())
+        .await
+        .seen();
     assert_eq!(seen.body_len, body.len());
     support::eventually("both mirrors have it", || one.hits() == 1 && two.hits() == 1).await;
     for seen in [seen_one, seen_two] {
         support::eventually("the mirror has read it", || seen.lock().unwrap().len() == 1).await;
         let seen = seen.lock().unwrap();
-        assert_eq!((seen[0].method.as_str(), seen[0].uri.as_str()), ("POST", "/m?x=1"));
+        assert_eq!(
+            (seen[0].method.as_str(), seen[0].uri.as_str()),
+            ("POST", "/m?x=1")
+        );
         assert_eq!((seen[0].body_len, seen[0].body_sum), (body.len(), sum(&body)));
         assert_eq!(seen[0].header("x-set"), Some("1"));
     }
@@ -193,8 +235,10 @@ async fn a_mirror_that_hangs_hurts_nobody() {
     let backend = Backend::echo("b").await;
     let hangs = Backend::start(|_| std::future::pending()).await;
     let mut rule = cfg::rule("/", &["b"]);
-    rule.filters =
-        vec![cfg::filter(F::Mirror(v1::Mirror { backend: "backend/hangs".into(), ..Default::default() }))];
+    rule.filters = vec![cfg::filter(F::Mirror(v1::Mirror {
+        backend: "backend/hangs".into(),
+        ..Default::default()
+    }))];
     let (_proxy, port) = with_rule(&[("b", &backend), ("hangs", &hangs)], rule).await;
     let client = Http::new(port);
     let body = vec![b'x'; 8_000_000];
@@ -217,7 +261,9 @@ async fn cors() {
     let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
     let client = Http::new(port);
     let preflight = |origin: &'static str| [("origin", origin), ("access-control-request-method", "PUT")];
-    let got = client.send_with("OPTIONS", "/", &preflight("https://a.example.com"), "").await;
+    let got = client
+        .send_with("OPTIONS", "/", &preflight("https://a.example.com"), "")
+        .await;
     assert_eq!(got.status, 200);
     for (name, value) in [
         ("access-control-allow-origin", "https://a.example.com"),
@@ -229,14 +275,25 @@ async fn cors() {
     ] {
         assert_eq!(got.header(name), Some(value), "{name}");
     }
-    let got = client.send_with("OPTIONS", "/", &preflight("https://a.example.org"), "").await;
-    assert_eq!((got.status, got.header("access-control-allow-origin")), (200, None));
+    let got = client
+        .send_with("OPTIONS", "/", &preflight("https://a.example.org"), "")
+        .await;
+    assert_eq!(
+        (got.status, got.header("access-control-allow-origin")),
+        (200, None)
+    );
     assert_eq!(backend.hits(), 0);
     let got = client.get_with("/", &[("origin", "https://a.example.com")]).await;
-    assert_eq!(got.header("access-control-allow-origin"), Some("https://a.example.com"));
+    assert_eq!(
+        got.header("access-control-allow-origin"),
+        Some("https://a.example.com")
+    );
     assert_eq!(got.header("access-control-max-age"), None);
     let got = client.get_with("/", &[("origin", "https://a.example.org")]).await;
-    assert_eq!((got.status, got.header("access-control-allow-origin")), (200, None));
+    assert_eq!(
+        (got.status, got.header("access-control-allow-origin")),
+        (200, None)
+    );
 }
 
 #[tokio::test]
@@ -264,6 +321,11 @@ async fn listener_filters_come_first() {
     let _proxy = Proxy::start(resources).await;
     let seen = Http::new(port).get("/").await.seen();
     assert_eq!(seen.header("x-by"), Some("route"));
-    let all: Vec<_> = seen.headers.iter().filter(|(n, _)| n == "x-all").map(|(_, v)| v.as_str()).collect();
+    let all: Vec<_> = seen
+        .headers
+        .iter()
+        .filter(|(n, _)| n == "x-all")
+        .map(|(_, v)| v.as_str())
+        .collect();
     assert_eq!(all, ["listener", "route"]);
 }

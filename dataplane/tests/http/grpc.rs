@@ -5,21 +5,36 @@ use http::HeaderMap;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
+use super::cfg;
 use super::support::backend::{Backend, Body};
 use super::support::client::{Got, Http};
 use super::support::{self, Proxy};
-use super::cfg;
 
 fn answer(data: Option<&'static str>, status: &str) -> http::Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", status.parse().unwrap());
-    let frames = data.map(|data| Frame::data(Bytes::from(data))).into_iter().chain([Frame::trailers(trailers)]);
-    let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
-    http::Response::builder().header("content-type", "application/grpc").body(BodyExt::boxed(body)).unwrap()
+    let frames = data
+        .map(|data| Frame::data(Bytes::from(data)))
+        .into_iter()
+        .chain([Frame::trailers(trailers)]);
+    let body = StreamBody::new(futures::stream::iter(
+        frames.map(Ok::<_, std::convert::Infallible>),
+    ));
+    http::Response::builder()
+        .header("content-type", "application/grpc")
+        .body(BodyExt::boxed(body))
+        .unwrap()
 }
 
 async fn call(client: &Http, path: &str) -> Got {
-    client.send_with("POST", path, &[("content-type", "application/grpc"), ("te", "trailers")], "message").await
+    client
+        .send_with(
+            "POST",
+            path,
+            &[("content-type", "application/grpc"), ("te", "trailers")],
+            "message",
+        )
+        .await
 }
 
 #[tokio::test]
@@ -36,7 +51,11 @@ async fn calls() {
     let port = support::free_port();
     let mut resources = cfg::backend("b", &[backend.address]);
     resources.extend(cfg::backend("empty", &[]));
-    let rules = vec![cfg::rule("/s.S", &["b"]), cfg::rule("/e.E", &["empty"]), cfg::rule("/i.I", &[""])];
+    let rules = vec![
+        cfg::rule("/s.S", &["b"]),
+        cfg::rule("/e.E", &["empty"]),
+        cfg::rule("/i.I", &[""]),
+    ];
     resources.extend([cfg::http_listener("l", port), cfg::grpc_route("r", "l", rules)]);
     let _proxy = Proxy::start(resources).await;
     let client = Http::h2(port);
@@ -47,7 +66,11 @@ async fn calls() {
     assert_eq!(got.trailers.unwrap()["grpc-status"], "5");
     for (path, status) in [("/e.E/M", "14"), ("/i.I/M", "2"), ("/none.N/M", "12")] {
         let got = call(&client, path).await;
-        assert_eq!((got.status, got.header("grpc-status")), (200, Some(status)), "{path}");
+        assert_eq!(
+            (got.status, got.header("grpc-status")),
+            (200, Some(status)),
+            "{path}"
+        );
         assert_eq!(got.header("content-type"), Some("application/grpc"));
     }
 }
@@ -56,17 +79,25 @@ async fn calls() {
 async fn bidirectional_streams() {
     let backend = Backend::start(|request| async move {
         let body = request.into_body().map_err(|_| unreachable!()).boxed();
-        http::Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+        http::Response::builder()
+            .header("content-type", "application/grpc")
+            .body(body)
+            .unwrap()
     })
     .await;
     let port = support::free_port();
     let mut resources = cfg::backend("b", &[backend.address]);
-    resources.extend([cfg::http_listener("l", port), cfg::grpc_route("r", "l", vec![cfg::rule("/", &["b"])])]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::grpc_route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
     let _proxy = Proxy::start(resources).await;
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let request = http::Request::post(format!("http://127.0.0.1:{port}/s.S/Echo")).body(()).unwrap();
+    let request = http::Request::post(format!("http://127.0.0.1:{port}/s.S/Echo"))
+        .body(())
+        .unwrap();
     let (response, mut body) = send.send_request(request, false).unwrap();
     body.send_data(Bytes::from("0"), false).unwrap();
     let mut reading = response.await.unwrap().into_body();

@@ -20,7 +20,11 @@ async fn forwarding_headers_at_the_edge() {
             ("x-envoy-retry-on", "5xx"),
             ("x-envoy-original-path", "/forged"),
         ];
-        let forged = if client.get("/").await.version == http::Version::HTTP_2 { &forged[1..] } else { &forged[..] };
+        let forged = if client.get("/").await.version == http::Version::HTTP_2 {
+            &forged[1..]
+        } else {
+            &forged[..]
+        };
         let seen = client.get_with("/a?b=c", forged).await.seen();
         assert_eq!(seen.uri, "/a?b=c");
         if forged.len() == 7 {
@@ -31,7 +35,11 @@ async fn forwarding_headers_at_the_edge() {
         assert_eq!(seen.header("x-forwarded-for"), Some("1.2.3.4,127.0.0.1"));
         assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
         assert_eq!(seen.header("x-envoy-internal"), Some("true"));
-        for absent in ["x-envoy-external-address", "x-envoy-retry-on", "x-envoy-original-path"] {
+        for absent in [
+            "x-envoy-external-address",
+            "x-envoy-retry-on",
+            "x-envoy-original-path",
+        ] {
             assert_eq!(seen.header(absent), None, "{absent}");
         }
         let id = seen.header("x-request-id").unwrap();
@@ -45,7 +53,11 @@ async fn trusted_hops_are_configuration() {
     let (proxy, port) = simple(&backend).await;
     proxy.apply(vec![cfg::settings(v1::Settings { xff_trusted_hops: 1 })]);
     let client = Http::new(port);
-    let headers = [("x-forwarded-for", "9.9.9.9, 8.8.8.8"), ("x-request-id", "kept"), ("x-forwarded-proto", "https")];
+    let headers = [
+        ("x-forwarded-for", "9.9.9.9, 8.8.8.8"),
+        ("x-request-id", "kept"),
+        ("x-forwarded-proto", "https"),
+    ];
     let seen = client.get_with("/", &headers).await.seen();
     assert_eq!(seen.header("x-envoy-external-address"), Some("8.8.8.8"));
     assert_eq!(seen.header("x-envoy-internal"), None);
@@ -71,12 +83,17 @@ async fn hop_by_hop_fields_stay_on_their_hop() {
     .await;
     let (_proxy, port) = simple(&backend).await;
     let mut raw = Raw::connect(port).await;
-    raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nX-Other: 2\r\n").await;
-    raw.send("Keep-Alive: timeout=1\r\nProxy-Connection: keep-alive\r\n\r\n").await;
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nX-Other: 2\r\n")
+        .await;
+    raw.send("Keep-Alive: timeout=1\r\nProxy-Connection: keep-alive\r\n\r\n")
+        .await;
     let head = raw.head().await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(!head.contains("timeout=5"), "{head}");
-    assert!(head.contains("x-kept: 1") && head.contains("server: backend"), "{head}");
+    assert!(
+        head.contains("x-kept: 1") && head.contains("server: backend"),
+        "{head}"
+    );
     assert!(head.contains("date: "), "{head}");
 }
 
@@ -88,7 +105,8 @@ async fn a_host_is_required_and_kept() {
     raw.send("GET / HTTP/1.1\r\n\r\n").await;
     assert!(raw.head().await.starts_with("HTTP/1.1 400"));
     let mut raw = Raw::connect(port).await;
-    raw.send("GET http://Abs.Example:81/x HTTP/1.1\r\nHost: Abs.Example:81\r\nConnection: close\r\n\r\n").await;
+    raw.send("GET http://Abs.Example:81/x HTTP/1.1\r\nHost: Abs.Example:81\r\nConnection: close\r\n\r\n")
+        .await;
     let all = raw.rest().await;
     assert!(all.contains(r#"["host","Abs.Example:81"]"#), "{all}");
     assert!(all.contains(r#""uri":"/x""#), "{all}");
@@ -98,9 +116,17 @@ async fn a_host_is_required_and_kept() {
 async fn paths_are_normalised() {
     let backend = Backend::echo("b").await;
     let (_proxy, port) = simple(&backend).await;
-    for (path, expected) in [("/a//b", "/a/b"), ("/a/../b?q=//", "/b?q=//"), ("/a/%2e%2e/b", "/b"), ("/%61", "/%61")] {
+    for (path, expected) in [
+        ("/a//b", "/a/b"),
+        ("/a/../b?q=//", "/b?q=//"),
+        ("/a/%2e%2e/b", "/b"),
+        ("/%61", "/%61"),
+    ] {
         let mut raw = Raw::connect(port).await;
-        raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+        raw.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
         let all = raw.rest().await;
         assert!(all.contains(&format!(r#""uri":"{expected}""#)), "{path}: {all}");
     }

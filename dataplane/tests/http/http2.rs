@@ -30,11 +30,17 @@ async fn to_backends() {
     let backend = Backend::echo("b").await;
     let port = support::free_port();
     let mut resources = cfg::h2c("b", &[backend.address]);
-    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![cfg::rule("/", &["b"])])]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
     let _proxy = Proxy::start(resources).await;
     for client in [Http::new(port), Http::h2(port)] {
         for body in [0, 10, 3_000_000] {
-            let seen = client.send(client.request("POST", "/p?q"), vec![b'x'; body]).await.seen();
+            let seen = client
+                .send(client.request("POST", "/p?q"), vec![b'x'; body])
+                .await
+                .seen();
             assert_eq!((seen.version.as_str(), seen.body_len), ("HTTP/2.0", body));
             assert_eq!(seen.uri, format!("http://127.0.0.1:{port}/p?q"));
         }
@@ -48,7 +54,10 @@ async fn a_closed_connection_to_a_backend_is_replaced() {
     let backend = Backend::echo("b").await;
     let port = support::free_port();
     let mut resources = cfg::h2c("b", &[backend.address]);
-    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![cfg::rule("/", &["b"])])]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
     let proxy = Proxy::start(resources).await;
     let client = Http::new(port);
     assert_eq!(client.get("/").await.status, 200);
@@ -63,7 +72,10 @@ async fn timeouts_are_answered() {
     let backend = Backend::start(|_| std::future::pending()).await;
     let port = support::free_port();
     let mut resources = cfg::h2c("b", &[backend.address]);
-    let rule = v1::HttpRule { request_timeout_ms: 100, ..cfg::rule("/", &["b"]) };
+    let rule = v1::HttpRule {
+        request_timeout_ms: 100,
+        ..cfg::rule("/", &["b"])
+    };
     resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])]);
     let _proxy = Proxy::start(resources).await;
     assert_eq!(Http::h2(port).get("/").await.status, 504);

@@ -1,5 +1,7 @@
 //! The HTTP request path, end to end: the real dataplane on loopback between real clients and real backends.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -25,15 +25,25 @@ async fn ambiguous_framing_is_refused() {
         ("Content-Length: -1\r\n", "400"),
         ("Content-Length: 0x5\r\n", "400"),
         ("Transfer-Encoding: gzip, chunked\r\n", "501"),
-        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "501"),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "501",
+        ),
         ("Transfer-Encoding: identity\r\n", "400"),
         ("Transfer-Encoding : chunked\r\n", "400"),
         ("Content-Length: 5\r\n X: folded\r\n", "400"),
         ("X: a\0b\r\n", "400"),
         ("Host: b\r\n", "400"),
     ] {
-        let got = answer(port, &format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n0\r\n\r\n{smuggled}")).await;
-        assert!(got.starts_with(&format!("HTTP/1.1 {expected} ")), "{fields:?}: {got:?}");
+        let got = answer(
+            port,
+            &format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n0\r\n\r\n{smuggled}"),
+        )
+        .await;
+        assert!(
+            got.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{fields:?}: {got:?}"
+        );
         assert_eq!(got.matches("HTTP/1.1").count(), 1, "{fields:?}: {got:?}");
     }
     assert_eq!(backend.hits(), 0);
@@ -43,7 +53,11 @@ async fn ambiguous_framing_is_refused() {
 async fn broken_chunks_end_the_connection() {
     let backend = Backend::echo("b").await;
     let (_proxy, port) = simple(&backend).await;
-    for chunks in ["zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "-3\r\nabc\r\n0\r\n\r\n"] {
+    for chunks in [
+        "zz\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "-3\r\nabc\r\n0\r\n\r\n",
+    ] {
         let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
         let got = answer(port, &request).await;
         assert!(!got.contains(" 200 "), "{chunks:?}: {got:?}");
@@ -54,7 +68,11 @@ async fn broken_chunks_end_the_connection() {
 async fn nonsense_is_refused() {
     let backend = Backend::echo("b").await;
     let (_proxy, port) = simple(&backend).await;
-    for request in ["\x16\x03\x01\x00\x05hello\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\nHost: a\r\n\r\n"] {
+    for request in [
+        "\x16\x03\x01\x00\x05hello\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+    ] {
         let got = answer(port, request).await;
         assert!(got.starts_with("HTTP/1.1 400 "), "{request:?}: {got:?}");
     }

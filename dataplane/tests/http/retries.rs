@@ -16,14 +16,24 @@ async fn failing(times: usize, status: u16) -> Backend {
     let failures = Arc::new(AtomicUsize::new(0));
     Backend::start(move |request| {
         let fails = failures.fetch_add(1, Ordering::SeqCst) < times;
-        async move { if fails { response(status, "failed") } else { describe("b", request).await } }
+        async move {
+            if fails {
+                response(status, "failed")
+            } else {
+                describe("b", request).await
+            }
+        }
     })
     .await
 }
 
 fn retrying(attempts: u32, codes: &[u32]) -> v1::HttpRule {
     v1::HttpRule {
-        retry: Some(v1::Retry { codes: codes.to_vec(), attempts, backoff_ms: 1 }),
+        retry: Some(v1::Retry {
+            codes: codes.to_vec(),
+            attempts,
+            backoff_ms: 1,
+        }),
         ..cfg::rule("/", &["b"])
     }
 }
@@ -58,7 +68,7 @@ async fn bodies_are_replayed_if_they_are_small() {
     let backend = Backend::start({
         let failures = Arc::new(AtomicUsize::new(0));
         move |request| {
-            let fails = failures.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+            let fails = failures.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
             async move {
                 let described = describe("b", request).await;
                 if fails { response(503, "") } else { described }
@@ -68,13 +78,22 @@ async fn bodies_are_replayed_if_they_are_small() {
     .await;
     let (_proxy, port) = with_rule(&[("b", &backend)], retrying(1, &[503])).await;
     for client in [Http::new(port), Http::h2(port)] {
-        let seen = client.send(client.request("POST", "/"), vec![b'x'; 30_000]).await.seen();
+        let seen = client
+            .send(client.request("POST", "/"), vec![b'x'; 30_000])
+            .await
+            .seen();
         assert_eq!(seen.body_len, 30_000);
     }
     assert_eq!(backend.hits(), 4);
     // Too large to be kept.
     let client = Http::new(port);
-    assert_eq!(client.send(client.request("POST", "/"), vec![b'x'; 1_000_000]).await.status, 503);
+    assert_eq!(
+        client
+            .send(client.request("POST", "/"), vec![b'x'; 1_000_000])
+            .await
+            .status,
+        503
+    );
     assert_eq!(backend.hits(), 5);
 }
 
@@ -88,10 +107,22 @@ async fn connection_errors() {
     let backend = Backend::echo("b").await;
     let port = support::free_port();
     let mut never = cfg::rule("/never", &["mixed"]);
-    never.retry = Some(v1::Retry { attempts: 0, ..Default::default() });
+    never.retry = Some(v1::Retry {
+        attempts: 0,
+        ..Default::default()
+    });
     let mut often = cfg::rule("/often", &["mixed"]);
-    often.retry = Some(v1::Retry { attempts: 5, backoff_ms: 1, ..Default::default() });
-    let rules = vec![never, often, cfg::rule("/unsaid", &["mixed"]), cfg::rule("/dead", &["dead"])];
+    often.retry = Some(v1::Retry {
+        attempts: 5,
+        backoff_ms: 1,
+        ..Default::default()
+    });
+    let rules = vec![
+        never,
+        often,
+        cfg::rule("/unsaid", &["mixed"]),
+        cfg::rule("/dead", &["dead"]),
+    ];
     let mut resources = cfg::backend("mixed", &[refusing(), backend.address]);
     resources.extend(cfg::backend("dead", &[refusing()]));
     resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", rules)]);
@@ -115,12 +146,18 @@ async fn request_timeouts() {
         describe("b", request).await
     })
     .await;
-    let rule = v1::HttpRule { request_timeout_ms: 200, ..cfg::rule("/", &["b"]) };
+    let rule = v1::HttpRule {
+        request_timeout_ms: 200,
+        ..cfg::rule("/", &["b"])
+    };
     let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
     for client in [Http::new(port), Http::h2(port)] {
         assert_eq!(client.get("/fast").await.status, 200);
         let got = client.get("/slow").await;
-        assert_eq!((got.status, &got.body[..]), (504, &b"upstream request timeout"[..]));
+        assert_eq!(
+            (got.status, &got.body[..]),
+            (504, &b"upstream request timeout"[..])
+        );
     }
 }
 
@@ -140,7 +177,10 @@ async fn a_try_that_times_out_is_retried() {
         }
     })
     .await;
-    let rule = v1::HttpRule { backend_request_timeout_ms: 200, ..retrying(1, &[503]) };
+    let rule = v1::HttpRule {
+        backend_request_timeout_ms: 200,
+        ..retrying(1, &[503])
+    };
     let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
     assert_eq!(Http::new(port).get("/").await.status, 200);
     assert_eq!(backend.hits(), 2);
@@ -149,7 +189,10 @@ async fn a_try_that_times_out_is_retried() {
 #[tokio::test]
 async fn backend_request_timeouts() {
     let backend = Backend::start(|_| std::future::pending()).await;
-    let rule = v1::HttpRule { backend_request_timeout_ms: 100, ..cfg::rule("/", &["b"]) };
+    let rule = v1::HttpRule {
+        backend_request_timeout_ms: 100,
+        ..cfg::rule("/", &["b"])
+    };
     let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
     assert_eq!(Http::new(port).get("/").await.status, 504);
     assert_eq!(backend.hits(), 1);
@@ -162,7 +205,10 @@ async fn the_request_timeout_covers_all_tries() {
         response(503, "")
     })
     .await;
-    let rule = v1::HttpRule { request_timeout_ms: 400, ..retrying(1000, &[503]) };
+    let rule = v1::HttpRule {
+        request_timeout_ms: 400,
+        ..retrying(1000, &[503])
+    };
     let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
     assert_eq!(Http::new(port).get("/").await.status, 504);
 }
@@ -177,9 +223,15 @@ async fn the_budget_bounds_retries() {
         min_retries: 3,
         min_retries_interval_ms: 3_600_000,
     };
-    let config = v1::Backend { retry_budget: Some(budget), ..Default::default() };
+    let config = v1::Backend {
+        retry_budget: Some(budget),
+        ..Default::default()
+    };
     let mut resources = cfg::backend_with("b", &[backend.address], config);
-    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![retrying(1, &[503])])]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![retrying(1, &[503])]),
+    ]);
     let _proxy = Proxy::start(resources).await;
     let client = Http::new(port);
     for _ in 0..10 {
@@ -198,12 +250,17 @@ async fn a_pooled_connection_that_the_backend_closed_is_replaced() {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let mut buffer = [0; 1024];
             let _ = stream.read(&mut buffer).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await;
         }
     });
     let port = support::free_port();
     let mut resources = cfg::backend("b", &[address]);
-    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![cfg::rule("/", &["b"])])]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
     let _proxy = Proxy::start(resources).await;
     let client = Http::new(port);
     for _ in 0..200 {
@@ -224,9 +281,15 @@ async fn a_backend_that_breaks_off_before_its_response() {
     });
     let port = support::free_port();
     let mut resources = cfg::backend("b", &[address]);
-    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![cfg::rule("/", &["b"])])]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
     let _proxy = Proxy::start(resources).await;
     let got = Http::new(port).get("/").await;
     assert_eq!(got.status, 503);
-    assert!(got.body.ends_with(b"reset reason: connection termination"), "{got:?}");
+    assert!(
+        got.body.ends_with(b"reset reason: connection termination"),
+        "{got:?}"
+    );
 }

@@ -7,10 +7,10 @@ use sluice_config::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::cfg;
 use super::support::backend::{Backend, describe};
 use super::support::client::Http;
 use super::support::{self, Proxy};
-use super::cfg;
 
 struct Certificate {
     chain_pem: String,
@@ -74,20 +74,32 @@ async fn terminated() {
     };
     let mut resources = cfg::backend("b", &[backend.address]);
     resources.push(cfg::key_pair("c", &certificate.chain_pem, &certificate.key_pem));
-    resources.extend([cfg::listener("l", listener), cfg::route("r", "l", vec![cfg::rule("/", &["b"])])]);
+    resources.extend([
+        cfg::listener("l", listener),
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
     let _proxy = Proxy::start(resources).await;
     let name = ServerName::try_from("www.example.com").unwrap();
     // HTTP/1.1.
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let mut stream = connector(&certificate, &[b"http/1.1"]).connect(name.clone(), stream).await.unwrap();
-    stream.write_all(b"GET /a HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut stream = connector(&certificate, &[b"http/1.1"])
+        .connect(name.clone(), stream)
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /a HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut all = String::new();
     let _ = stream.read_to_string(&mut all).await;
     assert!(all.starts_with("HTTP/1.1 200"), "{all}");
     assert!(all.contains(r#"["x-forwarded-proto","https"]"#), "{all}");
     // HTTP/2, by ALPN.
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let stream = connector(&certificate, &[b"h2", b"http/1.1"]).connect(name, stream).await.unwrap();
+    let stream = connector(&certificate, &[b"h2", b"http/1.1"])
+        .connect(name, stream)
+        .await
+        .unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
@@ -135,7 +147,10 @@ async fn towards_backends() {
     }
     let body = vec![b'x'; 1_000_000];
     for path in ["/h1", "/h2"] {
-        let seen = client.send(client.request("POST", path), body.clone()).await.seen();
+        let seen = client
+            .send(client.request("POST", path), body.clone())
+            .await
+            .seen();
         assert_eq!(seen.body_len, body.len());
     }
 }

@@ -18,7 +18,9 @@ async fn websocket_backend() -> std::net::SocketAddr {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else {
+                    return;
+                };
                 while let Some(Ok(message)) = socket.next().await {
                     if message.is_text() || message.is_binary() {
                         let _ = socket.send(message).await;
@@ -33,10 +35,16 @@ async fn websocket_backend() -> std::net::SocketAddr {
 async fn proxy() -> (Proxy, u16) {
     let address = websocket_backend().await;
     let port = support::free_port();
-    let config = v1::Backend { protocol: v1::BackendProtocol::Websocket.into(), ..Default::default() };
+    let config = v1::Backend {
+        protocol: v1::BackendProtocol::Websocket.into(),
+        ..Default::default()
+    };
     let mut resources = cfg::backend_with("b", &[address], config);
     // Timeouts are for requests; a tunnel outlives them.
-    let rule = v1::HttpRule { request_timeout_ms: 300, ..cfg::rule("/", &["b"]) };
+    let rule = v1::HttpRule {
+        request_timeout_ms: 300,
+        ..cfg::rule("/", &["b"])
+    };
     resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])]);
     (Proxy::start(resources).await, port)
 }
@@ -44,12 +52,16 @@ async fn proxy() -> (Proxy, u16) {
 #[tokio::test]
 async fn websocket() {
     let (_proxy, port) = proxy().await;
-    let (mut socket, response) =
-        tokio_tungstenite::connect_async(format!("ws://127.0.0.1:{port}/chat")).await.unwrap();
+    let (mut socket, response) = tokio_tungstenite::connect_async(format!("ws://127.0.0.1:{port}/chat"))
+        .await
+        .unwrap();
     assert_eq!(response.status(), 101);
     for i in 0..5 {
         socket.send(Message::text(format!("hello {i}"))).await.unwrap();
-        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(format!("hello {i}")));
+        assert_eq!(
+            socket.next().await.unwrap().unwrap(),
+            Message::text(format!("hello {i}"))
+        );
     }
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     let large = vec![7u8; 2_000_000];
@@ -72,7 +84,11 @@ async fn bytes_sent_before_the_answer_are_not_lost() {
     raw.send(b"\x81\x82\0\0\0\0hi").await;
     let head = raw.head().await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    assert!(head.to_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    assert!(
+        head.to_lowercase()
+            .contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="),
+        "{head}"
+    );
     assert_eq!(raw.exactly(4).await, b"\x81\x02hi");
 }
 
@@ -80,9 +96,13 @@ async fn bytes_sent_before_the_answer_are_not_lost() {
 async fn a_backend_may_decline() {
     let backend = Backend::echo("b").await;
     let (_proxy, port) = simple(&backend).await;
-    let got = Http::new(port).get_with("/", &[("connection", "upgrade"), ("upgrade", "websocket")]).await;
+    let got = Http::new(port)
+        .get_with("/", &[("connection", "upgrade"), ("upgrade", "websocket")])
+        .await;
     assert_eq!(got.seen().header("upgrade"), Some("websocket"));
-    let got = Http::new(port).get_with("/", &[("connection", "upgrade"), ("upgrade", "h2c")]).await;
+    let got = Http::new(port)
+        .get_with("/", &[("connection", "upgrade"), ("upgrade", "h2c")])
+        .await;
     assert_eq!(got.seen().header("upgrade"), None);
 }
 
@@ -96,12 +116,21 @@ async fn websocket_over_http2() {
         .header("sec-websocket-version", "13")
         .body(())
         .unwrap();
-    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
-    support::eventually("extended CONNECT is offered", || send.is_extended_connect_protocol_enabled()).await;
+    request
+        .extensions_mut()
+        .insert(h2::ext::Protocol::from_static("websocket"));
+    support::eventually("extended CONNECT is offered", || {
+        send.is_extended_connect_protocol_enabled()
+    })
+    .await;
     let (response, mut body) = send.send_request(request, false).unwrap();
     let response = response.await.unwrap();
     assert_eq!(response.status(), 200);
     let mut reading = response.into_body();
-    body.send_data(Bytes::from_static(b"\x81\x82\0\0\0\0hi"), false).unwrap();
-    assert_eq!(reading.data().await.unwrap().unwrap(), Bytes::from_static(b"\x81\x02hi"));
+    body.send_data(Bytes::from_static(b"\x81\x82\0\0\0\0hi"), false)
+        .unwrap();
+    assert_eq!(
+        reading.data().await.unwrap().unwrap(),
+        Bytes::from_static(b"\x81\x02hi")
+    );
 }

@@ -68,17 +68,30 @@ impl Backend {
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
                     let _ = match tls {
-                        None => builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await,
+                        None => {
+                            builder
+                                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                                .await
+                        }
                         Some(tls) => {
-                            let Ok(stream) = tls.accept(stream).await else { return };
-                            builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await
+                            let Ok(stream) = tls.accept(stream).await else {
+                                return;
+                            };
+                            builder
+                                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                                .await
                         }
                     };
                 });
             }
         })
         .abort_handle();
-        Self { address, hits, connections, accepting }
+        Self {
+            address,
+            hits,
+            connections,
+            accepting,
+        }
     }
 
     /// Answers every request with a description of it (see [`Seen`]) and `backend: name`.
@@ -109,7 +122,10 @@ impl Drop for Backend {
 }
 
 pub fn response(status: u16, body: impl Into<Bytes>) -> Response<Body> {
-    Response::builder().status(status).body(Full::new(body.into()).boxed()).unwrap()
+    Response::builder()
+        .status(status)
+        .body(Full::new(body.into()).boxed())
+        .unwrap()
 }
 
 /// A request as the echo backend describes it.
@@ -136,17 +152,24 @@ impl Seen {
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
-    headers.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect()
+    headers
+        .iter()
+        .map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
+        .collect()
 }
 
 /// Tells bodies apart that differ in content or order.
 pub fn sum(data: &[u8]) -> u64 {
-    data.iter().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+    data.iter().fold(7, |sum: u64, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+    })
 }
 
 pub async fn describe(name: &'static str, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let Ok(body) = body.collect().await else { return response(400, "") };
+    let Ok(body) = body.collect().await else {
+        return response(400, "");
+    };
     let trailers = body.trailers().map(pairs).unwrap_or_default();
     let body = body.to_bytes();
     let seen = Seen {
@@ -160,7 +183,9 @@ pub async fn describe(name: &'static str, request: Request<Incoming>) -> Respons
         body_sum: sum(&body),
     };
     let mut response = response(200, serde_json::to_vec(&seen).unwrap());
-    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    response
+        .headers_mut()
+        .insert("content-type", "application/json".parse().unwrap());
     response.headers_mut().insert("backend", name.parse().unwrap());
     response
 }

@@ -45,12 +45,20 @@ pub struct Http {
 impl Http {
     /// HTTP/1.1.
     pub fn new(port: u16) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), port }
+        Self {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            port,
+        }
     }
 
     /// HTTP/2 with prior knowledge.
     pub fn h2(port: u16) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).http2_only(true).build_http(), port }
+        Self {
+            client: Client::builder(TokioExecutor::new())
+                .http2_only(true)
+                .build_http(),
+            port,
+        }
     }
 
     pub async fn get(&self, path: &str) -> Got {
@@ -62,7 +70,13 @@ impl Http {
         self.send_with("GET", path, headers, "").await
     }
 
-    pub async fn send_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Got {
+    pub async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Got {
         let mut request = self.request(method, path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -71,7 +85,9 @@ impl Http {
     }
 
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
-        Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.port))
+        Request::builder()
+            .method(method)
+            .uri(format!("http://127.0.0.1:{}{path}", self.port))
     }
 
     pub async fn send(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Got {
@@ -144,14 +160,19 @@ impl Raw {
     pub async fn rest(&mut self) -> String {
         let mut read = Vec::new();
         // A reset ends the connection as well as anything.
-        let _ = tokio::time::timeout(Duration::from_secs(20), self.0.read_to_end(&mut read)).await.expect("not closed");
+        let _ = tokio::time::timeout(Duration::from_secs(20), self.0.read_to_end(&mut read))
+            .await
+            .expect("not closed");
         String::from_utf8_lossy(&read).into_owned()
     }
 
     /// Reads exactly so many bytes.
     pub async fn exactly(&mut self, n: usize) -> Vec<u8> {
         let mut read = vec![0; n];
-        tokio::time::timeout(Duration::from_secs(20), self.0.read_exact(&mut read)).await.expect("too few").unwrap();
+        tokio::time::timeout(Duration::from_secs(20), self.0.read_exact(&mut read))
+            .await
+            .expect("too few")
+            .unwrap();
         read
     }
 }

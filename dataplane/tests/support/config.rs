@@ -5,13 +5,25 @@ use std::net::SocketAddr;
 use sluice_config::v1::{self, resource::Body};
 
 fn resource(key: String, body: Body) -> v1::Resource {
-    v1::Resource { key, version: String::new(), body: Some(body) }
+    v1::Resource {
+        key,
+        version: String::new(),
+        body: Some(body),
+    }
 }
 
 /// An HTTP listener for any host.
 pub fn http_listener(name: &str, port: u16) -> v1::Resource {
     let port = u32::from(port);
-    listener(name, v1::Listener { port, bind_port: port, protocol: v1::Protocol::Http.into(), ..Default::default() })
+    listener(
+        name,
+        v1::Listener {
+            port,
+            bind_port: port,
+            protocol: v1::Protocol::Http.into(),
+            ..Default::default()
+        },
+    )
 }
 
 pub fn listener(name: &str, mut listener: v1::Listener) -> v1::Resource {
@@ -27,11 +39,21 @@ pub fn backend(name: &str, addresses: &[SocketAddr]) -> Vec<v1::Resource> {
 pub fn backend_with(name: &str, addresses: &[SocketAddr], mut config: v1::Backend) -> Vec<v1::Resource> {
     config.name = format!("test/{name}:80");
     config.endpoints = format!("endpoints/{name}");
-    vec![endpoints(name, addresses), resource(format!("backend/{name}"), Body::Backend(config))]
+    vec![
+        endpoints(name, addresses),
+        resource(format!("backend/{name}"), Body::Backend(config)),
+    ]
 }
 
 pub fn h2c(name: &str, addresses: &[SocketAddr]) -> Vec<v1::Resource> {
-    backend_with(name, addresses, v1::Backend { protocol: v1::BackendProtocol::H2c.into(), ..Default::default() })
+    backend_with(
+        name,
+        addresses,
+        v1::Backend {
+            protocol: v1::BackendProtocol::H2c.into(),
+            ..Default::default()
+        },
+    )
 }
 
 pub fn endpoints(name: &str, addresses: &[SocketAddr]) -> v1::Resource {
@@ -40,7 +62,12 @@ pub fn endpoints(name: &str, addresses: &[SocketAddr]) -> v1::Resource {
         port: u32::from(address.port()),
         ..Default::default()
     });
-    resource(format!("endpoints/{name}"), Body::Endpoints(v1::Endpoints { endpoints: endpoints.collect() }))
+    resource(
+        format!("endpoints/{name}"),
+        Body::Endpoints(v1::Endpoints {
+            endpoints: endpoints.collect(),
+        }),
+    )
 }
 
 pub fn settings(settings: v1::Settings) -> v1::Resource {
@@ -48,7 +75,10 @@ pub fn settings(settings: v1::Settings) -> v1::Resource {
 }
 
 pub fn key_pair(name: &str, chain: &str, key: &str) -> v1::Resource {
-    let pair = v1::CertificateKeyPair { certificate_chain_pem: chain.into(), private_key_pem: key.into() };
+    let pair = v1::CertificateKeyPair {
+        certificate_chain_pem: chain.into(),
+        private_key_pem: key.into(),
+    };
     secret(name, v1::secret::Body::CertificateKeyPair(pair))
 }
 
@@ -57,7 +87,10 @@ pub fn trust(name: &str, pem: &str) -> v1::Resource {
 }
 
 fn secret(name: &str, body: v1::secret::Body) -> v1::Resource {
-    resource(format!("secret/{name}"), Body::Secret(v1::Secret { body: Some(body) }))
+    resource(
+        format!("secret/{name}"),
+        Body::Secret(v1::Secret { body: Some(body) }),
+    )
 }
 
 /// A route of these rules on a listener, for any host.
@@ -72,7 +105,10 @@ pub fn grpc_route(name: &str, listener: &str, rules: Vec<v1::HttpRule>) -> v1::R
 fn http_route(name: &str, listener: &str, rules: v1::HttpRules) -> v1::Resource {
     let route = v1::Route {
         name: format!("HTTPRoute/test/{name}"),
-        attachments: vec![v1::Attachment { listener: format!("listener/{listener}"), ..Default::default() }],
+        attachments: vec![v1::Attachment {
+            listener: format!("listener/{listener}"),
+            ..Default::default()
+        }],
         created: 1,
         precedence_name: format!("test/{name}"),
         rules: Some(v1::route::Rules::Http(rules)),
@@ -84,7 +120,10 @@ fn http_route(name: &str, listener: &str, rules: v1::HttpRules) -> v1::Resource 
 pub fn rule(prefix: &str, backends: &[&str]) -> v1::HttpRule {
     v1::HttpRule {
         matches: vec![v1::HttpMatch {
-            path: Some(v1::PathMatch { kind: v1::path_match::Kind::Prefix.into(), value: prefix.into() }),
+            path: Some(v1::PathMatch {
+                kind: v1::path_match::Kind::Prefix.into(),
+                value: prefix.into(),
+            }),
             ..Default::default()
         }],
         backends: backends.iter().map(|name| weighted(name, 1)).collect(),
@@ -94,8 +133,16 @@ pub fn rule(prefix: &str, backends: &[&str]) -> v1::HttpRule {
 
 /// A reference; an empty name is an invalid one.
 pub fn weighted(name: &str, weight: u32) -> v1::WeightedBackend {
-    let backend = if name.is_empty() { String::new() } else { format!("backend/{name}") };
-    v1::WeightedBackend { backend, weight, filters: Vec::new() }
+    let backend = if name.is_empty() {
+        String::new()
+    } else {
+        format!("backend/{name}")
+    };
+    v1::WeightedBackend {
+        backend,
+        weight,
+        filters: Vec::new(),
+    }
 }
 
 pub fn filter(filter: v1::filter::Filter) -> v1::Filter {
@@ -103,13 +150,20 @@ pub fn filter(filter: v1::filter::Filter) -> v1::Filter {
 }
 
 pub fn header(name: &str, value: &str) -> v1::Header {
-    v1::Header { name: name.into(), value: value.into() }
+    v1::Header {
+        name: name.into(),
+        value: value.into(),
+    }
 }
 
-pub fn replace_prefix(with: &str) -> Option<v1::PathModifier> {
-    Some(v1::PathModifier { modifier: Some(v1::path_modifier::Modifier::ReplacePrefixMatch(with.into())) })
+pub fn replace_prefix(with: &str) -> v1::PathModifier {
+    v1::PathModifier {
+        modifier: Some(v1::path_modifier::Modifier::ReplacePrefixMatch(with.into())),
+    }
 }
 
-pub fn replace_full(with: &str) -> Option<v1::PathModifier> {
-    Some(v1::PathModifier { modifier: Some(v1::path_modifier::Modifier::ReplaceFullPath(with.into())) })
+pub fn replace_full(with: &str) -> v1::PathModifier {
+    v1::PathModifier {
+        modifier: Some(v1::path_modifier::Modifier::ReplaceFullPath(with.into())),
+    }
 }

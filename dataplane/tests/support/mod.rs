@@ -1,5 +1,5 @@
 //! What in-process tests share: the real dataplane on loopback, configuration in few words, backends and clients.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod backend;
 pub mod client;
@@ -33,7 +33,10 @@ impl Proxy {
             drain_timeout: Duration::from_secs(5),
             access_log,
         };
-        let proxy = Self { dataplane: Dataplane::start(options).unwrap(), nonce: AtomicU64::new(1) };
+        let proxy = Self {
+            dataplane: Dataplane::start(options).unwrap(),
+            nonce: AtomicU64::new(1),
+        };
         proxy.apply(resources);
         eventually("the proxy is ready", || proxy.dataplane.is_ready()).await;
         proxy
@@ -55,7 +58,12 @@ impl Proxy {
             resource.version = nonce.to_string();
         }
         upserts.sort_by_key(|resource| rank(&resource.key));
-        let ack = self.dataplane.apply(&v1::Update { nonce, upserts, removes, synced: true });
+        let ack = self.dataplane.apply(&v1::Update {
+            nonce,
+            upserts,
+            removes,
+            synced: true,
+        });
         assert_eq!(ack.rejected, [], "rejected");
     }
 }
@@ -70,7 +78,11 @@ fn rank(key: &str) -> usize {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// Waits until something holds; fails after a time that is long even for a busy machine.

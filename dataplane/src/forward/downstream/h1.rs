@@ -6,9 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use futures::FutureExt;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::http::v1::server::HttpSession;
@@ -48,13 +46,18 @@ impl H1 {
     ///
     /// # Errors
     /// [`Refused`] if two recipients could disagree on where the request ends (RFC 9112 section 11.2).
-    pub fn new(mut session: Box<HttpSession>, wire: Wire, tap: Tap) -> Result<(Self, request::Parts), Refused> {
+    pub fn new(
+        mut session: Box<HttpSession>,
+        wire: Wire,
+        tap: Tap,
+    ) -> Result<(Self, request::Parts), Refused> {
         let chunked = check_framing(&session)?;
         let authority = absolute_authority(session.req_header());
         // Both read the head's framing fields, so they come before it is moved out.
         let request_done = session.is_body_done();
         let keepalive = session.will_keepalive();
-        let mut placeholder = RequestHeader::build_no_case(Method::GET, b"/", None).map_err(|_| Refused(StatusCode::BAD_REQUEST))?;
+        let mut placeholder = RequestHeader::build_no_case(Method::GET, b"/", None)
+            .map_err(|_| Refused(StatusCode::BAD_REQUEST))?;
         if let Some(upgrade) = session.req_header().headers.get(UPGRADE) {
             // The session looks it up again when it switches protocols.
             let _ = placeholder.insert_header(UPGRADE, upgrade.clone());
@@ -72,7 +75,10 @@ impl H1 {
             is_head: head.method == Method::HEAD,
             chunked,
             expects_continue: head.version == Version::HTTP_11
-                && head.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+                && head
+                    .headers
+                    .get(EXPECT)
+                    .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
             upgraded: false,
             request_done,
             trailers_taken: request_done,
@@ -131,7 +137,8 @@ impl H1 {
 
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
         if std::mem::take(&mut self.expects_continue) && !self.request_done && !self.responded {
-            self.wire.put(|out| encode::head(out, StatusCode::CONTINUE, &HeaderMap::new()));
+            self.wire
+                .put(|out| encode::head(out, StatusCode::CONTINUE, &HeaderMap::new()));
         }
         if !self.request_done && !self.session.is_body_done() {
             match ready!(pin!(self.session.read_body_bytes()).poll(cx)) {
@@ -180,7 +187,8 @@ impl H1 {
         } else if head.headers.contains_key(CONTENT_LENGTH) {
             Framing::Length
         } else if self.version == Version::HTTP_11 {
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            head.headers
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             Framing::Chunked
         } else {
             self.keepalive = false;
@@ -192,7 +200,8 @@ impl H1 {
         if !self.keepalive {
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         } else if self.version == Version::HTTP_10 {
-            head.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("keep-alive"));
         }
         self.wire.put(|out| encode::head(out, head.status, &head.headers));
     }
@@ -237,11 +246,17 @@ impl H1 {
 fn check_framing(session: &HttpSession) -> Result<bool, Refused> {
     let head = session.req_header();
     let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
-    if lengths.next().is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit)) || lengths.next().is_some() {
+    if lengths
+        .next()
+        .is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit))
+        || lengths.next().is_some()
+    {
         return Err(Refused(StatusCode::BAD_REQUEST));
     }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(false) };
+    let Some(coding) = codings.next() else {
+        return Ok(false);
+    };
     if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err(Refused(StatusCode::NOT_IMPLEMENTED));
     }
@@ -251,7 +266,11 @@ fn check_framing(session: &HttpSession) -> Result<bool, Refused> {
         line.split_at_checked(CONTENT_LENGTH.as_str().len())
             .is_some_and(|(name, _)| name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()))
     });
-    if has_length { Err(Refused(StatusCode::BAD_REQUEST)) } else { Ok(true) }
+    if has_length {
+        Err(Refused(StatusCode::BAD_REQUEST))
+    } else {
+        Ok(true)
+    }
 }
 
 /// The authority of an absolute-form target (RFC 9112 section 3.2.2). One that differs from Host was refused before.

@@ -87,7 +87,9 @@ impl H2 {
         if !self.responded {
             head.version = Version::HTTP_2;
             // A stream that is closed says so with the next write that matters.
-            let _ = self.respond.send_informational(http::Response::from_parts(head, ()));
+            let _ = self
+                .respond
+                .send_informational(http::Response::from_parts(head, ()));
         }
     }
 
@@ -99,7 +101,10 @@ impl H2 {
         let end = end || self.is_head || encode::is_bodiless(head.status);
         self.responded = true;
         let response = http::Response::from_parts(head, ());
-        let send = self.respond.send_response(response, end).map_err(|e| Gone(e.to_string()))?;
+        let send = self
+            .respond
+            .send_response(response, end)
+            .map_err(|e| Gone(e.to_string()))?;
         self.send = Some(send);
         self.ended = end;
         Ok(())
@@ -119,7 +124,9 @@ impl H2 {
         if data.is_empty() || self.ended {
             return Ok(());
         }
-        let Some(send) = self.send.as_mut() else { return Ok(()) };
+        let Some(send) = self.send.as_mut() else {
+            return Ok(());
+        };
         self.sent += data.len() as u64;
         send.send_data(data, false).map_err(|e| Gone(e.to_string()))
     }
@@ -128,7 +135,9 @@ impl H2 {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        let Some(send) = self.send.as_mut() else { return Ok(()) };
+        let Some(send) = self.send.as_mut() else {
+            return Ok(());
+        };
         // A client that is still sending is told to stop (RFC 9113 section 8.1) by h2 once this stream is dropped.
         match trailers {
             Some(trailers) => send.send_trailers(trailers),
@@ -154,17 +163,19 @@ impl H2 {
 }
 
 /// Ready when the stream's window has room for at least one byte beyond what is queued already.
-pub(in crate::forward) fn poll_capacity(send: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+pub(in crate::forward) fn poll_capacity(
+    send: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), h2::Error>> {
     if send.capacity() > 0 {
         return Poll::Ready(Ok(()));
     }
     send.reserve_capacity(1);
     loop {
         match ready!(send.poll_capacity(cx)) {
-            // The stream is closed for sending; the next write says so.
-            None => return Poll::Ready(Ok(())),
             Some(Ok(0)) => {}
-            Some(Ok(_)) => return Poll::Ready(Ok(())),
+            // None: the stream is closed for sending; the next write says so.
+            None | Some(Ok(_)) => return Poll::Ready(Ok(())),
             Some(Err(e)) => return Poll::Ready(Err(e)),
         }
     }

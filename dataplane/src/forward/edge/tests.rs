@@ -1,7 +1,11 @@
 use super::*;
 
 fn arrival(peer: &str, trusted_hops: u32) -> Arrival {
-    Arrival { peer: peer.parse().unwrap(), https: false, trusted_hops }
+    Arrival {
+        peer: peer.parse().unwrap(),
+        https: false,
+        trusted_hops,
+    }
 }
 
 fn head(fields: &[(&'static str, &str)]) -> request::Parts {
@@ -33,9 +37,16 @@ fn clients_are_internal_exactly_if_private() {
         ("8.8.8.8", false),
         ("2001:db8::1", false),
     ] {
-        let headers = admitted(&[("host", "h"), ("x-forwarded-for", "10.9.9.9")], arrival(peer, 0));
+        let headers = admitted(
+            &[("host", "h"), ("x-forwarded-for", "10.9.9.9")],
+            arrival(peer, 0),
+        );
         assert_eq!(headers.contains_key(X_ENVOY_INTERNAL), internal, "{peer}");
-        assert_eq!(headers.contains_key(X_ENVOY_EXTERNAL_ADDRESS), !internal, "{peer}");
+        assert_eq!(
+            headers.contains_key(X_ENVOY_EXTERNAL_ADDRESS),
+            !internal,
+            "{peer}"
+        );
     }
 }
 
@@ -63,19 +74,34 @@ fn an_outsider_cannot_forge() {
     assert_eq!(headers[X_FORWARDED_FOR], "1.2.3.4,8.8.8.8");
     assert!(!headers.contains_key(X_FORWARDED_CLIENT_CERT));
     assert_ne!(headers[X_REQUEST_ID], "mine");
-    assert_eq!(Uuid::parse_str(headers[X_REQUEST_ID].to_str().unwrap()).unwrap().get_version_num(), 4);
+    assert_eq!(
+        Uuid::parse_str(headers[X_REQUEST_ID].to_str().unwrap())
+            .unwrap()
+            .get_version_num(),
+        4
+    );
 }
 
 #[test]
 fn trusted_hops_are_believed() {
-    let fields = [("host", "h"), ("x-forwarded-for", "9.9.9.9, 8.8.8.8,10.0.0.7"), ("x-request-id", "kept")];
+    let fields = [
+        ("host", "h"),
+        ("x-forwarded-for", "9.9.9.9, 8.8.8.8,10.0.0.7"),
+        ("x-request-id", "kept"),
+    ];
     let headers = admitted(&fields, arrival("10.0.0.1", 2));
     assert_eq!(headers[X_ENVOY_EXTERNAL_ADDRESS], "8.8.8.8");
     assert_eq!(headers[X_REQUEST_ID], "kept");
     assert_eq!(headers[X_FORWARDED_FOR], "9.9.9.9, 8.8.8.8,10.0.0.7,10.0.0.1");
-    assert_eq!(admitted(&fields, arrival("10.0.0.1", 1))[X_ENVOY_INTERNAL], "true");
+    assert_eq!(
+        admitted(&fields, arrival("10.0.0.1", 1))[X_ENVOY_INTERNAL],
+        "true"
+    );
     // Fewer entries than hops: the peer is all there is.
-    assert_eq!(admitted(&fields, arrival("10.0.0.1", 9))[X_ENVOY_INTERNAL], "true");
+    assert_eq!(
+        admitted(&fields, arrival("10.0.0.1", 9))[X_ENVOY_INTERNAL],
+        "true"
+    );
 }
 
 #[test]
@@ -92,7 +118,14 @@ fn hop_by_hop_fields_go() {
     ]);
     let admitted = admit(&mut head, arrival("10.0.0.1", 0)).unwrap();
     assert_eq!(admitted.upgrade.unwrap(), "websocket");
-    for gone in ["connection", "x-mine", "keep-alive", "upgrade", "expect", "proxy-connection"] {
+    for gone in [
+        "connection",
+        "x-mine",
+        "keep-alive",
+        "upgrade",
+        "expect",
+        "proxy-connection",
+    ] {
         assert!(!head.headers.contains_key(gone), "{gone}");
     }
     assert_eq!(head.headers[TE], "trailers");
@@ -112,14 +145,27 @@ fn hosts() {
     ] {
         let mut head = head(&[("host", host)]);
         let admitted = admit(&mut head, arrival("10.0.0.1", 0));
-        assert_eq!(admitted.ok().map(|a| a.host.to_string()).as_deref(), expected, "{host}");
+        assert_eq!(
+            admitted.ok().map(|a| a.host.to_string()).as_deref(),
+            expected,
+            "{host}"
+        );
     }
-    assert!(matches!(admit(&mut head(&[]), arrival("10.0.0.1", 0)), Err(Refusal::Invalid(_))));
-    assert!(matches!(admit(&mut head(&[("host", "a"), ("host", "b")]), arrival("10.0.0.1", 0)), Err(Refusal::Invalid(_))));
+    assert!(matches!(
+        admit(&mut head(&[]), arrival("10.0.0.1", 0)),
+        Err(Refusal::Invalid(_))
+    ));
+    assert!(matches!(
+        admit(&mut head(&[("host", "a"), ("host", "b")]), arrival("10.0.0.1", 0)),
+        Err(Refusal::Invalid(_))
+    ));
 }
 
 #[test]
 fn cookies_are_joined() {
-    let headers = admitted(&[("host", "h"), ("cookie", "a=b"), ("cookie", "c=d")], arrival("10.0.0.1", 0));
+    let headers = admitted(
+        &[("host", "h"), ("cookie", "a=b"), ("cookie", "c=d")],
+        arrival("10.0.0.1", 0),
+    );
     assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=b; c=d"]);
 }

@@ -43,19 +43,27 @@ impl H1 {
             BodyKind::Length => Framing::Length,
             BodyKind::Stream => {
                 head.headers.remove(CONTENT_LENGTH);
-                head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                head.headers
+                    .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                 Framing::Chunked
             }
         };
         if let Some(protocol) = upgrade {
-            head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             head.headers.insert(UPGRADE, protocol.clone());
         }
         let tap = Tap::default();
         tap.begin(&[]);
-        let mut session = Box::new(HttpSession::new(Box::new(Tapped { wire: wire.clone(), tap: tap.clone() })));
+        let mut session = Box::new(HttpSession::new(Box::new(Tapped {
+            wire: wire.clone(),
+            tap: tap.clone(),
+        })));
         // The wire takes all that is written to it, so the session has nothing to wait for.
-        match session.write_request_header(Box::new(RequestHeader::from(head))).now_or_never() {
+        match session
+            .write_request_header(Box::new(RequestHeader::from(head)))
+            .now_or_never()
+        {
             Some(Ok(_)) => {}
             Some(Err(e)) => return Err(Failure::Protocol(e.to_string())),
             None => return Err(Failure::Protocol("the head was not taken".into())),
@@ -77,9 +85,17 @@ impl H1 {
         let read = ready!(pin!(self.session.read_response()).poll(cx));
         if let Err(e) = read {
             let begun = self.tap.has_begun();
-            return Poll::Ready(Err(if begun { Failure::Protocol(e.to_string()) } else { Failure::Closed(e.to_string()) }));
+            return Poll::Ready(Err(if begun {
+                Failure::Protocol(e.to_string())
+            } else {
+                Failure::Closed(e.to_string())
+            }));
         }
-        let Some(head) = self.session.resp_header().map(pingora_http::ResponseHeader::as_owned_parts) else {
+        let Some(head) = self
+            .session
+            .resp_header()
+            .map(pingora_http::ResponseHeader::as_owned_parts)
+        else {
             return Poll::Ready(Err(Failure::Protocol("no response".into())));
         };
         if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.upgrading {
@@ -96,7 +112,11 @@ impl H1 {
         self.session.is_body_done()
     }
 
-    pub(super) fn poll_forward(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+    pub(super) fn poll_forward(
+        &mut self,
+        down: &mut Downstream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, Broken>> {
         if !self.session.is_body_done() {
             match ready!(pin!(self.session.read_body_ref()).poll(cx)) {
                 Ok(Some(data)) => {
@@ -118,7 +138,11 @@ impl H1 {
                 Err(e) => return Poll::Ready(Err(Failure::Closed(e.to_string()))),
             }
         }
-        let trailers = if std::mem::take(&mut self.chunked) { self.tap.trailers() } else { None };
+        let trailers = if std::mem::take(&mut self.chunked) {
+            self.tap.trailers()
+        } else {
+            None
+        };
         Poll::Ready(Ok(trailers.map(Chunk::Trailers)))
     }
 

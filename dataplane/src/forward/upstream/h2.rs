@@ -34,7 +34,10 @@ impl H2 {
         body: BodyKind,
         tls: bool,
     ) -> Result<Self, Failure> {
-        let authority = head.headers.remove(HOST).unwrap_or_else(|| HeaderValue::from_static(""));
+        let authority = head
+            .headers
+            .remove(HOST)
+            .unwrap_or_else(|| HeaderValue::from_static(""));
         head.version = Version::HTTP_2;
         head.uri = absolute(&head.uri, &authority, tls)?;
         if head.headers.get(TE).is_some_and(|te| te != "trailers") {
@@ -43,8 +46,19 @@ impl H2 {
         session
             .write_request_header(Box::new(RequestHeader::from(head)), body == BodyKind::Empty)
             .map_err(|e| Failure::Protocol(e.to_string()))?;
-        let body = if body == BodyKind::Empty { None } else { session.take_request_body_writer() };
-        Ok(Self { session, body, local, reused, responded: false, data_done: false })
+        let body = if body == BodyKind::Empty {
+            None
+        } else {
+            session.take_request_body_writer()
+        };
+        Ok(Self {
+            session,
+            body,
+            local,
+            reused,
+            responded: false,
+            data_done: false,
+        })
     }
 
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, Failure>> {
@@ -60,7 +74,11 @@ impl H2 {
         self.session.response_finished()
     }
 
-    pub(super) fn poll_forward(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+    pub(super) fn poll_forward(
+        &mut self,
+        down: &mut Downstream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, Broken>> {
         let passed = match ready!(self.poll_body(cx)) {
             Ok(Some(Chunk::Data(data))) => down.push(data).map(|()| false),
             Ok(Some(Chunk::Trailers(trailers))) => down.finish(Some(trailers)).map(|()| true),
@@ -79,7 +97,11 @@ impl H2 {
             }
         }
         let trailers = ready!(pin!(self.session.read_trailers()).poll(cx));
-        Poll::Ready(trailers.map(|t| t.map(Chunk::Trailers)).map_err(|e| Failure::Closed(e.to_string())))
+        Poll::Ready(
+            trailers
+                .map(|t| t.map(Chunk::Trailers))
+                .map_err(|e| Failure::Closed(e.to_string())),
+        )
     }
 
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
@@ -91,15 +113,17 @@ impl H2 {
 
     pub(super) fn push(&mut self, data: Bytes) -> Result<(), Failure> {
         match self.body.as_mut() {
-            Some(body) if !data.is_empty() => {
-                body.send_data(data, false).map_err(|e| Failure::Closed(e.to_string()))
-            }
+            Some(body) if !data.is_empty() => body
+                .send_data(data, false)
+                .map_err(|e| Failure::Closed(e.to_string())),
             _ => Ok(()),
         }
     }
 
     pub(super) fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
-        let Some(body) = self.body.as_mut() else { return Ok(()) };
+        let Some(body) = self.body.as_mut() else {
+            return Ok(());
+        };
         match trailers {
             Some(trailers) => body.send_trailers(trailers),
             None => body.send_data(Bytes::new(), true),
@@ -117,7 +141,8 @@ impl H2 {
 
     fn failure(&self, error: &h2::Error) -> Failure {
         let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if refused || (error.is_go_away() && !self.responded && error.reason() == Some(h2::Reason::NO_ERROR)) {
+        if refused || (error.is_go_away() && !self.responded && error.reason() == Some(h2::Reason::NO_ERROR))
+        {
             return Failure::Refused(error.to_string());
         }
         Failure::Closed(error.to_string())

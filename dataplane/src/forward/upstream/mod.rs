@@ -70,13 +70,17 @@ impl Upstream {
         tls: bool,
     ) -> Result<Self, Failure> {
         if body == BodyKind::Empty && expects_length(&head.method) {
-            head.headers.entry(http::header::CONTENT_LENGTH).or_insert(http::HeaderValue::from_static("0"));
+            head.headers
+                .entry(http::header::CONTENT_LENGTH)
+                .or_insert(http::HeaderValue::from_static("0"));
         }
         Ok(match connected {
             Connected::H1 { wire, reused } => Self::H1(h1::H1::start(wire, reused, head, body, upgrade)?),
-            Connected::H2 { session, local, reused } => {
-                Self::H2(h2::H2::start(session, local, reused, head, body, tls)?)
-            }
+            Connected::H2 {
+                session,
+                local,
+                reused,
+            } => Self::H2(h2::H2::start(session, local, reused, head, body, tls)?),
         })
     }
 
@@ -98,7 +102,11 @@ impl Upstream {
 
     /// Passes the next piece of the response's body on to the client. Ready with `true` once it has ended, and the
     /// response with it.
-    pub fn poll_forward(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+    pub fn poll_forward(
+        &mut self,
+        down: &mut Downstream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, Broken>> {
         match self {
             Self::H1(h1) => h1.poll_forward(down, cx),
             Self::H2(h2) => h2.poll_forward(down, cx),
