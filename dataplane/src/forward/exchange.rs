@@ -237,7 +237,7 @@ impl<'a> Exchange<'a> {
     fn pump_request(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         if self.request_done {
             // What a tunnel's client said last still goes out.
-            self.flush(cx)?;
+            self.flush_upstream(cx)?;
             return match self.down.poll_gone(cx) {
                 Poll::Ready(gone) => Err(Stop::Client(gone)),
                 Poll::Pending => Ok(false),
@@ -289,12 +289,17 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+    fn flush_upstream(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
         if !self.deaf
             && let Poll::Ready(Err(failure)) = self.up.poll_drain(cx)
         {
             self.stop_sending(failure)?;
         }
+        Ok(())
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
+        self.flush_upstream(cx)?;
         if let Poll::Ready(Err(gone)) = self.down.poll_drain(cx) {
             return Err(Stop::Client(gone));
         }
