@@ -191,3 +191,39 @@ async fn refuse(mut socket: Socket, alert: Alert) {
     // The client is told if it still listens.
     let _ = tokio::time::timeout(GOODBYE, goodbye).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use arc_swap::ArcSwap;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::route::Kind;
+    use crate::telemetry::{AccessLog, AccessLogTarget};
+    use crate::worker::Shared;
+
+    /// Time passes by itself when nothing else happens.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_not_waited_for() {
+        let shared = Shared {
+            metrics: Arc::default(),
+            access_log: AccessLog::start(&AccessLogTarget::Off).unwrap(),
+            settings: ArcSwap::default(),
+            drain: crate::drain::Drain::new(),
+        };
+        let worker = Arc::new(Worker { id: 0, pool: crate::upstream::Pool::default(), shared: Arc::new(shared) });
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        let (tcp, peer) = socket.accept().await.unwrap();
+        // The beginning of a handshake record, and no more.
+        client.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
+        let began = Instant::now();
+        let port = Arc::new(Port::new(443, Kind::Tls));
+        serve(tcp, peer, socket.local_addr().unwrap(), port, worker).await;
+        assert_eq!(began.elapsed().as_secs(), HANDSHAKE.as_secs());
+        assert_eq!(client.read_u8().await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -43,6 +43,9 @@ impl Users {
     }
 }
 
+/// Empty slots that are never worth a sweep.
+const FEW: usize = 64;
+
 /// A backend that names Secrets, and has to be built anew when they change.
 struct Dependent {
     config: v1::Backend,
@@ -70,6 +73,8 @@ pub(super) struct Slots {
     secrets: HashMap<String, Material>,
     secret_users: Users,
     dependents: HashMap<String, Dependent>,
+    /// How many empty slots there may be before they are looked through.
+    sweep_at: usize,
 }
 
 impl Slots {
@@ -83,6 +88,7 @@ impl Slots {
             secrets: HashMap::new(),
             secret_users: Users::default(),
             dependents: HashMap::new(),
+            sweep_at: FEW,
         }
     }
 
@@ -166,8 +172,12 @@ impl Slots {
         }
     }
 
-    /// Drops the slots that hold nothing and that nobody holds.
+    /// Drops the slots that hold nothing and that nobody holds, when there may be as many of them as of others: an
+    /// update does not pay for slots that wait for their resources.
     pub(super) fn sweep(&mut self) {
+        if self.empty.len() + self.empty_endpoints.len() < self.sweep_at {
+            return;
+        }
         let Self { backends, empty, endpoints, empty_endpoints, .. } = self;
         let unused = |slots: usize| slots <= 1;
         empty.retain(|key| {
@@ -184,6 +194,7 @@ impl Slots {
             }
             !gone
         });
+        self.sweep_at = FEW.max(2 * (empty.len() + empty_endpoints.len()));
     }
 
     fn forget_dependent(&mut self, key: &str) {
@@ -247,4 +258,23 @@ fn secrets_of(config: &v1::Backend) -> Vec<&String> {
     let Some(tls) = &config.tls else { return Vec::new() };
     let client = Some(&tls.client_certificate_secret).filter(|key| !key.is_empty());
     tls.ca_secrets.iter().chain(client).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_slots_go_when_nobody_holds_them() {
+        let mut slots = Slots::new(Arc::default());
+        let held: Vec<_> = (0..FEW).map(|i| slots.backend(&format!("backend/held-{i}"))).collect();
+        for i in 0..10 * FEW {
+            slots.backend(&format!("backend/{i}"));
+            slots.sweep();
+        }
+        assert!(slots.backends.len() <= 4 * FEW, "{}", slots.backends.len());
+        for (i, slot) in held.iter().enumerate() {
+            assert!(Arc::ptr_eq(slot, &slots.backend(&format!("backend/held-{i}"))), "a route would hold another slot");
+        }
+    }
 }

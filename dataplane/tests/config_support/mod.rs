@@ -1,6 +1,11 @@
 //! What the tests of configuration share: resources in few words, certificates, clients by SNI, backends that say their
 //! names.
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::unnecessary_wraps
+)]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -36,7 +41,9 @@ pub fn start() -> Dataplane {
 }
 
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it never happened")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it never happened")
 }
 
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -48,18 +55,31 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub fn free_port() -> u16 {
-    StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    StdListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 // --- Resources ---
 
 pub fn resource(key: &str, version: &str, body: Body) -> v1::Resource {
-    v1::Resource { key: key.into(), version: version.into(), body: Some(body) }
+    v1::Resource {
+        key: key.into(),
+        version: version.into(),
+        body: Some(body),
+    }
 }
 
 pub fn update(upserts: Vec<v1::Resource>, removes: &[&str]) -> v1::Update {
     let removes = removes.iter().map(ToString::to_string).collect();
-    v1::Update { nonce: 7, upserts, removes, synced: true }
+    v1::Update {
+        nonce: 7,
+        upserts,
+        removes,
+        synced: true,
+    }
 }
 
 /// Applies resources, none of which may be rejected.
@@ -95,16 +115,32 @@ pub fn listener_with(
 
 pub fn terminate(secrets: &[&str]) -> Option<v1::TlsTermination> {
     let certificate_secrets = secrets.iter().map(|name| format!("secret/{name}")).collect();
-    Some(v1::TlsTermination { certificate_secrets, client_validation: None })
+    Some(v1::TlsTermination {
+        certificate_secrets,
+        client_validation: None,
+    })
 }
 
 pub fn backend(name: &str, address: SocketAddr) -> Vec<v1::Resource> {
-    let endpoint =
-        v1::Endpoint { address: address.ip().to_string(), port: address.port().into(), ..Default::default() };
+    let endpoint = v1::Endpoint {
+        address: address.ip().to_string(),
+        port: address.port().into(),
+        ..Default::default()
+    };
     let key = format!("endpoints/{name}");
-    let body = v1::Backend { name: format!("default/{name}"), endpoints: key.clone(), ..Default::default() };
+    let body = v1::Backend {
+        name: format!("default/{name}"),
+        endpoints: key.clone(),
+        ..Default::default()
+    };
     vec![
-        resource(&key, "1", Body::Endpoints(v1::Endpoints { endpoints: vec![endpoint] })),
+        resource(
+            &key,
+            "1",
+            Body::Endpoints(v1::Endpoints {
+                endpoints: vec![endpoint],
+            }),
+        ),
         resource(&format!("backend/{name}"), "1", Body::Backend(body)),
     ]
 }
@@ -120,14 +156,24 @@ fn attachments(listeners: &[&str], hostnames: &[&str]) -> Vec<v1::Attachment> {
 }
 
 fn weighted(name: &str) -> v1::WeightedBackend {
-    v1::WeightedBackend { backend: format!("backend/{name}"), weight: 1, filters: Vec::new() }
+    v1::WeightedBackend {
+        backend: format!("backend/{name}"),
+        weight: 1,
+        filters: Vec::new(),
+    }
 }
 
 /// A route of all paths below `prefix` to a backend.
 pub fn http_route(name: &str, version: &str, listeners: &[&str], prefix: &str, to: &str) -> v1::Resource {
-    let path = v1::PathMatch { kind: v1::path_match::Kind::Prefix.into(), value: prefix.into() };
+    let path = v1::PathMatch {
+        kind: v1::path_match::Kind::Prefix.into(),
+        value: prefix.into(),
+    };
     let rule = v1::HttpRule {
-        matches: vec![v1::HttpMatch { path: Some(path), ..Default::default() }],
+        matches: vec![v1::HttpMatch {
+            path: Some(path),
+            ..Default::default()
+        }],
         backends: vec![weighted(to)],
         ..Default::default()
     };
@@ -135,10 +181,17 @@ pub fn http_route(name: &str, version: &str, listeners: &[&str], prefix: &str, t
         name: format!("HTTPRoute/default/{name}"),
         attachments: attachments(listeners, &[]),
         precedence_name: format!("default/{name}"),
-        rules: Some(v1::route::Rules::Http(v1::HttpRules { rules: vec![rule], grpc: false })),
+        rules: Some(v1::route::Rules::Http(v1::HttpRules {
+            rules: vec![rule],
+            grpc: false,
+        })),
         ..Default::default()
     };
-    resource(&format!("route/HTTPRoute/default/{name}"), version, Body::Route(body))
+    resource(
+        &format!("route/HTTPRoute/default/{name}"),
+        version,
+        Body::Route(body),
+    )
 }
 
 pub fn l4_route(name: &str, version: &str, listeners: &[&str], hostnames: &[&str], to: &str) -> v1::Resource {
@@ -146,10 +199,16 @@ pub fn l4_route(name: &str, version: &str, listeners: &[&str], hostnames: &[&str
         name: format!("TLSRoute/default/{name}"),
         attachments: attachments(listeners, hostnames),
         precedence_name: format!("default/{name}"),
-        rules: Some(v1::route::Rules::L4(v1::L4Rules { backends: vec![weighted(to)] })),
+        rules: Some(v1::route::Rules::L4(v1::L4Rules {
+            backends: vec![weighted(to)],
+        })),
         ..Default::default()
     };
-    resource(&format!("route/TLSRoute/default/{name}"), version, Body::Route(body))
+    resource(
+        &format!("route/TLSRoute/default/{name}"),
+        version,
+        Body::Route(body),
+    )
 }
 
 // --- Certificates ---
@@ -166,15 +225,25 @@ impl Authority {
     pub fn issue(&self, name: &str) -> Issued {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages =
-            vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+            rcgen::ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        Issued { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
+        Issued {
+            chain: certificate.pem(),
+            key: key.serialize_pem(),
+            der: certificate.der().clone(),
+        }
     }
 
     pub fn secret(&self, name: &str, version: &str) -> v1::Resource {
         let body = v1::secret::Body::TrustBundle(self.0.pem().into());
-        resource(&format!("secret/{name}"), version, Body::Secret(v1::Secret { body: Some(body) }))
+        resource(
+            &format!("secret/{name}"),
+            version,
+            Body::Secret(v1::Secret { body: Some(body) }),
+        )
     }
 
     fn roots(&self) -> rustls::RootCertStore {
@@ -197,11 +266,18 @@ impl Issued {
             private_key_pem: self.key.clone().into(),
         };
         let body = v1::secret::Body::CertificateKeyPair(pair);
-        resource(&format!("secret/{name}"), version, Body::Secret(v1::Secret { body: Some(body) }))
+        resource(
+            &format!("secret/{name}"),
+            version,
+            Body::Secret(v1::Secret { body: Some(body) }),
+        )
     }
 
     fn pair(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        (vec![self.der.clone()], PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
+        (
+            vec![self.der.clone()],
+            PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap(),
+        )
     }
 }
 
@@ -235,7 +311,9 @@ pub async fn tls(
 }
 
 pub fn served(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
-    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    stream.get_ref().1.peer_certificates().unwrap()[0]
+        .clone()
+        .into_owned()
 }
 
 /// An HTTP/1.1 connection that can be used several times.
@@ -243,7 +321,9 @@ pub struct Http(SendRequest<Empty<Bytes>>);
 
 impl Http {
     pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self(sender)
     }
@@ -258,7 +338,10 @@ impl Http {
     }
 
     pub async fn try_get(&mut self, host: &str, path: &str) -> hyper::Result<(u16, String)> {
-        let request = http::Request::get(path).header("host", host).body(Empty::new()).unwrap();
+        let request = http::Request::get(path)
+            .header("host", host)
+            .body(Empty::new())
+            .unwrap();
         soon(async {
             self.0.ready().await?;
             let response = self.0.send_request(request).await?;
@@ -296,7 +379,8 @@ pub async fn http_backend(name: &'static str) -> SocketAddr {
                     head.push(byte);
                     if head.ends_with(b"\r\n\r\n") {
                         head.clear();
-                        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+                        let answer =
+                            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
                         stream.write_all(answer.as_bytes()).await.unwrap();
                     }
                 }
