@@ -54,8 +54,8 @@ pub(crate) struct Dataplane {
     #[arg(long, env = "SLUICE_CONTROLLER", value_name = "https://HOST:PORT")]
     pub controller: String,
     /// Name in the controller's certificate. Default: the host of its address.
-    #[arg(long, env = "SLUICE_CONTROLLER_NAME", default_value = "")]
-    pub controller_name: String,
+    #[arg(long, env = "SLUICE_CONTROLLER_SERVER_NAME", default_value = "")]
+    pub controller_server_name: String,
     /// PEM bundle that the controller's certificate is verified with.
     #[arg(long, env = "SLUICE_CA_FILE", default_value = "/etc/sluice/ca.crt")]
     pub ca_file: PathBuf,

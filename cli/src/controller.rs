@@ -19,7 +19,7 @@ pub(crate) async fn run(args: args::Controller) -> anyhow::Result<ExitCode> {
         config_address: args.config_address,
         metrics_address: args.metrics_address,
         proxy_image: args.proxy_image,
-        proxy_image_pull_policy: args.proxy_image_pull_policy,
+        proxy_image_pull_policy: args.proxy_image_pull_policy.filter(|policy| !policy.is_empty()),
         config_service,
         xff_trusted_hops: args.xff_trusted_hops,
         leader_election: args.leader_elect,

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: args::Dataplane) -> anyhow::Result<ExitCode> {
     tokio::spawn(Admin::new(dataplane.clone()).serve(listener));
     let source = Source {
         endpoint: args.controller,
-        server_name: args.controller_name,
+        server_name: args.controller_server_name,
         ca_file: args.ca_file,
         token_file: args.token_file,
         namespace: args.namespace,

@@ -94,9 +94,9 @@ pub async fn follow<T: Target>(source: Source, target: T) {
 fn report(failure: &Failure, lost: &mut Option<String>) {
     let kind = failure.kind();
     if lost.as_ref() == Some(&kind) {
-        tracing::debug!(%failure, "the controller is still away");
+        tracing::debug!(%failure, "still no configuration from the controller");
     } else {
-        tracing::warn!(%failure, "the controller is away; the last good configuration keeps serving");
+        tracing::warn!(%failure, "no configuration from the controller; what is held keeps serving");
         *lost = Some(kind);
     }
 }
