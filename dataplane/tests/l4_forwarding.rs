@@ -27,13 +27,13 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
         .expect("it never happened")
 }
 
-fn start() -> Dataplane {
+fn start_logging(access_log: AccessLogTarget) -> Dataplane {
     Dataplane::start(Options {
         workers: 2,
         bind: Ipv4Addr::LOCALHOST.into(),
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
-        access_log: AccessLogTarget::Off,
+        access_log,
     })
     .unwrap()
 }
@@ -127,7 +127,17 @@ fn apply(dataplane: &Dataplane, upserts: Vec<v1::Resource>) {
 
 /// A dataplane with one listener and one route to `backends`.
 fn serve(protocol: v1::Protocol, backends: &[(&str, u32, &[SocketAddr])]) -> (Dataplane, SocketAddr) {
-    let dataplane = start();
+    let dataplane = start_logging(AccessLogTarget::Off);
+    let address = configure(&dataplane, protocol, backends);
+    (dataplane, address)
+}
+
+/// One listener and one route to `backends`.
+fn configure(
+    dataplane: &Dataplane,
+    protocol: v1::Protocol,
+    backends: &[(&str, u32, &[SocketAddr])],
+) -> SocketAddr {
     let port = free_port();
     let mut upserts: Vec<_> = backends
         .iter()
@@ -142,8 +152,8 @@ fn serve(protocol: v1::Protocol, backends: &[(&str, u32, &[SocketAddr])]) -> (Da
             .collect::<Vec<_>>(),
     ));
     upserts.push(listener(protocol, port));
-    apply(&dataplane, upserts);
-    (dataplane, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    apply(dataplane, upserts);
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 async fn connect(address: SocketAddr) -> TcpStream {
@@ -220,6 +230,45 @@ async fn tcp_is_counted() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_connection_leaves_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let dataplane = start_logging(AccessLogTarget::File(path.clone()));
+    let backend_address = tcp_backend("a").await;
+    let address = configure(&dataplane, v1::Protocol::Tcp, &[("a", 1, &[backend_address])]);
+    ask(address, 1000).await.unwrap();
+    apply(&dataplane, vec![route("2", &[("", 1)])]);
+    ask(address, 1).await.unwrap_err();
+    let lines = soon(async {
+        loop {
+            let text = std::fs::read_to_string(&path).unwrap();
+            if text.lines().count() == 2 {
+                return text
+                    .lines()
+                    .map(|l| serde_json::from_str(l).unwrap())
+                    .collect::<Vec<serde_json::Value>>();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let line = lines.iter().find(|line| line["response_flags"] == "-").unwrap();
+    assert_eq!(
+        (&line["bytes_received"], &line["bytes_sent"]),
+        (&1000.into(), &6.into())
+    );
+    assert_eq!(line["upstream_host"], backend_address.to_string());
+    assert_eq!(line["upstream_cluster"], "default/a");
+    assert_eq!(line["route_name"], "TCPRoute/default/r");
+    assert_eq!(line["downstream_local_address"], address.to_string());
+    assert!(line["method"].is_null() && line[":authority"].is_null());
+    assert!(
+        lines.iter().any(|line| line["response_flags"] == "NC"),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]

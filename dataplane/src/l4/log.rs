@@ -26,6 +26,11 @@ pub(super) struct Line<'a> {
     pub(super) server_name: Option<&'a str>,
 }
 
+/// An IPv4 address as such, which a socket for both families shows as an IPv6 one.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Writes the line, if there is a log.
 pub(super) fn write(worker: &Worker, line: &Line<'_>) {
     let log = &worker.shared.access_log;
@@ -55,8 +60,8 @@ pub(super) fn write(worker: &Worker, line: &Line<'_>) {
         upstream_host: endpoint.as_deref(),
         upstream_cluster: line.backend,
         upstream_local: line.upstream_local,
-        downstream_local: line.downstream_local,
-        downstream_remote: line.peer,
+        downstream_local: plain(line.downstream_local),
+        downstream_remote: plain(line.peer),
         server_name: line.server_name,
         route: Some(&line.route.name),
     });

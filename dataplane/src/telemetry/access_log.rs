@@ -39,6 +39,8 @@ struct Shared {
     wake: Condvar,
     /// True while the writer waits to be woken.
     asleep: AtomicBool,
+    /// True while lines that have left `pending` are being written.
+    writing: AtomicBool,
     dropped: AtomicU64,
 }
 
@@ -77,6 +79,17 @@ impl AccessLog {
             entry.encode(line);
             shared.append(line);
         });
+    }
+
+    /// Waits, for a second at most, until all lines so far are written.
+    pub async fn flush(&self) {
+        let Some(shared) = &self.0 else { return };
+        for _ in 0..200 {
+            if shared.lock().is_empty() && !shared.writing.load(Ordering::Acquire) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Lines that could not be kept.
@@ -123,11 +136,13 @@ impl Shared {
             }
             self.asleep.store(false, Ordering::Relaxed);
             std::mem::swap(&mut *pending, &mut batch);
+            self.writing.store(true, Ordering::Release);
             drop(pending);
             if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
             batch.clear();
+            self.writing.store(false, Ordering::Release);
             std::thread::sleep(GATHER);
         }
     }
@@ -189,9 +204,9 @@ impl Entry<'_> {
         let mut line = Line { out, first: true };
         line.key("start_time");
         line.time(self.start);
-        line.text("method", Some(self.method.as_bytes()));
-        line.text("x-envoy-origin-path", Some(self.path));
-        line.text("protocol", Some(self.protocol.as_bytes()));
+        line.text("method", filled(self.method.as_bytes()));
+        line.text("x-envoy-origin-path", filled(self.path));
+        line.text("protocol", filled(self.protocol.as_bytes()));
         line.display("response_code", self.status);
         line.text(
             "response_flags",
@@ -223,7 +238,7 @@ impl Entry<'_> {
         line.text("x-forwarded-for", self.forwarded_for);
         line.text("user-agent", self.user_agent);
         line.text("x-request-id", self.request_id);
-        line.text(":authority", Some(self.authority));
+        line.text(":authority", filled(self.authority));
         line.text("upstream_host", self.upstream_host.map(str::as_bytes));
         line.text("upstream_cluster", self.upstream_cluster.map(str::as_bytes));
         line.address("upstream_local_address", self.upstream_local);
@@ -233,6 +248,11 @@ impl Entry<'_> {
         line.text("route_name", self.route.map(str::as_bytes));
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// What a byte stream does not have is empty.
+fn filled(value: &[u8]) -> Option<&[u8]> {
+    (!value.is_empty()).then_some(value)
 }
 
 struct Line<'a> {
@@ -381,6 +401,18 @@ mod tests {
         while std::fs::read_to_string(&path).unwrap().lines().count() < 10 {
             assert!(std::time::Instant::now() < deadline, "the lines never arrived");
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = AccessLog::start(&AccessLogTarget::File(path.clone())).unwrap();
+        for n in 1..4 {
+            log.write(&entry(b"/"));
+            log.flush().await;
+            assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), n);
         }
     }
 
