@@ -175,6 +175,7 @@ impl Dataplane {
             tracing::warn!(connections = drain.open(), "drain timeout: connections are cut");
         }
         drain.enter(Phase::Ended);
+        self.0.shared.access_log.flush().await;
     }
 }
 

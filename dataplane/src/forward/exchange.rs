@@ -176,8 +176,10 @@ impl<'a> Exchange<'a> {
     }
 
     fn poll_head_of_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, Stop>> {
+        let mut moved_at_all = false;
         loop {
             let moved = self.pump_request(cx)?;
+            moved_at_all |= moved;
             self.flush(cx)?;
             match self.up.poll_head(cx) {
                 Poll::Ready(Ok(head)) => {
@@ -198,7 +200,7 @@ impl<'a> Exchange<'a> {
                 self.limits.check(cx)?;
                 // Once the request is out only its timeouts bound the wait, as in Envoy.
                 if !self.request_done {
-                    self.check_stall(cx, false)?;
+                    self.check_stall(cx, moved_at_all)?;
                 }
                 return Poll::Pending;
             }

@@ -6,7 +6,6 @@ use std::task::Poll;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::Method;
 
 use super::downstream::{Downstream, H2};
 use super::exchange::Deadline;
@@ -72,7 +71,6 @@ pub(super) async fn serve(conn: Arc<Conn>) {
 
 async fn stream(conn: Arc<Conn>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
     let (head, body) = request.into_parts();
-    let is_tunnel = head.method == Method::CONNECT;
-    let mut down = Downstream::H2(H2::new(body, respond, head.method == Method::HEAD, is_tunnel));
+    let mut down = Downstream::H2(H2::new(body, respond, &head));
     request::serve(&conn, &mut down, head).await;
 }

@@ -11,6 +11,7 @@ use http::{Method, Uri, Version, request};
 use super::Conn;
 use super::downstream::Downstream;
 use super::edge::{X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::route::Listener;
 use crate::rule::Rule;
 use crate::telemetry::access_log::Entry;
 use crate::upstream::{Backend, Endpoint};
@@ -36,6 +37,7 @@ pub(super) struct Record {
     pub(super) backend: Option<Arc<Backend>>,
     pub(super) upstream_local: Option<SocketAddr>,
     pub(super) rule: Option<Arc<Rule>>,
+    pub(super) listener: Option<Arc<Listener>>,
     pub(super) received: u64,
 }
 
@@ -61,6 +63,7 @@ impl Record {
             backend: None,
             upstream_local: None,
             rule: None,
+            listener: None,
             received: 0,
         }
     }
@@ -88,6 +91,10 @@ impl Record {
         let status = if down.responded() { self.status } else { 0 };
         if let Some(rule) = &self.rule {
             rule.metrics.request(status, duration);
+        }
+        if let Some(listener) = &self.listener {
+            listener.metrics.received(self.received);
+            listener.metrics.sent(down.bytes_sent());
         }
         let log = &conn.worker.shared.access_log;
         if !log.is_on() {

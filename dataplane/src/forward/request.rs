@@ -12,7 +12,7 @@ use super::exchange::{Deadline, Flow, Limits, Stop};
 use super::record::Record;
 use super::reply::Reply;
 use super::source::Source;
-use super::upstream::BodyKind;
+use super::upstream::{BodyKind, Failure};
 use super::{Conn, mirror};
 use crate::filter::Facts;
 use crate::filter::session::Session;
@@ -80,6 +80,7 @@ async fn route(
         }
     };
     record.rule = Some(Arc::clone(&matched.rule));
+    record.listener = Some(Arc::clone(&matched.listener));
     let is_grpc = is_grpc || matched.rule.grpc;
     let mut effects = Effects::default();
     let mut source = Source::new(down.body_is_empty(), true);
@@ -279,21 +280,7 @@ fn cut_short(down: &mut Downstream, record: &mut Record, stop: Stop, is_grpc: bo
         ),
         Stop::Upstream(failure) => {
             record.transport_failure = Some(failure.to_string());
-            let flags = if matches!(failure, super::upstream::Failure::Protocol(_)) {
-                "UPE"
-            } else {
-                "UC"
-            };
-            let (status, body) = (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
-            );
-            Reply::error(
-                status,
-                body,
-                flags,
-                "upstream_reset_before_response_started{connection_termination}",
-            )
+            failure_reply(&failure)
         }
     };
     if down.responded() {
@@ -301,4 +288,17 @@ fn cut_short(down: &mut Downstream, record: &mut Record, stop: Stop, is_grpc: bo
         return down.abort();
     }
     answer(down, record, reply, is_grpc, Some(effects));
+}
+
+/// What the client is told of a backend that failed before it had answered.
+fn failure_reply(failure: &Failure) -> Reply {
+    if matches!(failure, Failure::Protocol(_)) {
+        let body = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+        let details = "upstream_reset_before_response_started{protocol_error}";
+        return Reply::error(StatusCode::BAD_GATEWAY, body, "UPE", details);
+    }
+    let body =
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+    let details = "upstream_reset_before_response_started{connection_termination}";
+    Reply::error(StatusCode::SERVICE_UNAVAILABLE, body, "UC", details)
 }

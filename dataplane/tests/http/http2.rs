@@ -80,3 +80,21 @@ async fn timeouts_are_answered() {
     let _proxy = Proxy::start(resources).await;
     assert_eq!(Http::h2(port).get("/").await.status, 504);
 }
+
+#[tokio::test]
+async fn expect_continue() {
+    let backend = Backend::echo("b").await;
+    let (_proxy, port) = simple(&backend).await;
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::post(format!("http://127.0.0.1:{port}/")).header("expect", "100-continue");
+    let (mut response, mut body) = send.send_request(request.body(()).unwrap(), false).unwrap();
+    let interim = std::future::poll_fn(|cx| response.poll_informational(cx))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(interim.status(), 100);
+    body.send_data("hello".into(), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+}

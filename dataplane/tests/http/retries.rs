@@ -293,3 +293,24 @@ async fn a_backend_that_breaks_off_before_its_response() {
         "{got:?}"
     );
 }
+
+#[tokio::test]
+async fn a_backend_that_speaks_something_else() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            use tokio::io::AsyncWriteExt;
+            let _ = stream.write_all(b"220 mail.example ESMTP\r\n\r\n").await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    });
+    let port = support::free_port();
+    let mut resources = cfg::backend("b", &[address]);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
+    let _proxy = Proxy::start(resources).await;
+    assert_eq!(Http::new(port).get("/").await.status, 502);
+}

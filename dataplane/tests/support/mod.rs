@@ -6,7 +6,7 @@ pub mod client;
 pub mod config;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_config::v1;
@@ -76,13 +76,17 @@ fn rank(key: &str) -> usize {
         .unwrap_or(usize::MAX)
 }
 
-/// A port that was free a moment ago.
+/// A free port that no other test of this process is given. Those that the system hands out by itself are left alone:
+/// another test could get one as soon as it is closed.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 18_000 + u16::try_from(std::process::id() % 100).unwrap() * 100;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 1000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits until something holds; fails after a time that is long even for a busy machine.

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, DATE, HeaderName, UPGRADE};
-use http::{HeaderMap, StatusCode, Version, response};
+use http::header::{CONNECTION, DATE, EXPECT, HeaderName, UPGRADE};
+use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use pingora_core::protocols::http::date::get_cached_date;
 
 use super::{Chunk, Gone};
@@ -21,6 +21,7 @@ pub struct H2 {
     request_done: bool,
     /// Extended CONNECT (RFC 8441): the stream is a tunnel and carries no body before that is agreed.
     is_tunnel: bool,
+    expects_continue: bool,
     pub(super) responded: bool,
     ended: bool,
     is_head: bool,
@@ -29,18 +30,20 @@ pub struct H2 {
 
 impl H2 {
     /// A stream as the connection gave it.
-    pub fn new(recv: RecvStream, respond: SendResponse<Bytes>, is_head: bool, is_tunnel: bool) -> Self {
+    pub fn new(recv: RecvStream, respond: SendResponse<Bytes>, head: &request::Parts) -> Self {
         let request_done = recv.is_end_stream();
+        let expects = head.headers.get(EXPECT);
         Self {
             recv,
             respond,
             send: None,
             data_done: request_done,
             request_done,
-            is_tunnel,
+            is_tunnel: head.method == Method::CONNECT,
+            expects_continue: expects.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
             responded: false,
             ended: false,
-            is_head,
+            is_head: head.method == Method::HEAD,
             sent: 0,
         }
     }
@@ -52,6 +55,11 @@ impl H2 {
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
         if self.request_done {
             return Poll::Ready(Ok(None));
+        }
+        if std::mem::take(&mut self.expects_continue) {
+            let mut head = http::Response::new(()).into_parts().0;
+            head.status = StatusCode::CONTINUE;
+            self.inform(head);
         }
         if !self.data_done {
             match ready!(self.recv.poll_data(cx)) {
