@@ -64,14 +64,28 @@ fn listener() -> v1::Resource {
         protocol: v1::Protocol::Http.into(),
         ..Default::default()
     };
-    v1::Resource { key: "listener/web".into(), version: "1".into(), body: Some(Body::Listener(listener)) }
+    v1::Resource {
+        key: "listener/web".into(),
+        version: "1".into(),
+        body: Some(Body::Listener(listener)),
+    }
 }
 
 fn route(by: By, i: usize, version: usize) -> v1::Resource {
-    let path = v1::PathMatch { kind: v1::path_match::Kind::Prefix.into(), value: by.prefix(i) };
+    let path = v1::PathMatch {
+        kind: v1::path_match::Kind::Prefix.into(),
+        value: by.prefix(i),
+    };
     let rule = v1::HttpRule {
-        matches: vec![v1::HttpMatch { path: Some(path), ..Default::default() }],
-        backends: vec![v1::WeightedBackend { backend: format!("backend/{i}"), weight: 1, filters: Vec::new() }],
+        matches: vec![v1::HttpMatch {
+            path: Some(path),
+            ..Default::default()
+        }],
+        backends: vec![v1::WeightedBackend {
+            backend: format!("backend/{i}"),
+            weight: 1,
+            filters: Vec::new(),
+        }],
         ..Default::default()
     };
     let host = by.host(i);
@@ -83,15 +97,25 @@ fn route(by: By, i: usize, version: usize) -> v1::Resource {
             route_hostnames: vec![host],
         }],
         precedence_name: format!("default/{i}"),
-        rules: Some(v1::route::Rules::Http(v1::HttpRules { rules: vec![rule], grpc: false })),
+        rules: Some(v1::route::Rules::Http(v1::HttpRules {
+            rules: vec![rule],
+            grpc: false,
+        })),
         ..Default::default()
     };
     let key = format!("route/HTTPRoute/default/{i}");
-    v1::Resource { key, version: version.to_string(), body: Some(Body::Route(route)) }
+    v1::Resource {
+        key,
+        version: version.to_string(),
+        body: Some(Body::Route(route)),
+    }
 }
 
 fn apply(state: &mut State, upserts: Vec<v1::Resource>) {
-    let ack = state.apply(&v1::Update { upserts, ..Default::default() });
+    let ack = state.apply(&v1::Update {
+        upserts,
+        ..Default::default()
+    });
     assert!(ack.rejected.is_empty(), "{ack:?}");
 }
 
@@ -116,7 +140,10 @@ fn lookup(c: &mut Criterion) {
             let port = Arc::clone(state.port(10080, false).unwrap());
             let request = |i| {
                 let uri = format!("{}/users/1234", by.prefix(i).trim_end_matches('/'));
-                (by.host(i), http::Request::get(uri).body(()).unwrap().into_parts().0)
+                (
+                    by.host(i),
+                    http::Request::get(uri).body(()).unwrap().into_parts().0,
+                )
             };
             // Enough different ones that the answer is not in the cache each time.
             let requests: Vec<_> = (0..1024).map(|i| request(i * 7919 % count)).collect();

@@ -61,7 +61,11 @@ impl Drain {
     /// Waits until connections should end as soon as they can.
     pub async fn draining(&self) {
         // The sender is part of `self`, so the channel cannot close.
-        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Draining).await;
+        let _ = self
+            .phase
+            .subscribe()
+            .wait_for(|phase| *phase >= Phase::Draining)
+            .await;
     }
 
     /// Goes on to a phase, unless it has come further already.

@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -41,17 +41,29 @@ pub struct Socket {
 impl Socket {
     /// A socket that is read as it is.
     pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, prefix: BytesMut::new(), tap: None }
+        Self {
+            tcp,
+            prefix: BytesMut::new(),
+            tap: None,
+        }
     }
 
     /// A socket that keeps a copy of all that is read until [`Socket::stop_recording`].
     pub fn recording(tcp: TcpStream) -> Self {
-        Self { tcp, prefix: BytesMut::new(), tap: Some(BytesMut::new()) }
+        Self {
+            tcp,
+            prefix: BytesMut::new(),
+            tap: Some(BytesMut::new()),
+        }
     }
 
     /// A socket of which these bytes have been read already: they are read again first.
     pub fn replaying(tcp: TcpStream, read: BytesMut) -> Self {
-        Self { tcp, prefix: read, tap: None }
+        Self {
+            tcp,
+            prefix: read,
+            tap: None,
+        }
     }
 
     /// The bare socket, for its addresses and options.
@@ -71,7 +83,11 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.prefix.is_empty() {
             let n = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix.split_to(n));
@@ -168,7 +184,16 @@ impl Wire {
             Transport::Tcp(socket) => socket.tcp.as_raw_fd(),
             Transport::Tls(tls) => tls.get_ref().0.tcp.as_raw_fd(),
         };
-        Self { inner: Arc::new(Mutex::new(Inner { transport, out: BytesMut::new(), buffered: true })), fd, peer, local }
+        Self {
+            inner: Arc::new(Mutex::new(Inner {
+                transport,
+                out: BytesMut::new(),
+                buffered: true,
+            })),
+            fd,
+            peer,
+            local,
+        }
     }
 
     /// The other end's address.

@@ -67,9 +67,16 @@ impl Workers {
             count => count,
         };
         let stop = CancellationToken::new();
-        let mut workers = Self { handles: Vec::with_capacity(count), stop };
+        let mut workers = Self {
+            handles: Vec::with_capacity(count),
+            stop,
+        };
         for id in 0..count {
-            let worker = Arc::new(Worker { id, pool: upstream::Pool::default(), shared: Arc::clone(shared) });
+            let worker = Arc::new(Worker {
+                id,
+                pool: upstream::Pool::default(),
+                shared: Arc::clone(shared),
+            });
             let runtime = start_thread(Arc::clone(&worker), workers.stop.clone())?;
             workers.handles.push(WorkerHandle { worker, runtime });
         }
@@ -98,19 +105,23 @@ impl Drop for Workers {
 /// Starts a worker's thread and waits until its runtime stands.
 fn start_thread(worker: Arc<Worker>, stop: CancellationToken) -> io::Result<Handle> {
     let (ready, is_ready) = mpsc::channel();
-    std::thread::Builder::new().name(format!("worker-{}", worker.id)).spawn(move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                // The receiver waits for exactly this.
-                let _ = ready.send(Err(error));
-                return;
-            }
-        };
-        let _ = ready.send(Ok(runtime.handle().clone()));
-        runtime.block_on(run(&worker, stop));
-    })?;
-    is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("thread ended at its start")))
+    std::thread::Builder::new()
+        .name(format!("worker-{}", worker.id))
+        .spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    // The receiver waits for exactly this.
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+            };
+            let _ = ready.send(Ok(runtime.handle().clone()));
+            runtime.block_on(run(&worker, stop));
+        })?;
+    is_ready
+        .recv()
+        .unwrap_or_else(|_| Err(io::Error::other("thread ended at its start")))
 }
 
 async fn run(worker: &Worker, stop: CancellationToken) {

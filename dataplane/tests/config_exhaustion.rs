@@ -19,7 +19,14 @@ async fn accepting_goes_on_when_there_are_descriptors_again() {
     assert_eq!(get(port, "h", "/").await.0, 200);
 
     let before = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(128), maximum: before.maximum }).unwrap();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(128),
+            maximum: before.maximum,
+        },
+    )
+    .unwrap();
     // Both ends are in this process, so the accepting side runs out with the connecting one.
     let mut clients = Vec::new();
     let error = loop {
@@ -33,6 +40,9 @@ async fn accepting_goes_on_when_there_are_descriptors_again() {
     // One end too few: the kernel holds a connection that cannot be accepted.
     tokio::time::sleep(Duration::from_millis(300)).await;
     drop(clients);
-    eventually("there are descriptors", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()).await;
+    eventually("there are descriptors", || {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+    })
+    .await;
     assert_eq!(get(port, "h", "/").await, (200, "a".into()));
 }

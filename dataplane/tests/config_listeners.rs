@@ -17,13 +17,30 @@ async fn the_name_chooses_the_listener() {
     let mut resources = backend("a", http_backend("a").await);
     resources.extend([exact.secret("exact", "1"), wildcard.secret("wildcard", "1")]);
     resources.push(http_route("a", "1", &["exact"], "/", "a"));
-    resources.push(listener_with("exact", "1", port, Protocol::Https, "a.example.com", terminate(&["exact"])));
-    resources.push(listener_with("wild", "1", port, Protocol::Https, "*.example.com", terminate(&["wildcard"])));
+    resources.push(listener_with(
+        "exact",
+        "1",
+        port,
+        Protocol::Https,
+        "a.example.com",
+        terminate(&["exact"]),
+    ));
+    resources.push(listener_with(
+        "wild",
+        "1",
+        port,
+        Protocol::Https,
+        "*.example.com",
+        terminate(&["wildcard"]),
+    ));
     apply(&dataplane, resources, &[]);
 
     let stream = tls(port, "a.example.com", &authority, None).await.unwrap();
     assert_eq!(served(&stream), exact.der);
-    assert_eq!(Http::over(stream).await.get("a.example.com", "/").await, (200, "a".into()));
+    assert_eq!(
+        Http::over(stream).await.get("a.example.com", "/").await,
+        (200, "a".into())
+    );
     let stream = tls(port, "b.example.com", &authority, None).await.unwrap();
     assert_eq!(served(&stream), wildcard.der);
     assert_eq!(Http::over(stream).await.get("b.example.com", "/").await.0, 404);
@@ -35,7 +52,10 @@ async fn the_name_chooses_the_listener() {
     let any = authority.issue("example.org");
     let listener = listener_with("any", "1", port, Protocol::Https, "", terminate(&["any"]));
     apply(&dataplane, vec![any.secret("any", "1"), listener], &[]);
-    assert_eq!(served(&tls(port, "example.org", &authority, None).await.unwrap()), any.der);
+    assert_eq!(
+        served(&tls(port, "example.org", &authority, None).await.unwrap()),
+        any.der
+    );
 }
 
 #[tokio::test]
@@ -43,10 +63,27 @@ async fn the_certificate_that_covers_the_name_is_served() {
     let authority = Authority::new();
     let (first, second) = (authority.issue("a.example.com"), authority.issue("b.example.com"));
     let (dataplane, port) = (start(), free_port());
-    let listener = listener_with("l", "1", port, Protocol::Https, "", terminate(&["first", "second"]));
-    apply(&dataplane, vec![first.secret("first", "1"), second.secret("second", "1"), listener], &[]);
-    assert_eq!(served(&tls(port, "b.example.com", &authority, None).await.unwrap()), second.der);
-    assert_eq!(served(&tls(port, "a.example.com", &authority, None).await.unwrap()), first.der);
+    let listener = listener_with(
+        "l",
+        "1",
+        port,
+        Protocol::Https,
+        "",
+        terminate(&["first", "second"]),
+    );
+    apply(
+        &dataplane,
+        vec![first.secret("first", "1"), second.secret("second", "1"), listener],
+        &[],
+    );
+    assert_eq!(
+        served(&tls(port, "b.example.com", &authority, None).await.unwrap()),
+        second.der
+    );
+    assert_eq!(
+        served(&tls(port, "a.example.com", &authority, None).await.unwrap()),
+        first.der
+    );
 }
 
 #[tokio::test]
@@ -56,7 +93,14 @@ async fn certificates_change_under_open_connections() {
     let (dataplane, port) = (start(), free_port());
     let mut resources = backend("a", http_backend("a").await);
     resources.extend([old.secret("cert", "1"), http_route("a", "1", &["l"], "/", "a")]);
-    resources.push(listener_with("l", "1", port, Protocol::Https, "example.com", terminate(&["cert"])));
+    resources.push(listener_with(
+        "l",
+        "1",
+        port,
+        Protocol::Https,
+        "example.com",
+        terminate(&["cert"]),
+    ));
     apply(&dataplane, resources, &[]);
     let stream = tls(port, "example.com", &authority, None).await.unwrap();
     assert_eq!(served(&stream), old.der);
@@ -64,7 +108,10 @@ async fn certificates_change_under_open_connections() {
     assert_eq!(client.get("example.com", "/").await.0, 200);
 
     apply(&dataplane, vec![new.secret("cert", "2")], &[]);
-    assert_eq!(served(&tls(port, "example.com", &authority, None).await.unwrap()), new.der);
+    assert_eq!(
+        served(&tls(port, "example.com", &authority, None).await.unwrap()),
+        new.der
+    );
     assert_eq!(client.get("example.com", "/").await.0, 200);
 
     // One that cannot be used leaves the old one in its place.
@@ -73,7 +120,10 @@ async fn certificates_change_under_open_connections() {
         secret.body = None;
     }
     assert_eq!(dataplane.apply(&update(vec![broken], &[])).rejected.len(), 1);
-    assert_eq!(served(&tls(port, "example.com", &authority, None).await.unwrap()), new.der);
+    assert_eq!(
+        served(&tls(port, "example.com", &authority, None).await.unwrap()),
+        new.der
+    );
 }
 
 #[tokio::test]
@@ -83,15 +133,38 @@ async fn without_a_certificate_only_that_listener_is_refused() {
     let (dataplane, port) = (start(), free_port());
     let resources = vec![
         issued.secret("here", "1"),
-        listener_with("without", "1", port, Protocol::Https, "a.example.com", terminate(&["missing"])),
-        listener_with("with", "1", port, Protocol::Https, "*.example.com", terminate(&["here"])),
+        listener_with(
+            "without",
+            "1",
+            port,
+            Protocol::Https,
+            "a.example.com",
+            terminate(&["missing"]),
+        ),
+        listener_with(
+            "with",
+            "1",
+            port,
+            Protocol::Https,
+            "*.example.com",
+            terminate(&["here"]),
+        ),
     ];
     apply(&dataplane, resources, &[]);
-    let error = tls(port, "a.example.com", &authority, None).await.unwrap_err().to_string();
+    let error = tls(port, "a.example.com", &authority, None)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("HandshakeFailure"), "{error}");
-    assert_eq!(served(&tls(port, "b.example.com", &authority, None).await.unwrap()), issued.der);
+    assert_eq!(
+        served(&tls(port, "b.example.com", &authority, None).await.unwrap()),
+        issued.der
+    );
     apply(&dataplane, vec![issued.secret("missing", "1")], &[]);
-    assert_eq!(served(&tls(port, "a.example.com", &authority, None).await.unwrap()), issued.der);
+    assert_eq!(
+        served(&tls(port, "a.example.com", &authority, None).await.unwrap()),
+        issued.der
+    );
     apply(&dataplane, Vec::new(), &["secret/missing"]);
     tls(port, "a.example.com", &authority, None).await.unwrap_err();
 }
@@ -100,17 +173,39 @@ async fn without_a_certificate_only_that_listener_is_refused() {
 async fn misdirected_requests_are_told_so() {
     let authority = Authority::new();
     let (dataplane, port) = (start(), free_port());
-    let names = ["example.org", "second-example.org", "x.wildcard.org", "fourth.wildcard.org", "unknown.org"];
+    let names = [
+        "example.org",
+        "second-example.org",
+        "x.wildcard.org",
+        "fourth.wildcard.org",
+        "unknown.org",
+    ];
     let mut resources = backend("a", http_backend("a").await);
     for name in names {
         resources.push(authority.issue(name).secret(name, "1"));
     }
     let tls_of = || terminate(&names);
-    resources.push(http_route("a", "1", &["any", "second", "wild", "fourth"], "/", "a"));
-    for (name, hostname) in
-        [("any", ""), ("second", "second-example.org"), ("wild", "*.wildcard.org"), ("fourth", "fourth.wildcard.org")]
-    {
-        resources.push(listener_with(name, "1", port, Protocol::Https, hostname, tls_of()));
+    resources.push(http_route(
+        "a",
+        "1",
+        &["any", "second", "wild", "fourth"],
+        "/",
+        "a",
+    ));
+    for (name, hostname) in [
+        ("any", ""),
+        ("second", "second-example.org"),
+        ("wild", "*.wildcard.org"),
+        ("fourth", "fourth.wildcard.org"),
+    ] {
+        resources.push(listener_with(
+            name,
+            "1",
+            port,
+            Protocol::Https,
+            hostname,
+            tls_of(),
+        ));
     }
     // It answers for no HTTPS host.
     resources.push(listener("stream", "1", port, Protocol::Tls, "stream.org"));
@@ -143,7 +238,10 @@ async fn misdirected_requests_are_told_so() {
 #[tokio::test]
 async fn passthrough_termination_and_https_share_a_port() {
     let authority = Authority::new();
-    let (backend_cert, own_cert) = (authority.issue("pass.example.com"), authority.issue("end.example.com"));
+    let (backend_cert, own_cert) = (
+        authority.issue("pass.example.com"),
+        authority.issue("end.example.com"),
+    );
     let web_cert = authority.issue("web.example.com");
     let (dataplane, port) = (start(), free_port());
     let mut resources = [
@@ -157,8 +255,22 @@ async fn passthrough_termination_and_https_share_a_port() {
     resources.push(l4_route("end", "1", &["end"], &["end.example.com"], "plain"));
     resources.push(http_route("web", "1", &["web"], "/", "web"));
     resources.push(listener("pass", "1", port, Protocol::Tls, "*.example.com"));
-    resources.push(listener_with("end", "1", port, Protocol::Tls, "end.example.com", terminate(&["own"])));
-    resources.push(listener_with("web", "1", port, Protocol::Https, "web.example.com", terminate(&["web"])));
+    resources.push(listener_with(
+        "end",
+        "1",
+        port,
+        Protocol::Tls,
+        "end.example.com",
+        terminate(&["own"]),
+    ));
+    resources.push(listener_with(
+        "web",
+        "1",
+        port,
+        Protocol::Https,
+        "web.example.com",
+        terminate(&["web"]),
+    ));
     apply(&dataplane, resources, &[]);
 
     let mut stream = tls(port, "pass.example.com", &authority, None).await.unwrap();
@@ -169,9 +281,15 @@ async fn passthrough_termination_and_https_share_a_port() {
     assert_eq!(hear(&mut stream).await, "plain");
     let stream = tls(port, "web.example.com", &authority, None).await.unwrap();
     assert_eq!(served(&stream), web_cert.der);
-    assert_eq!(Http::over(stream).await.get("web.example.com", "/").await, (200, "web".into()));
+    assert_eq!(
+        Http::over(stream).await.get("web.example.com", "/").await,
+        (200, "web".into())
+    );
     // The listener covers the name, but no route of it does.
-    let error = tls(port, "other.example.com", &authority, None).await.unwrap_err().to_string();
+    let error = tls(port, "other.example.com", &authority, None)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("UnrecognisedName"), "{error}");
 }
 
@@ -188,7 +306,14 @@ async fn tls_routes_are_chosen_by_name() {
     resources.push(issued.secret("cert", "1"));
     resources.push(l4_route("a", "1", &["l"], &["*.example.com"], "wild"));
     resources.push(l4_route("b", "1", &["l"], &["a.example.com"], "exact"));
-    resources.push(listener_with("l", "1", port, Protocol::Tls, "", terminate(&["cert"])));
+    resources.push(listener_with(
+        "l",
+        "1",
+        port,
+        Protocol::Tls,
+        "",
+        terminate(&["cert"]),
+    ));
     apply(&dataplane, resources, &[]);
     let says = async |name| hear(&mut tls(port, name, &authority, None).await.unwrap()).await;
     assert_eq!(says("a.example.com").await, "exact");
@@ -200,23 +325,42 @@ async fn tls_routes_are_chosen_by_name() {
 #[tokio::test]
 async fn clients_have_to_show_what_is_asked_for() {
     let (authority, strangers) = (Authority::new(), Authority::new());
-    let (issued, friend, stranger) =
-        (authority.issue("example.com"), authority.issue("friend"), strangers.issue("stranger"));
+    let (issued, friend, stranger) = (
+        authority.issue("example.com"),
+        authority.issue("friend"),
+        strangers.issue("stranger"),
+    );
     let (dataplane, port) = (start(), free_port());
     let asking = |version: &str, insecure_fallback| {
         let mut tls = terminate(&["cert"]).unwrap();
-        tls.client_validation = Some(v1::ClientValidation { ca_secrets: vec!["secret/ca".into()], insecure_fallback });
+        tls.client_validation = Some(v1::ClientValidation {
+            ca_secrets: vec!["secret/ca".into()],
+            insecure_fallback,
+        });
         listener_with("l", version, port, Protocol::Https, "", Some(tls))
     };
     let mut resources = backend("a", http_backend("a").await);
-    resources.extend([issued.secret("cert", "1"), http_route("a", "1", &["l"], "/", "a"), asking("1", false)]);
+    resources.extend([
+        issued.secret("cert", "1"),
+        http_route("a", "1", &["l"], "/", "a"),
+        asking("1", false),
+    ]);
     apply(&dataplane, resources, &[]);
     let status = async |certificate: Option<&Issued>| {
         let stream = tls(port, "example.com", &authority, certificate).await.ok()?;
         // With TLS 1.3 the client hears of a refusal only afterwards.
-        Http::over(stream).await.try_get("example.com", "/").await.ok().map(|(status, _)| status)
+        Http::over(stream)
+            .await
+            .try_get("example.com", "/")
+            .await
+            .ok()
+            .map(|(status, _)| status)
     };
-    assert_eq!(status(Some(&friend)).await, None, "nothing to verify with: nobody gets in");
+    assert_eq!(
+        status(Some(&friend)).await,
+        None,
+        "nothing to verify with: nobody gets in"
+    );
     apply(&dataplane, vec![authority.secret("ca", "1")], &[]);
     assert_eq!(status(Some(&friend)).await, Some(200));
     assert_eq!(status(Some(&stranger)).await, None);
@@ -225,7 +369,11 @@ async fn clients_have_to_show_what_is_asked_for() {
     assert_eq!(status(Some(&friend)).await, Some(200));
     assert_eq!(status(Some(&stranger)).await, Some(200));
     assert_eq!(status(None).await, Some(200));
-    apply(&dataplane, vec![asking("3", false), strangers.secret("ca", "2")], &[]);
+    apply(
+        &dataplane,
+        vec![asking("3", false), strangers.secret("ca", "2")],
+        &[],
+    );
     assert_eq!(status(Some(&friend)).await, None);
     assert_eq!(status(Some(&stranger)).await, Some(200));
 }
@@ -284,7 +432,11 @@ async fn a_datagram_listener_gives_its_port_back() {
     resources.push(l4_route("u", "1", &["u"], &[], "u"));
     apply(&dataplane, resources, &[]);
     for version in ["1", "2"] {
-        apply(&dataplane, vec![listener("u", version, port, Protocol::Udp, "")], &[]);
+        apply(
+            &dataplane,
+            vec![listener("u", version, port, Protocol::Udp, "")],
+            &[],
+        );
         let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         client.connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         client.send(b"hello").await.unwrap();
@@ -292,7 +444,10 @@ async fn a_datagram_listener_gives_its_port_back() {
         let n = soon(client.recv(&mut buffer)).await.unwrap();
         assert_eq!(&buffer[..n], b"hello");
         apply(&dataplane, Vec::new(), &["listener/u"]);
-        eventually("the port is free", || std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()).await;
+        eventually("the port is free", || {
+            std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        })
+        .await;
     }
 }
 
@@ -301,9 +456,16 @@ async fn what_is_no_tls_is_ended() {
     let authority = Authority::new();
     let (dataplane, port) = (start(), free_port());
     let listener = listener_with("l", "1", port, Protocol::Https, "", terminate(&["cert"]));
-    apply(&dataplane, vec![authority.issue("example.com").secret("cert", "1"), listener], &[]);
+    apply(
+        &dataplane,
+        vec![authority.issue("example.com").secret("cert", "1"), listener],
+        &[],
+    );
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: example.com\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: example.com\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     let _ = soon(stream.read_to_end(&mut answer)).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");

@@ -214,7 +214,11 @@ mod tests {
             settings: ArcSwap::default(),
             drain: crate::drain::Drain::new(),
         };
-        let worker = Arc::new(Worker { id: 0, pool: crate::upstream::Pool::default(), shared: Arc::new(shared) });
+        let worker = Arc::new(Worker {
+            id: 0,
+            pool: crate::upstream::Pool::default(),
+            shared: Arc::new(shared),
+        });
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut client = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
         let (tcp, peer) = socket.accept().await.unwrap();
@@ -224,6 +228,9 @@ mod tests {
         let port = Arc::new(Port::new(443, Kind::Tls));
         serve(tcp, peer, socket.local_addr().unwrap(), port, worker).await;
         assert_eq!(began.elapsed().as_secs(), HANDSHAKE.as_secs());
-        assert_eq!(client.read_u8().await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            client.read_u8().await.unwrap_err().kind(),
+            std::io::ErrorKind::UnexpectedEof
+        );
     }
 }

@@ -76,15 +76,21 @@ impl Bind for Sockets {
     fn bind(&mut self, bind_port: u16, port: &Arc<Port>) -> std::io::Result<DropGuard> {
         let stop = CancellationToken::new();
         if port.kind() == Kind::Udp {
-            let sockets: Vec<_> =
-                self.workers.iter().map(|_| socket::udp(self.bind, bind_port)).collect::<Result<_, _>>()?;
+            let sockets: Vec<_> = self
+                .workers
+                .iter()
+                .map(|_| socket::udp(self.bind, bind_port))
+                .collect::<Result<_, _>>()?;
             for (handle, socket) in self.workers.iter().zip(sockets) {
                 let (worker, port, stop) = (Arc::clone(&handle.worker), Arc::clone(port), stop.clone());
                 handle.runtime.spawn(datagrams(socket, port, worker, stop));
             }
         } else {
-            let sockets: Vec<_> =
-                self.workers.iter().map(|_| socket::tcp(self.bind, bind_port)).collect::<Result<_, _>>()?;
+            let sockets: Vec<_> = self
+                .workers
+                .iter()
+                .map(|_| socket::tcp(self.bind, bind_port))
+                .collect::<Result<_, _>>()?;
             for (handle, socket) in self.workers.iter().zip(sockets) {
                 let (worker, port, stop) = (Arc::clone(&handle.worker), Arc::clone(port), stop.clone());
                 handle.runtime.spawn(accept::run(socket, port, worker, stop));
@@ -94,7 +100,12 @@ impl Bind for Sockets {
     }
 }
 
-async fn datagrams(socket: std::net::UdpSocket, port: Arc<Port>, worker: Arc<Worker>, stop: CancellationToken) {
+async fn datagrams(
+    socket: std::net::UdpSocket,
+    port: Arc<Port>,
+    worker: Arc<Worker>,
+    stop: CancellationToken,
+) {
     let socket = match tokio::net::UdpSocket::from_std(socket) {
         Ok(socket) => Arc::new(socket),
         Err(error) => return tracing::error!(port = port.number(), %error, "UDP socket cannot be served"),
@@ -109,5 +120,12 @@ async fn datagrams(socket: std::net::UdpSocket, port: Arc<Port>, worker: Arc<Wor
             () = tokio::time::sleep(std::time::Duration::from_millis(5)) => {}
         }
     };
-    l4::udp(socket, Arc::clone(&listener.name), Arc::clone(port.datagrams()), worker, stop).await;
+    l4::udp(
+        socket,
+        Arc::clone(&listener.name),
+        Arc::clone(port.datagrams()),
+        worker,
+        stop,
+    )
+    .await;
 }

@@ -85,12 +85,17 @@ impl Candidate {
     ) -> Result<Self, String> {
         let method = match config.method.as_str() {
             "" => None,
-            name => Some(Method::from_bytes(name.as_bytes()).map_err(|_| format!("method: `{name}` is not one"))?),
+            name => Some(
+                Method::from_bytes(name.as_bytes()).map_err(|_| format!("method: `{name}` is not one"))?,
+            ),
         };
         let header = |(i, test): (usize, &v1::ValueMatch)| {
             let name = HeaderName::from_bytes(test.name.as_bytes())
                 .map_err(|_| format!("headers[{i}].name: `{}` is not a header's name", test.name))?;
-            Ok::<_, String>((name, Test::compile(test).map_err(|e| format!("headers[{i}].value: {e}"))?))
+            Ok::<_, String>((
+                name,
+                Test::compile(test).map_err(|e| format!("headers[{i}].value: {e}"))?,
+            ))
         };
         let parameter = |(i, test): (usize, &v1::ValueMatch)| {
             let compiled = Test::compile(test).map_err(|e| format!("query[{i}].value: {e}"))?;
@@ -108,8 +113,18 @@ impl Candidate {
             },
             rule: Arc::clone(rule),
             method,
-            headers: config.headers.iter().enumerate().map(header).collect::<Result<_, _>>()?,
-            query: config.query.iter().enumerate().map(parameter).collect::<Result<_, _>>()?,
+            headers: config
+                .headers
+                .iter()
+                .enumerate()
+                .map(header)
+                .collect::<Result<_, _>>()?,
+            query: config
+                .query
+                .iter()
+                .enumerate()
+                .map(parameter)
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -121,19 +136,32 @@ impl Candidate {
     /// True if everything but the path is as wanted.
     pub fn accepts(&self, head: &Parts) -> bool {
         self.method.as_ref().is_none_or(|method| head.method == *method)
-            && self.headers.iter().all(|(name, test)| header_value(head, name).is_some_and(|v| test.accepts(&v)))
+            && self
+                .headers
+                .iter()
+                .all(|(name, test)| header_value(head, name).is_some_and(|v| test.accepts(&v)))
             && (self.query.is_empty() || {
                 let query = head.uri.query().unwrap_or_default();
-                self.query.iter().all(|(name, test)| parameter_matches(query, name, test))
+                self.query
+                    .iter()
+                    .all(|(name, test)| parameter_matches(query, name, test))
             })
     }
 }
 
 impl Path {
     fn compile(config: Option<&v1::PathMatch>) -> Result<Self, String> {
-        let Some(config) = config else { return Ok(Self::Prefix("".into())) };
+        let Some(config) = config else {
+            return Ok(Self::Prefix("".into()));
+        };
         let value = config.value.as_str();
-        let rooted = || if value.starts_with('/') { Ok(()) } else { Err(format!("value: `{value}` does not begin with `/`")) };
+        let rooted = || {
+            if value.starts_with('/') {
+                Ok(())
+            } else {
+                Err(format!("value: `{value}` does not begin with `/`"))
+            }
+        };
         match config.kind() {
             Kind::Exact => rooted().map(|()| Self::Exact(value.into())),
             Kind::Prefix => rooted().map(|()| Self::Prefix(value.trim_end_matches('/').into())),
@@ -145,7 +173,11 @@ impl Path {
 
 impl Test {
     fn compile(config: &v1::ValueMatch) -> Result<Self, String> {
-        if config.regex { whole(&config.value).map(Self::Regex) } else { Ok(Self::Exact(config.value.as_bytes().into())) }
+        if config.regex {
+            whole(&config.value).map(Self::Regex)
+        } else {
+            Ok(Self::Exact(config.value.as_bytes().into()))
+        }
     }
 
     fn accepts(&self, value: &[u8]) -> bool {
@@ -159,12 +191,21 @@ impl Test {
 /// An expression that has to match the whole value.
 fn whole(pattern: &str) -> Result<Regex, String> {
     let build = |pattern: &str| {
-        RegexBuilder::new(pattern).size_limit(REGEX_SIZE).dfa_size_limit(REGEX_CACHE).build().map_err(|error| {
-            // The error shows the expression over several lines; the last one says what is wrong.
-            let text = error.to_string();
-            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            format!("`{pattern}` is not a regular expression: {reason}")
-        })
+        RegexBuilder::new(pattern)
+            .size_limit(REGEX_SIZE)
+            .dfa_size_limit(REGEX_CACHE)
+            .build()
+            .map_err(|error| {
+                // The error shows the expression over several lines; the last one says what is wrong.
+                let text = error.to_string();
+                let reason = text
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ")
+                    .to_owned();
+                format!("`{pattern}` is not a regular expression: {reason}")
+            })
     };
     // On its own first: `a)|(b` must not become whole by the parentheses around it.
     build(pattern)?;
@@ -176,7 +217,10 @@ fn header_value<'a>(head: &'a Parts, name: &HeaderName) -> Option<Cow<'a, [u8]>>
     let mut values = head.headers.get_all(name).iter();
     let Some(first) = values.next() else {
         // HTTP/2 has the host in a pseudo header.
-        return (name == HOST).then(|| head.uri.authority()).flatten().map(|host| host.as_str().as_bytes().into());
+        return (name == HOST)
+            .then(|| head.uri.authority())
+            .flatten()
+            .map(|host| host.as_str().as_bytes().into());
     };
     Some(joined(first.as_bytes(), &head.headers, name))
 }
@@ -196,7 +240,9 @@ fn joined<'a>(first: &'a [u8], headers: &HeaderMap, name: &HeaderName) -> Cow<'a
 
 /// True if the first parameter of this name is as wanted, as it is written or decoded.
 fn parameter_matches(query: &str, name: &str, test: &Test) -> bool {
-    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut pairs = query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let found = pairs.find(|(key, _)| *key == name || *decoded(key) == *name.as_bytes());
     found.is_some_and(|(_, value)| test.accepts(value.as_bytes()) || test.accepts(&decoded(value)))
 }
@@ -215,7 +261,12 @@ mod tests {
     use super::*;
 
     fn test(value: &str, regex: bool) -> Test {
-        Test::compile(&v1::ValueMatch { name: "n".into(), value: value.into(), regex }).unwrap()
+        Test::compile(&v1::ValueMatch {
+            name: "n".into(),
+            value: value.into(),
+            regex,
+        })
+        .unwrap()
     }
 
     #[test]

@@ -71,10 +71,16 @@ impl Route {
             Some(v1::route::Rules::Http(rules)) => Body::Http(http(config, rules, &order, lookup)?),
             Some(v1::route::Rules::L4(rules)) => {
                 let route = L4Route::compile(&config.name, rules, lookup).map_err(|e| format!("l4.{e}"))?;
-                Body::L4(Arc::new(L4Candidate { order, route: Arc::new(route) }))
+                Body::L4(Arc::new(L4Candidate {
+                    order,
+                    route: Arc::new(route),
+                }))
             }
         };
-        Ok(Self { attachments: config.attachments.iter().map(Attachment::compile).collect(), body })
+        Ok(Self {
+            attachments: config.attachments.iter().map(Attachment::compile).collect(),
+            body,
+        })
     }
 }
 
@@ -104,11 +110,17 @@ impl Attachment {
         let mut hosts = Vec::with_capacity(config.hostnames.len());
         for (i, name) in config.hostnames.iter().enumerate() {
             let own = config.route_hostnames.get(i).unwrap_or(name);
-            let host = Host { name: name.to_ascii_lowercase().into(), specificity: Specificity::of(own) };
+            let host = Host {
+                name: name.to_ascii_lowercase().into(),
+                specificity: Specificity::of(own),
+            };
             if !hosts.contains(&host) {
                 hosts.push(host);
             }
         }
-        Self { listener: config.listener.as_str().into(), hosts }
+        Self {
+            listener: config.listener.as_str().into(),
+            hosts,
+        }
     }
 }

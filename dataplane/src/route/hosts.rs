@@ -17,7 +17,10 @@ pub struct Specificity {
 impl Specificity {
     /// Of a hostname as it is written in a listener or route.
     pub fn of(hostname: &str) -> Self {
-        Self { exact: !hostname.is_empty() && !hostname.starts_with("*."), len: hostname.len() }
+        Self {
+            exact: !hostname.is_empty() && !hostname.starts_with("*."),
+            len: hostname.len(),
+        }
     }
 }
 
@@ -32,7 +35,11 @@ pub struct HostMap<V> {
 
 impl<V> Default for HostMap<V> {
     fn default() -> Self {
-        Self { exact: SplitMap::default(), wildcard: SplitMap::default(), any: None }
+        Self {
+            exact: SplitMap::default(),
+            wildcard: SplitMap::default(),
+            any: None,
+        }
     }
 }
 
@@ -68,7 +75,10 @@ impl<V> HostMap<V> {
     /// Everything, in no order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         let exact = self.exact.iter().map(|(_, value)| value);
-        self.any.iter().chain(exact).chain(self.wildcard.iter().map(|(_, value)| value))
+        self.any
+            .iter()
+            .chain(exact)
+            .chain(self.wildcard.iter().map(|(_, value)| value))
     }
 }
 
@@ -129,7 +139,10 @@ mod tests {
             map.insert(name, name);
         }
         let covering = |host| map.covering(host).copied().collect::<Vec<_>>();
-        assert_eq!(covering("a.example.com"), ["a.example.com", "*.example.com", "*.com", ""]);
+        assert_eq!(
+            covering("a.example.com"),
+            ["a.example.com", "*.example.com", "*.com", ""]
+        );
         assert_eq!(covering("x.y.example.com"), ["*.example.com", "*.com", ""]);
         assert_eq!(covering("example.com"), ["example.com", "*.com", ""]);
         assert_eq!(covering("com"), [""]);
@@ -141,6 +154,10 @@ mod tests {
     #[test]
     fn precedence_of_names() {
         let order = ["a.example.com", "a.b.io", "*.example.com", "*.com", ""];
-        assert!(order.windows(2).all(|pair| Specificity::of(pair[0]) > Specificity::of(pair[1])));
+        assert!(
+            order
+                .windows(2)
+                .all(|pair| Specificity::of(pair[0]) > Specificity::of(pair[1]))
+        );
     }
 }

@@ -102,8 +102,15 @@ pub struct Port {
 impl Port {
     /// A port on which nothing is served yet. `number` is as clients know it.
     pub fn new(number: u16, kind: Kind) -> Self {
-        let table = Table { kind, sites: HostMap::default() };
-        Self { number, table: ArcSwap::from_pointee(table), datagrams: Arc::default() }
+        let table = Table {
+            kind,
+            sites: HostMap::default(),
+        };
+        Self {
+            number,
+            table: ArcSwap::from_pointee(table),
+            datagrams: Arc::default(),
+        }
     }
 
     /// As clients know it.
@@ -114,7 +121,11 @@ impl Port {
     /// Finds the rule for a request. `host` is lower case and without port.
     pub fn find(&self, host: &str, head: &http::request::Parts, tls: Option<&TlsSession>) -> Outcome {
         let table = self.table.load();
-        let Some(site) = table.sites.covering(host).find(|site| site.listener.https == tls.is_some()) else {
+        let Some(site) = table
+            .sites
+            .covering(host)
+            .find(|site| site.listener.https == tls.is_some())
+        else {
             return Outcome::NoRoute(None);
         };
         // A client may send requests for several hosts over one connection. The listener that the host belongs to may
@@ -144,7 +155,12 @@ impl Port {
 
     /// Any listener, for what cannot be told apart yet: the one without a hostname if there is one.
     pub fn any_listener(&self) -> Option<Arc<Listener>> {
-        self.table.load().sites.values().next().map(|site| Arc::clone(&site.listener))
+        self.table
+            .load()
+            .sites
+            .values()
+            .next()
+            .map(|site| Arc::clone(&site.listener))
     }
 
     /// The route for datagrams; changes without being asked for again.
@@ -155,7 +171,8 @@ impl Port {
     /// Replaces what is served.
     pub fn publish(&self, table: Table) {
         if table.kind == Kind::Udp {
-            self.datagrams.store(table.sites.get("").and_then(|site| site.l4("").cloned()));
+            self.datagrams
+                .store(table.sites.get("").and_then(|site| site.l4("").cloned()));
         }
         self.table.store(Arc::new(table));
     }

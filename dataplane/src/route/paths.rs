@@ -46,7 +46,11 @@ impl Paths {
             Path::Regex(regex) => regex.is_match(path.as_bytes()),
             Path::Exact(_) | Path::Prefix(_) => false,
         };
-        if let Some(found) = self.regex.iter().find(|candidate| is_match(candidate) && candidate.accepts(head)) {
+        if let Some(found) = self
+            .regex
+            .iter()
+            .find(|candidate| is_match(candidate) && candidate.accepts(head))
+        {
             return Some((found, None));
         }
         for end in ends(path, self.lengths.len()) {
@@ -90,11 +94,17 @@ impl Paths {
             Path::Prefix(path) => {
                 if take(&mut self.prefix, path, candidate) {
                     self.lengths[path.len()] -= 1;
-                    let used = self.lengths.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
+                    let used = self
+                        .lengths
+                        .iter()
+                        .rposition(|n| *n > 0)
+                        .map_or(0, |last| last + 1);
                     self.lengths.truncate(used);
                 }
             }
-            Path::Regex(_) => Arc::make_mut(&mut self.regex).retain(|other| other.route() != candidate.route()),
+            Path::Regex(_) => {
+                Arc::make_mut(&mut self.regex).retain(|other| other.route() != candidate.route())
+            }
         }
     }
 
@@ -120,7 +130,9 @@ fn add(map: &mut SplitMap<Bucket>, path: &Arc<str>, candidate: &Arc<Candidate>) 
 
 /// Takes a route out of the bucket of a path; true if that was the end of it.
 fn take(map: &mut SplitMap<Bucket>, path: &str, candidate: &Candidate) -> bool {
-    let Some(bucket) = map.get_mut(path) else { return false };
+    let Some(bucket) = map.get_mut(path) else {
+        return false;
+    };
     Arc::make_mut(bucket).retain(|other| other.route() != candidate.route());
     bucket.is_empty() && map.remove(path).is_some()
 }
@@ -128,7 +140,14 @@ fn take(map: &mut SplitMap<Bucket>, path: &str, candidate: &Candidate) -> bool {
 /// Where a prefix may end, the longest first: at the end and before each slash, but not beyond `limit`.
 fn ends(path: &str, limit: usize) -> impl Iterator<Item = usize> {
     let whole = (path.len() < limit).then_some(path.len());
-    let slashes = path.as_bytes().iter().take(limit).enumerate().rev().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    let slashes = path
+        .as_bytes()
+        .iter()
+        .take(limit)
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'/')
+        .map(|(at, _)| at);
     // A path without a slash in front (`*`, or none with CONNECT) is covered by `/` alone.
     let root = (limit > 0 && !path.is_empty() && !path.starts_with('/')).then_some(0);
     whole.into_iter().chain(slashes).chain(root)

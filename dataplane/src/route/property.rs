@@ -15,8 +15,23 @@ use crate::telemetry::{Metrics, RouteMetrics};
 use crate::upstream::Slot;
 
 const LISTENERS: &[&str] = &["", "*.com", "*.example.com", "a.example.com"];
-const NAMES: &[&str] = &["", "*.com", "*.example.com", "a.example.com", "b.example.com", "x.b.example.com"];
-const HOSTS: &[&str] = &["a.example.com", "b.example.com", "x.b.example.com", "example.com", "com", "other.org", ""];
+const NAMES: &[&str] = &[
+    "",
+    "*.com",
+    "*.example.com",
+    "a.example.com",
+    "b.example.com",
+    "x.b.example.com",
+];
+const HOSTS: &[&str] = &[
+    "a.example.com",
+    "b.example.com",
+    "x.b.example.com",
+    "example.com",
+    "com",
+    "other.org",
+    "",
+];
 const EXACT: &[&str] = &["/", "/a", "/a/b", "/a/"];
 const PREFIXES: &[&str] = &["/", "/a", "/a/", "/a/b", "/ab"];
 const EXPRESSIONS: &[&str] = &["/a.*", "/[ab]/b", "/.*"];
@@ -37,19 +52,27 @@ impl Lookup for Nothing {
 }
 
 fn values() -> impl Strategy<Value = Vec<v1::ValueMatch>> {
-    let one = (select(&["x", "y"][..]), select(&["1", "2", "[12]"][..])).prop_map(|(name, value)| v1::ValueMatch {
-        name: name.into(),
-        value: value.into(),
-        regex: value.starts_with('['),
-    });
+    let one =
+        (select(&["x", "y"][..]), select(&["1", "2", "[12]"][..])).prop_map(|(name, value)| v1::ValueMatch {
+            name: name.into(),
+            value: value.into(),
+            regex: value.starts_with('['),
+        });
     prop::collection::vec(one, 0..3)
 }
 
 fn path() -> impl Strategy<Value = v1::PathMatch> {
     let of = |kind: PathKind, values| {
-        select(values).prop_map(move |value: &str| v1::PathMatch { kind: kind.into(), value: value.into() })
+        select(values).prop_map(move |value: &str| v1::PathMatch {
+            kind: kind.into(),
+            value: value.into(),
+        })
     };
-    prop_oneof![of(PathKind::Exact, EXACT), of(PathKind::Prefix, PREFIXES), of(PathKind::Regex, EXPRESSIONS)]
+    prop_oneof![
+        of(PathKind::Exact, EXACT),
+        of(PathKind::Prefix, PREFIXES),
+        of(PathKind::Regex, EXPRESSIONS)
+    ]
 }
 
 fn one_match() -> impl Strategy<Value = v1::HttpMatch> {
@@ -64,7 +87,8 @@ fn one_match() -> impl Strategy<Value = v1::HttpMatch> {
 /// What a listener and a route have in common.
 fn intersection(listener: &str, name: &str) -> Option<String> {
     let below = |wide: &str, narrow: &str| {
-        wide.strip_prefix('*').is_some_and(|suffix| narrow.trim_start_matches('*').ends_with(suffix) && narrow != wide)
+        wide.strip_prefix('*')
+            .is_some_and(|suffix| narrow.trim_start_matches('*').ends_with(suffix) && narrow != wide)
     };
     match (listener, name) {
         (a, b) if a == b || b.is_empty() => Some(a.into()),
@@ -78,15 +102,26 @@ fn intersection(listener: &str, name: &str) -> Option<String> {
 fn route() -> impl Strategy<Value = v1::Route> {
     let names = prop::collection::vec(select(NAMES), 1..3);
     let rules = prop::collection::vec(prop::collection::vec(one_match(), 1..3), 1..3);
-    (names, rules, 0..3i64, prop::collection::vec(any::<bool>(), LISTENERS.len())).prop_map(
-        |(names, rules, created, attached)| {
+    (
+        names,
+        rules,
+        0..3i64,
+        prop::collection::vec(any::<bool>(), LISTENERS.len()),
+    )
+        .prop_map(|(names, rules, created, attached)| {
             let mut attachments = Vec::new();
             for (listener, _) in LISTENERS.iter().zip(attached).filter(|(_, attached)| *attached) {
-                let common: Vec<_> =
-                    names.iter().filter_map(|name| Some((intersection(listener, name)?, (*name).to_owned()))).collect();
+                let common: Vec<_> = names
+                    .iter()
+                    .filter_map(|name| Some((intersection(listener, name)?, (*name).to_owned())))
+                    .collect();
                 if !common.is_empty() {
                     let (hostnames, route_hostnames) = common.into_iter().unzip();
-                    attachments.push(v1::Attachment { listener: (*listener).into(), hostnames, route_hostnames });
+                    attachments.push(v1::Attachment {
+                        listener: (*listener).into(),
+                        hostnames,
+                        route_hostnames,
+                    });
                 }
             }
             let rule = |(i, matches): (usize, Vec<v1::HttpMatch>)| v1::HttpRule {
@@ -96,9 +131,13 @@ fn route() -> impl Strategy<Value = v1::Route> {
             };
             let rules = rules.into_iter().enumerate().map(rule).collect();
             let rules = v1::route::Rules::Http(v1::HttpRules { rules, grpc: false });
-            v1::Route { attachments, created, rules: Some(rules), ..Default::default() }
-        },
-    )
+            v1::Route {
+                attachments,
+                created,
+                rules: Some(rules),
+                ..Default::default()
+            }
+        })
 }
 
 fn routes() -> impl Strategy<Value = Vec<v1::Route>> {
@@ -113,11 +152,24 @@ fn routes() -> impl Strategy<Value = Vec<v1::Route>> {
 
 fn request() -> impl Strategy<Value = (&'static str, http::request::Parts)> {
     let value = || prop::option::of(select(&["1", "2", "3"][..]));
-    let parts = (select(HOSTS), select(PATHS), select(&["GET", "POST"][..]), value(), value(), value(), value());
+    let parts = (
+        select(HOSTS),
+        select(PATHS),
+        select(&["GET", "POST"][..]),
+        value(),
+        value(),
+        value(),
+        value(),
+    );
     parts.prop_map(|(host, path, method, x, y, query_x, query_y)| {
         let pairs = [("x", query_x), ("y", query_y)];
-        let query: Vec<_> = pairs.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?))).collect();
-        let mut request = http::Request::builder().method(method).uri(format!("{path}?{}", query.join("&")));
+        let query: Vec<_> = pairs
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
+            .collect();
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("{path}?{}", query.join("&")));
         for (name, value) in [("x", x), ("y", y)] {
             if let Some(value) = value {
                 request = request.header(name, value);
@@ -130,7 +182,11 @@ fn request() -> impl Strategy<Value = (&'static str, http::request::Parts)> {
 // --- The naive matcher ---
 
 fn name_covers(name: &str, host: &str) -> bool {
-    name.is_empty() || name == host || name.strip_prefix('*').is_some_and(|end| host.len() > end.len() && host.ends_with(end))
+    name.is_empty()
+        || name == host
+        || name
+            .strip_prefix('*')
+            .is_some_and(|end| host.len() > end.len() && host.ends_with(end))
 }
 
 /// Greater is more specific.
@@ -144,12 +200,22 @@ fn path_rank(path: &v1::PathMatch) -> (u8, usize) {
         PathKind::Regex => 1,
         _ => 0,
     };
-    let value = if kind == 0 { path.value.trim_end_matches('/') } else { &path.value };
+    let value = if kind == 0 {
+        path.value.trim_end_matches('/')
+    } else {
+        &path.value
+    };
     (kind, value.len())
 }
 
 fn value_ok(test: &v1::ValueMatch, value: Option<&str>) -> bool {
-    value.is_some_and(|value| if test.regex { matches!(value, "1" | "2") } else { test.value == value })
+    value.is_some_and(|value| {
+        if test.regex {
+            matches!(value, "1" | "2")
+        } else {
+            test.value == value
+        }
+    })
 }
 
 fn match_ok(one: &v1::HttpMatch, head: &http::request::Parts) -> bool {
@@ -167,10 +233,22 @@ fn match_ok(one: &v1::HttpMatch, head: &http::request::Parts) -> bool {
             want.all(|element| have.next() == Some(element))
         }
     };
-    let header = |test: &v1::ValueMatch| value_ok(test, head.headers.get(&test.name).map(|v| v.to_str().unwrap()));
+    let header =
+        |test: &v1::ValueMatch| value_ok(test, head.headers.get(&test.name).map(|v| v.to_str().unwrap()));
     let parameter = |test: &v1::ValueMatch| {
-        let pairs = head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-        value_ok(test, pairs.into_iter().find(|(name, _)| *name == test.name).map(|(_, value)| value))
+        let pairs = head
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter_map(|pair| pair.split_once('='));
+        value_ok(
+            test,
+            pairs
+                .into_iter()
+                .find(|(name, _)| *name == test.name)
+                .map(|(_, value)| value),
+        )
     };
     path_ok
         && (one.method.is_empty() || one.method == head.method.as_str())
@@ -180,20 +258,38 @@ fn match_ok(one: &v1::HttpMatch, head: &http::request::Parts) -> bool {
 
 /// Route name and rule name.
 fn naive(routes: &[v1::Route], host: &str, head: &http::request::Parts) -> Option<(String, String)> {
-    let listener = LISTENERS.iter().filter(|name| name_covers(name, host)).max_by_key(|name| name_rank(name))?;
+    let listener = LISTENERS
+        .iter()
+        .filter(|name| name_covers(name, host))
+        .max_by_key(|name| name_rank(name))?;
     let mut found = Vec::new();
     for (r, route) in routes.iter().enumerate() {
-        let Some(v1::route::Rules::Http(rules)) = &route.rules else { continue };
+        let Some(v1::route::Rules::Http(rules)) = &route.rules else {
+            continue;
+        };
         for attachment in route.attachments.iter().filter(|a| a.listener == **listener) {
             let names = attachment.hostnames.iter().zip(&attachment.route_hostnames);
             for (name, own) in names.filter(|(name, _)| name_covers(name, host)) {
                 for (i, rule) in rules.rules.iter().enumerate() {
-                    for (j, one) in rule.matches.iter().enumerate().filter(|(_, one)| match_ok(one, head)) {
+                    for (j, one) in rule
+                        .matches
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, one)| match_ok(one, head))
+                    {
                         let rank = (
-                            (name_rank(name), name_rank(own), path_rank(one.path.as_ref().unwrap())),
+                            (
+                                name_rank(name),
+                                name_rank(own),
+                                path_rank(one.path.as_ref().unwrap()),
+                            ),
                             (!one.method.is_empty(), one.headers.len(), one.query.len()),
                         );
-                        found.push((rank, (route.created, r, i, j), (route.name.clone(), rule.name.clone())));
+                        found.push((
+                            rank,
+                            (route.created, r, i, j),
+                            (route.name.clone(), rule.name.clone()),
+                        ));
                     }
                 }
             }
@@ -210,7 +306,10 @@ fn naive(routes: &[v1::Route], host: &str, head: &http::request::Parts) -> Optio
 
 fn compiled(routes: &[v1::Route]) -> Vec<Route> {
     let mut lookup = Nothing::default();
-    routes.iter().map(|route| Route::compile(&format!("route/{}", route.name), route, &mut lookup).unwrap()).collect()
+    routes
+        .iter()
+        .map(|route| Route::compile(&format!("route/{}", route.name), route, &mut lookup).unwrap())
+        .collect()
 }
 
 fn sites(metrics: &Metrics) -> Vec<Site> {
@@ -231,16 +330,24 @@ fn sites(metrics: &Metrics) -> Vec<Site> {
 
 fn each(sites: &mut [Site], route: &Route, change: impl Fn(&mut Site, &super::Attachment)) {
     for attachment in &route.attachments {
-        let at = LISTENERS.iter().position(|name| **name == *attachment.listener).unwrap();
+        let at = LISTENERS
+            .iter()
+            .position(|name| **name == *attachment.listener)
+            .unwrap();
         change(&mut sites[at], attachment);
     }
 }
 
 fn port(sites: Vec<Site>) -> Port {
     let port = Port::new(80, Kind::Http);
-    let mut table = Table { kind: Kind::Http, sites: super::HostMap::default() };
+    let mut table = Table {
+        kind: Kind::Http,
+        sites: super::HostMap::default(),
+    };
     for site in sites {
-        table.sites.insert(&Arc::clone(&site.listener.hostname), Arc::new(site));
+        table
+            .sites
+            .insert(&Arc::clone(&site.listener.hostname), Arc::new(site));
     }
     port.publish(table);
     port
@@ -248,7 +355,10 @@ fn port(sites: Vec<Site>) -> Port {
 
 fn found(port: &Port, host: &str, head: &http::request::Parts) -> Option<(String, String)> {
     match port.find(host, head, None) {
-        Outcome::Matched(matched) => Some((matched.rule.route_name.to_string(), matched.rule.rule_name.to_string())),
+        Outcome::Matched(matched) => Some((
+            matched.rule.route_name.to_string(),
+            matched.rule.rule_name.to_string(),
+        )),
         Outcome::NoRoute(_) => None,
         Outcome::Misdirected => panic!("not over cleartext"),
     }

@@ -34,19 +34,29 @@ struct Tier {
 impl Site {
     /// A listener without routes.
     pub fn new(listener: Arc<Listener>) -> Self {
-        Self { listener, http: HostMap::default(), l4: HostMap::default() }
+        Self {
+            listener,
+            http: HostMap::default(),
+            l4: HostMap::default(),
+        }
     }
 
     /// The match for a request. A more specific hostname takes precedence; what it does not match goes on to the less
     /// specific ones.
     pub fn find(&self, host: &str, head: &Parts) -> Option<(&Arc<Candidate>, Option<usize>)> {
         let path = head.uri.path();
-        self.http.covering(host).flat_map(|tiers| tiers.iter()).find_map(|tier| tier.paths.find(path, head))
+        self.http
+            .covering(host)
+            .flat_map(|tiers| tiers.iter())
+            .find_map(|tier| tier.paths.find(path, head))
     }
 
     /// The route for a connection.
     pub fn l4(&self, server_name: &str) -> Option<&Arc<L4Route>> {
-        let first = self.l4.covering(server_name).find_map(|candidates| candidates.first());
+        let first = self
+            .l4
+            .covering(server_name)
+            .find_map(|candidates| candidates.first());
         first.map(|(_, candidate)| &candidate.route)
     }
 
@@ -72,7 +82,10 @@ impl Site {
 
     fn hosts(&self, attachment: &Attachment) -> Vec<Host> {
         if attachment.hosts.is_empty() {
-            return vec![Host { name: Arc::clone(&self.listener.hostname), specificity: Specificity::of("") }];
+            return vec![Host {
+                name: Arc::clone(&self.listener.hostname),
+                specificity: Specificity::of(""),
+            }];
         }
         attachment.hosts.clone()
     }
@@ -84,22 +97,33 @@ impl Site {
         if self.http.get(&host.name).is_none() {
             self.http.insert(&host.name, Arc::default());
         }
-        let Some(tiers) = self.http.get_mut(&host.name) else { return };
-        let tiers = Arc::make_mut(tiers);
-        let at = match tiers.binary_search_by_key(&Reverse(host.specificity), |tier| Reverse(tier.specificity)) {
-            Ok(at) => at,
-            Err(at) => {
-                tiers.insert(at, Tier { specificity: host.specificity, paths: Paths::default() });
-                at
-            }
+        let Some(tiers) = self.http.get_mut(&host.name) else {
+            return;
         };
+        let tiers = Arc::make_mut(tiers);
+        let at =
+            match tiers.binary_search_by_key(&Reverse(host.specificity), |tier| Reverse(tier.specificity)) {
+                Ok(at) => at,
+                Err(at) => {
+                    tiers.insert(
+                        at,
+                        Tier {
+                            specificity: host.specificity,
+                            paths: Paths::default(),
+                        },
+                    );
+                    at
+                }
+            };
         for candidate in candidates {
             tiers[at].paths.insert(candidate);
         }
     }
 
     fn detach_http(&mut self, host: &Host, candidates: &[Arc<Candidate>]) {
-        let Some(tiers) = self.http.get_mut(&host.name) else { return };
+        let Some(tiers) = self.http.get_mut(&host.name) else {
+            return;
+        };
         let tiers = Arc::make_mut(tiers);
         if let Some(tier) = tiers.iter_mut().find(|tier| tier.specificity == host.specificity) {
             for candidate in candidates {
@@ -116,15 +140,20 @@ impl Site {
         if self.l4.get(&host.name).is_none() {
             self.l4.insert(&host.name, Arc::default());
         }
-        let Some(candidates) = self.l4.get_mut(&host.name) else { return };
+        let Some(candidates) = self.l4.get_mut(&host.name) else {
+            return;
+        };
         let candidates = Arc::make_mut(candidates);
         let place = (Reverse(host.specificity), &candidate.order);
-        let at = candidates.partition_point(|(specificity, other)| (Reverse(*specificity), &other.order) < place);
+        let at =
+            candidates.partition_point(|(specificity, other)| (Reverse(*specificity), &other.order) < place);
         candidates.insert(at, (host.specificity, Arc::clone(candidate)));
     }
 
     fn detach_l4(&mut self, name: &str, order: &RouteOrder) {
-        let Some(candidates) = self.l4.get_mut(name) else { return };
+        let Some(candidates) = self.l4.get_mut(name) else {
+            return;
+        };
         Arc::make_mut(candidates).retain(|(_, other)| other.order.key != order.key);
         if candidates.is_empty() {
             self.l4.remove(name);

@@ -24,7 +24,10 @@ pub struct SplitMap<V> {
 
 impl<V> Default for SplitMap<V> {
     fn default() -> Self {
-        Self { shards: Vec::new(), len: 0 }
+        Self {
+            shards: Vec::new(),
+            len: 0,
+        }
     }
 }
 
@@ -85,7 +88,13 @@ impl<V: Clone> SplitMap<V> {
     fn grow(&mut self) {
         let count = (self.shards.len() * 2).max(1);
         let shards = std::iter::repeat_with(Arc::default).take(count).collect();
-        let old = std::mem::replace(self, Self { shards, len: self.len });
+        let old = std::mem::replace(
+            self,
+            Self {
+                shards,
+                len: self.len,
+            },
+        );
         for shard in old.shards {
             for (key, value) in Arc::unwrap_or_clone(shard) {
                 let at = self.shard(&key);
@@ -109,8 +118,14 @@ mod tests {
         assert_eq!(map.insert("7".into(), 70), Some(7));
         assert_eq!(map.remove("8"), Some(8));
         *map.get_mut("9").unwrap() = 90;
-        assert_eq!((copy.get("7"), copy.get("8"), copy.get("9")), (Some(&7), Some(&8), Some(&9)));
-        assert_eq!((map.get("7"), map.get("8"), map.get("9")), (Some(&70), None, Some(&90)));
+        assert_eq!(
+            (copy.get("7"), copy.get("8"), copy.get("9")),
+            (Some(&7), Some(&8), Some(&9))
+        );
+        assert_eq!(
+            (map.get("7"), map.get("8"), map.get("9")),
+            (Some(&70), None, Some(&90))
+        );
         assert_eq!((copy.len, map.len, map.iter().count()), (1000, 999, 999));
     }
 
@@ -122,7 +137,12 @@ mod tests {
         }
         let copy = map.clone();
         map.insert("7".into(), 70);
-        let shared = map.shards.iter().zip(&copy.shards).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
+        let shared = map
+            .shards
+            .iter()
+            .zip(&copy.shards)
+            .filter(|(a, b)| Arc::ptr_eq(a, b))
+            .count();
         assert_eq!(shared, map.shards.len() - 1);
     }
 }

@@ -49,7 +49,11 @@ impl Compiled {
         let port = port("port", config.port)?;
         let bind_port = self::port("bind_port", config.bind_port)?;
         // TCP and UDP know no names.
-        let hostname = if matches!(kind, Kind::Tcp | Kind::Udp) { String::new() } else { hostname(&config.hostname)? };
+        let hostname = if matches!(kind, Kind::Tcp | Kind::Udp) {
+            String::new()
+        } else {
+            hostname(&config.hostname)?
+        };
         let https = config.protocol() == v1::Protocol::Https;
         let tls = match (&config.tls, kind) {
             (Some(tls), Kind::Tls) => terminate(tls, https, &config.name, slots)?,
@@ -70,7 +74,10 @@ impl Compiled {
         Ok(Self {
             config: config.clone(),
             version: version.to_owned(),
-            place: Place { bind_port, udp: kind == Kind::Udp },
+            place: Place {
+                bind_port,
+                udp: kind == Kind::Udp,
+            },
             kind,
             listener: Arc::new(listener),
         })
@@ -88,7 +95,10 @@ impl Compiled {
 /// The Secrets that a listener names.
 pub(super) fn secrets_of(config: &v1::Listener) -> Vec<&String> {
     let Some(tls) = &config.tls else { return Vec::new() };
-    let validation = tls.client_validation.iter().flat_map(|validation| &validation.ca_secrets);
+    let validation = tls
+        .client_validation
+        .iter()
+        .flat_map(|validation| &validation.ca_secrets);
     tls.certificate_secrets.iter().chain(validation).collect()
 }
 
@@ -109,8 +119,18 @@ fn hostname(name: &str) -> Result<String, String> {
 }
 
 /// What is missing makes the listener refuse connections, never serve them with less than was asked for.
-fn terminate(config: &v1::TlsTermination, http: bool, name: &str, slots: &Slots) -> Result<Termination, String> {
-    let pairs: Vec<_> = config.certificate_secrets.iter().filter_map(|key| slots.key_pair(key)).cloned().collect();
+fn terminate(
+    config: &v1::TlsTermination,
+    http: bool,
+    name: &str,
+    slots: &Slots,
+) -> Result<Termination, String> {
+    let pairs: Vec<_> = config
+        .certificate_secrets
+        .iter()
+        .filter_map(|key| slots.key_pair(key))
+        .cloned()
+        .collect();
     if pairs.is_empty() {
         tracing::warn!(listener = name, "no certificate: connections are refused");
         return Ok(Termination::Refused);
@@ -118,9 +138,16 @@ fn terminate(config: &v1::TlsTermination, http: bool, name: &str, slots: &Slots)
     let validation = match &config.client_validation {
         None => None,
         Some(validation) => {
-            let anchors: Vec<_> = validation.ca_secrets.iter().filter_map(|key| slots.anchors(key)).collect();
+            let anchors: Vec<_> = validation
+                .ca_secrets
+                .iter()
+                .filter_map(|key| slots.anchors(key))
+                .collect();
             if anchors.is_empty() && !validation.insecure_fallback {
-                tracing::warn!(listener = name, "nothing to verify clients with: connections are refused");
+                tracing::warn!(
+                    listener = name,
+                    "nothing to verify clients with: connections are refused"
+                );
                 return Ok(Termination::Refused);
             }
             (!anchors.is_empty()).then(|| Validation {
@@ -145,7 +172,12 @@ mod tests {
             ..Default::default()
         };
         change(&mut config);
-        Compiled::new("listener/Gateway/default/gw/web", "1", &config, &mut Slots::new(Arc::default()))
+        Compiled::new(
+            "listener/Gateway/default/gw/web",
+            "1",
+            &config,
+            &mut Slots::new(Arc::default()),
+        )
     }
 
     #[test]
@@ -153,8 +185,14 @@ mod tests {
         let reason = |change: fn(&mut v1::Listener)| compile(change).unwrap_err();
         assert_eq!(reason(|c| c.port = 0), "port: 0 is not a port");
         assert_eq!(reason(|c| c.bind_port = 70_000), "bind_port: 70000 is not a port");
-        assert_eq!(reason(|c| c.hostname = "a/b".into()), "hostname: `a/b` is not a host name");
-        assert_eq!(reason(|c| c.hostname = "*.".into()), "hostname: `*.` is not a host name");
+        assert_eq!(
+            reason(|c| c.hostname = "a/b".into()),
+            "hostname: `a/b` is not a host name"
+        );
+        assert_eq!(
+            reason(|c| c.hostname = "*.".into()),
+            "hostname: `*.` is not a host name"
+        );
         assert!(reason(|c| c.protocol = 0).starts_with("protocol: "));
         assert!(reason(|c| c.protocol = v1::Protocol::Https.into()).starts_with("tls: "));
         assert!(reason(|c| c.filters.push(v1::Filter::default())).starts_with("filters[0]."));
@@ -164,7 +202,10 @@ mod tests {
     fn without_a_certificate_it_refuses() {
         let compiled = compile(|c| {
             c.protocol = v1::Protocol::Https.into();
-            c.tls = Some(v1::TlsTermination { certificate_secrets: vec!["secret/x".into()], client_validation: None });
+            c.tls = Some(v1::TlsTermination {
+                certificate_secrets: vec!["secret/x".into()],
+                client_validation: None,
+            });
         });
         assert!(matches!(compiled.unwrap().listener.tls, Termination::Refused));
     }

@@ -55,7 +55,12 @@ struct Pending {
 
 impl Pending {
     fn reject(&mut self, resource: &v1::Resource, reason: String) {
-        tracing::warn!(key = resource.key, version = resource.version, reason, "resource rejected");
+        tracing::warn!(
+            key = resource.key,
+            version = resource.version,
+            reason,
+            "resource rejected"
+        );
         let (key, version) = (resource.key.clone(), resource.version.clone());
         self.rejected.push(v1::Rejection { key, version, reason });
     }
@@ -81,7 +86,11 @@ impl State {
     pub fn apply(&mut self, update: &v1::Update) -> v1::Ack {
         let mut pending = Pending::default();
         for resource in &update.upserts {
-            if self.held.get(&resource.key).is_some_and(|held| held.version == resource.version) {
+            if self
+                .held
+                .get(&resource.key)
+                .is_some_and(|held| held.version == resource.version)
+            {
                 // What was waiting to replace it has been taken back.
                 self.unbound.remove(&resource.key);
                 pending.listeners.remove(&resource.key);
@@ -97,12 +106,18 @@ impl State {
         }
         self.settle(&mut pending);
         self.slots.sweep();
-        v1::Ack { nonce: update.nonce, rejected: pending.rejected }
+        v1::Ack {
+            nonce: update.nonce,
+            rejected: pending.rejected,
+        }
     }
 
     /// Key and version of everything that is in effect.
     pub fn known(&self) -> HashMap<String, String> {
-        self.held.iter().map(|(key, held)| (key.clone(), held.version.clone())).collect()
+        self.held
+            .iter()
+            .map(|(key, held)| (key.clone(), held.version.clone()))
+            .collect()
     }
 
     /// How many resources are in effect.
@@ -118,10 +133,16 @@ impl State {
     /// Everything that is in effect, by key. Key material is left out.
     pub fn dump(&self) -> serde_json::Value {
         let show = |held: &Held| {
-            let body = v1::Resource::decode(held.encoded.as_slice()).ok().and_then(|resource| resource.body);
+            let body = v1::Resource::decode(held.encoded.as_slice())
+                .ok()
+                .and_then(|resource| resource.body);
             serde_json::json!({ "version": held.version, "config": body })
         };
-        self.held.iter().map(|(key, held)| (key.clone(), show(held))).collect::<serde_json::Map<_, _>>().into()
+        self.held
+            .iter()
+            .map(|(key, held)| (key.clone(), show(held)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     }
 
     /// The port that is bound at `bind_port`, for TCP or for UDP.
@@ -157,9 +178,17 @@ impl State {
         let (key, version) = (resource.key.as_str(), resource.version.as_str());
         let kind = key::kind(key);
         let expect = |wanted: &str| {
-            if kind == wanted { Ok(()) } else { Err(format!("key: a {wanted} cannot be under `{key}`")) }
+            if kind == wanted {
+                Ok(())
+            } else {
+                Err(format!("key: a {wanted} cannot be under `{key}`"))
+            }
         };
-        match resource.body.as_ref().ok_or("body: not set, or of a kind that this version does not know")? {
+        match resource
+            .body
+            .as_ref()
+            .ok_or("body: not set, or of a kind that this version does not know")?
+        {
             Body::Settings(settings) => {
                 expect(key::SETTINGS)?;
                 self.shared.settings.store(Arc::new(*settings));
@@ -171,7 +200,13 @@ impl State {
                 for (backend, version, encoded) in rebuilt {
                     self.held.insert(backend, Held { version, encoded });
                 }
-                self.held.insert(key.to_owned(), Held { version: version.to_owned(), encoded: Vec::new() });
+                self.held.insert(
+                    key.to_owned(),
+                    Held {
+                        version: version.to_owned(),
+                        encoded: Vec::new(),
+                    },
+                );
                 return Ok(());
             }
             Body::Endpoints(endpoints) => {
@@ -192,7 +227,9 @@ impl State {
                 expect("listener")?;
                 let compiled = Compiled::new(key, version, listener, &mut self.slots)?;
                 // It is in effect once it is in its place.
-                pending.listeners.insert(key.to_owned(), (compiled, resource.clone()));
+                pending
+                    .listeners
+                    .insert(key.to_owned(), (compiled, resource.clone()));
                 return Ok(());
             }
         }
@@ -201,7 +238,10 @@ impl State {
     }
 
     fn hold(&mut self, resource: &v1::Resource) {
-        let held = Held { version: resource.version.clone(), encoded: resource.encode_to_vec() };
+        let held = Held {
+            version: resource.version.clone(),
+            encoded: resource.encode_to_vec(),
+        };
         self.held.insert(resource.key.clone(), held);
     }
 
@@ -220,7 +260,8 @@ impl State {
                 pending.listeners.remove(key);
                 self.unbound.remove(key);
                 if let Some(compiled) = self.ports.detach(key) {
-                    self.listener_secrets.remove(key, listener::secrets_of(&compiled.config));
+                    self.listener_secrets
+                        .remove(key, listener::secrets_of(&compiled.config));
                 }
             }
             _ => {}
@@ -230,14 +271,20 @@ impl State {
     fn attach_route(&mut self, key: &str, route: Route) {
         for attachment in &route.attachments {
             let listener = &attachment.listener;
-            self.attached.entry(listener.clone()).or_default().insert(key.to_owned());
-            self.ports.change(listener, |site| site.attach(&route, attachment));
+            self.attached
+                .entry(listener.clone())
+                .or_default()
+                .insert(key.to_owned());
+            self.ports
+                .change(listener, |site| site.attach(&route, attachment));
         }
         self.routes.insert(key.to_owned(), Arc::new(route));
     }
 
     fn detach_route(&mut self, key: &str) {
-        let Some(route) = self.routes.remove(key) else { return };
+        let Some(route) = self.routes.remove(key) else {
+            return;
+        };
         for attachment in &route.attachments {
             let listener = &attachment.listener;
             if let Some(keys) = self.attached.get_mut(listener) {
@@ -246,7 +293,8 @@ impl State {
                     self.attached.remove(listener);
                 }
             }
-            self.ports.change(listener, |site| site.detach(&route, attachment));
+            self.ports
+                .change(listener, |site| site.detach(&route, attachment));
         }
     }
 
@@ -300,16 +348,28 @@ impl State {
         }
     }
 
-    fn attach_listener(&mut self, key: &str, before: Option<&Compiled>, compiled: Compiled) -> Result<(), Refusal> {
+    fn attach_listener(
+        &mut self,
+        key: &str,
+        before: Option<&Compiled>,
+        compiled: Compiled,
+    ) -> Result<(), Refusal> {
         let keys = self.attached.get(key).into_iter().flatten();
         let routes = keys.filter_map(|route| self.routes.get(route)).flat_map(|route| {
-            let here = route.attachments.iter().filter(|attachment| *attachment.listener == *key);
+            let here = route
+                .attachments
+                .iter()
+                .filter(|attachment| *attachment.listener == *key);
             here.map(|attachment: &Attachment| (route.as_ref(), attachment))
         });
-        let named: Vec<String> = listener::secrets_of(&compiled.config).into_iter().cloned().collect();
+        let named: Vec<String> = listener::secrets_of(&compiled.config)
+            .into_iter()
+            .cloned()
+            .collect();
         self.ports.attach(key, compiled, routes)?;
         if let Some(before) = before {
-            self.listener_secrets.remove(key, listener::secrets_of(&before.config));
+            self.listener_secrets
+                .remove(key, listener::secrets_of(&before.config));
         }
         self.listener_secrets.add(key, &named);
         Ok(())
@@ -317,9 +377,11 @@ impl State {
 
     fn note_secrets(&mut self, key: &str, compiled: &Compiled) {
         if let Some(before) = self.ports.listener(key) {
-            self.listener_secrets.remove(key, listener::secrets_of(&before.config));
+            self.listener_secrets
+                .remove(key, listener::secrets_of(&before.config));
         }
-        self.listener_secrets.add(key, listener::secrets_of(&compiled.config));
+        self.listener_secrets
+            .add(key, listener::secrets_of(&compiled.config));
     }
 
     /// Builds the listeners anew whose Secrets have changed.

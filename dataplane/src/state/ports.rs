@@ -49,7 +49,12 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn new(bind: Box<dyn Bind>) -> Self {
-        Self { bind, open: HashMap::new(), placed: HashMap::new(), closed: false }
+        Self {
+            bind,
+            open: HashMap::new(),
+            placed: HashMap::new(),
+            closed: false,
+        }
     }
 
     /// The listener with this key, if it is in its place.
@@ -77,10 +82,14 @@ impl Ports {
         routes: impl Iterator<Item = (&'a Route, &'a Attachment)>,
     ) -> Result<(), Refusal> {
         self.open(&compiled)?;
-        let Some(open) = self.open.get_mut(&compiled.place) else { return Ok(()) };
+        let Some(open) = self.open.get_mut(&compiled.place) else {
+            return Ok(());
+        };
         let mut site = Site::new(Arc::clone(&compiled.listener));
         routes.for_each(|(route, attachment)| site.attach(route, attachment));
-        open.table.sites.insert(&compiled.listener.hostname, Arc::new(site));
+        open.table
+            .sites
+            .insert(&compiled.listener.hostname, Arc::new(site));
         open.changed = true;
         self.placed.insert(key.to_owned(), compiled);
         Ok(())
@@ -98,8 +107,12 @@ impl Ports {
 
     /// Changes what a listener serves, if it is in its place.
     pub(super) fn change(&mut self, listener: &str, change: impl FnOnce(&mut Site)) {
-        let Some(compiled) = self.placed.get(listener) else { return };
-        let Some(open) = self.open.get_mut(&compiled.place) else { return };
+        let Some(compiled) = self.placed.get(listener) else {
+            return;
+        };
+        let Some(open) = self.open.get_mut(&compiled.place) else {
+            return;
+        };
         if let Some(site) = open.table.sites.get_mut(&compiled.listener.hostname) {
             change(Arc::make_mut(site));
             open.changed = true;
@@ -124,15 +137,35 @@ impl Ports {
 
     /// Makes sure that the port of a listener is open and has room for it.
     fn open(&mut self, compiled: &Compiled) -> Result<(), Refusal> {
-        let Compiled { place, kind, listener, .. } = compiled;
-        if self.open.get(place).is_some_and(|open| open.table.sites.is_empty() && open.port.number() != listener.port) {
+        let Compiled {
+            place,
+            kind,
+            listener,
+            ..
+        } = compiled;
+        if self
+            .open
+            .get(place)
+            .is_some_and(|open| open.table.sites.is_empty() && open.port.number() != listener.port)
+        {
             self.open.remove(place);
         }
         let Some(open) = self.open.get_mut(place) else {
             let port = Arc::new(Port::new(listener.port, *kind));
             let socket = self.bind(place.bind_port, &port)?;
-            let table = Table { kind: *kind, sites: HostMap::default() };
-            self.open.insert(*place, OpenPort { port, table, socket, changed: true });
+            let table = Table {
+                kind: *kind,
+                sites: HostMap::default(),
+            };
+            self.open.insert(
+                *place,
+                OpenPort {
+                    port,
+                    table,
+                    socket,
+                    changed: true,
+                },
+            );
             return Ok(());
         };
         if open.table.sites.is_empty() {
@@ -146,7 +179,10 @@ impl Ports {
         if self.closed {
             return Ok(None);
         }
-        self.bind.bind(bind_port, port).map(Some).map_err(|error| Refusal::Bind { bind_port, error })
+        self.bind
+            .bind(bind_port, port)
+            .map(Some)
+            .map_err(|error| Refusal::Bind { bind_port, error })
     }
 }
 
@@ -156,12 +192,16 @@ fn conflict(open: &OpenPort, compiled: &Compiled) -> Option<String> {
         return Some(format!("bind_port: {bind_port} serves port {number} already"));
     }
     if open.table.kind != compiled.kind {
-        return Some(format!("protocol: port {number} is used with another one already"));
+        return Some(format!(
+            "protocol: port {number} is used with another one already"
+        ));
     }
     let other = open.table.sites.get(&compiled.listener.hostname)?;
     let (hostname, name) = (&compiled.listener.hostname, &other.listener.name);
     Some(match compiled.kind {
         Kind::Tcp | Kind::Udp => format!("port: {number} is served by listener {name} already"),
-        Kind::Http | Kind::Tls => format!("hostname: `{hostname}` is served by listener {name} on this port already"),
+        Kind::Http | Kind::Tls => {
+            format!("hostname: `{hostname}` is served by listener {name} on this port already")
+        }
     })
 }

@@ -58,7 +58,12 @@ type Rebuilt = (String, String, Vec<u8>);
 impl Dependent {
     fn encoded(&self, key: &str) -> Vec<u8> {
         let body = v1::resource::Body::Backend(self.config.clone());
-        v1::Resource { key: key.into(), version: self.version.clone(), body: Some(body) }.encode_to_vec()
+        v1::Resource {
+            key: key.into(),
+            version: self.version.clone(),
+            body: Some(body),
+        }
+        .encode_to_vec()
     }
 }
 
@@ -102,7 +107,9 @@ impl Slots {
         let users: Vec<String> = self.secret_users.of(key).cloned().collect();
         let mut rebuilt = Vec::new();
         for user in users {
-            let Some(dependent) = self.dependents.remove(&user) else { continue };
+            let Some(dependent) = self.dependents.remove(&user) else {
+                continue;
+            };
             match self.build(&dependent.config) {
                 Ok(backend) => {
                     self.slot(&user).store(Some(Arc::new(backend)));
@@ -150,12 +157,20 @@ impl Slots {
         }
     }
 
-    pub(super) fn put_backend(&mut self, key: &str, version: &str, config: &v1::Backend) -> Result<(), String> {
+    pub(super) fn put_backend(
+        &mut self,
+        key: &str,
+        version: &str,
+        config: &v1::Backend,
+    ) -> Result<(), String> {
         self.forget_dependent(key);
         let named = secrets_of(config);
         if !named.is_empty() {
             self.secret_users.add(key, named);
-            let dependent = Dependent { config: config.clone(), version: version.to_owned() };
+            let dependent = Dependent {
+                config: config.clone(),
+                version: version.to_owned(),
+            };
             self.dependents.insert(key.to_owned(), dependent);
         }
         let backend = self.build(config)?;
@@ -178,17 +193,27 @@ impl Slots {
         if self.empty.len() + self.empty_endpoints.len() < self.sweep_at {
             return;
         }
-        let Self { backends, empty, endpoints, empty_endpoints, .. } = self;
+        let Self {
+            backends,
+            empty,
+            endpoints,
+            empty_endpoints,
+            ..
+        } = self;
         let unused = |slots: usize| slots <= 1;
         empty.retain(|key| {
-            let gone = backends.get(key).is_none_or(|slot| unused(Arc::strong_count(slot)));
+            let gone = backends
+                .get(key)
+                .is_none_or(|slot| unused(Arc::strong_count(slot)));
             if gone {
                 backends.remove(key);
             }
             !gone
         });
         empty_endpoints.retain(|key| {
-            let gone = endpoints.get(key).is_none_or(|slot| unused(Arc::strong_count(slot)));
+            let gone = endpoints
+                .get(key)
+                .is_none_or(|slot| unused(Arc::strong_count(slot)));
             if gone {
                 endpoints.remove(key);
             }
@@ -216,12 +241,13 @@ impl Slots {
             let missing = || format!("tls.ca_secrets[{i}]: there is no trust bundle `{key}`");
             bundles.push(self.anchors(key).ok_or_else(missing)?);
         }
-        let client = match config.client_certificate_secret.as_str() {
-            "" => None,
-            key => Some(self.key_pair(key).ok_or_else(|| {
-                format!("tls.client_certificate_secret: there is no certificate `{key}`")
-            })?),
-        };
+        let client =
+            match config.client_certificate_secret.as_str() {
+                "" => None,
+                key => Some(self.key_pair(key).ok_or_else(|| {
+                    format!("tls.client_certificate_secret: there is no certificate `{key}`")
+                })?),
+            };
         ClientTls::build(config, root_store(bundles), client.map(AsRef::as_ref))
     }
 
@@ -267,14 +293,19 @@ mod tests {
     #[test]
     fn empty_slots_go_when_nobody_holds_them() {
         let mut slots = Slots::new(Arc::default());
-        let held: Vec<_> = (0..FEW).map(|i| slots.backend(&format!("backend/held-{i}"))).collect();
+        let held: Vec<_> = (0..FEW)
+            .map(|i| slots.backend(&format!("backend/held-{i}")))
+            .collect();
         for i in 0..10 * FEW {
             slots.backend(&format!("backend/{i}"));
             slots.sweep();
         }
         assert!(slots.backends.len() <= 4 * FEW, "{}", slots.backends.len());
         for (i, slot) in held.iter().enumerate() {
-            assert!(Arc::ptr_eq(slot, &slots.backend(&format!("backend/held-{i}"))), "a route would hold another slot");
+            assert!(
+                Arc::ptr_eq(slot, &slots.backend(&format!("backend/held-{i}"))),
+                "a route would hold another slot"
+            );
         }
     }
 }

@@ -12,9 +12,7 @@ use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_an
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use sluice_config::v1;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -124,7 +122,10 @@ impl ClientTls {
 
 fn add_system_anchors(roots: &mut RootCertStore) {
     let from_env = std::env::var("SSL_CERT_FILE").ok();
-    let paths = from_env.iter().map(String::as_str).chain(SYSTEM_BUNDLES.iter().copied());
+    let paths = from_env
+        .iter()
+        .map(String::as_str)
+        .chain(SYSTEM_BUNDLES.iter().copied());
     for path in paths {
         if let Ok(pem) = std::fs::read(path) {
             let certificates = super::material::certificates(&pem).unwrap_or_default();
@@ -155,18 +156,31 @@ impl Verifier {
             let field = format!("tls.subject_alt_names[{i}]: `{name}`");
             match name.split_once(':') {
                 Some(("dns", host)) => {
-                    dns.push(ServerName::try_from(host.to_owned()).map_err(|_| format!("{field} is not a host name"))?);
+                    dns.push(
+                        ServerName::try_from(host.to_owned())
+                            .map_err(|_| format!("{field} is not a host name"))?,
+                    );
                 }
                 Some(("uri", uri)) => uris.push(uri.to_owned()),
                 _ => return Err(format!("{field} has neither `dns:` nor `uri:` in front")),
             }
         }
-        Ok(Self { roots, webpki, dns, uris, provider })
+        Ok(Self {
+            roots,
+            webpki,
+            dns,
+            uris,
+            provider,
+        })
     }
 
     fn has_wanted_name(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
-        if self.dns.iter().any(|name| rustls::client::verify_server_name(&parsed, name).is_ok()) {
+        if self
+            .dns
+            .iter()
+            .any(|name| rustls::client::verify_server_name(&parsed, name).is_ok())
+        {
             return Ok(());
         }
         let (_, x509) = x509_parser::parse_x509_certificate(certificate)
@@ -178,7 +192,11 @@ impl Verifier {
                 _ => false,
             })
         });
-        if found { Ok(()) } else { Err(Error::InvalidCertificate(CertificateError::NotValidForName)) }
+        if found {
+            Ok(())
+        } else {
+            Err(Error::InvalidCertificate(CertificateError::NotValidForName))
+        }
     }
 }
 
@@ -192,7 +210,13 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if self.dns.is_empty() && self.uris.is_empty() {
-            return self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            return self.webpki.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            );
         }
         let parsed = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(

@@ -52,11 +52,15 @@ impl Material {
 /// # Errors
 /// Says what is wrong with the PEM.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| e.to_string())
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|e| e.to_string())
 }
 
 /// The trust anchors of several bundles in one store.
-pub fn root_store<'a>(bundles: impl IntoIterator<Item = &'a Arc<Vec<CertificateDer<'static>>>>) -> RootCertStore {
+pub fn root_store<'a>(
+    bundles: impl IntoIterator<Item = &'a Arc<Vec<CertificateDer<'static>>>>,
+) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for bundle in bundles {
         roots.add_parsable_certificates(bundle.iter().cloned());
@@ -79,7 +83,10 @@ impl KeyPair {
             .map_err(|e| format!("certificate_key_pair.private_key_pem: {e}"))?;
         let certified = CertifiedKey::from_der(chain, key.clone_key(), &provider())
             .map_err(|e| format!("certificate_key_pair: {e}"))?;
-        Ok(Self { certified: Arc::new(certified), key })
+        Ok(Self {
+            certified: Arc::new(certified),
+            key,
+        })
     }
 
     /// For a server.
@@ -99,7 +106,9 @@ impl KeyPair {
 
     /// True if the certificate is valid for this host.
     pub fn covers(&self, host: &str) -> bool {
-        let Some(leaf) = self.certified.cert.first() else { return false };
+        let Some(leaf) = self.certified.cert.first() else {
+            return false;
+        };
         let (Ok(parsed), Ok(name)) = (ParsedCertificate::try_from(leaf), ServerName::try_from(host)) else {
             return false;
         };

@@ -10,9 +10,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::material::{KeyPair, provider};
 
@@ -56,7 +54,11 @@ fn verifier(validation: Validation) -> Result<Arc<dyn ClientCertVerifier>, Strin
     let strict = WebPkiClientVerifier::builder_with_provider(Arc::new(validation.roots), provider())
         .build()
         .map_err(|e| format!("tls.client_validation.ca_secrets: {e}"))?;
-    if validation.insecure_fallback { Ok(Arc::new(Lenient(strict))) } else { Ok(strict) }
+    if validation.insecure_fallback {
+        Ok(Arc::new(Lenient(strict)))
+    } else {
+        Ok(strict)
+    }
 }
 
 /// The certificates of a listener: the first that covers the SNI, else the first.
@@ -69,7 +71,9 @@ impl ResolvesServerCert for Certificates {
             ([_], _) | (_, None) => None,
             (pairs, Some(name)) => pairs.iter().find(|pair| pair.covers(name)),
         };
-        covering.or(self.0.first()).map(|pair| Arc::clone(pair.certified()))
+        covering
+            .or(self.0.first())
+            .map(|pair| Arc::clone(pair.certified()))
     }
 }
 
