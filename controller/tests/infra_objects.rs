@@ -35,7 +35,11 @@ fn infra(input: Input) -> Infra {
         let (port, protocol) = text.split_once('/').unwrap();
         let port: u16 = port.parse().unwrap();
         let bind_port = if port < 1024 { port + 10000 } else { port };
-        InfraPort { port, bind_port, udp: protocol == "udp" }
+        InfraPort {
+            port,
+            bind_port,
+            udp: protocol == "udp",
+        }
     };
     Infra {
         gateway: GatewayRef::new("shop", input.gateway),
@@ -70,7 +74,9 @@ fn objects_are_as_recorded() {
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let Some(case) = name.strip_suffix(".yaml").filter(|case| !case.ends_with(".out")) else { continue };
+        let Some(case) = name.strip_suffix(".yaml").filter(|case| !case.ends_with(".out")) else {
+            continue;
+        };
         cases += 1;
         let input: Input = serde_yaml_ng::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let mut text = String::new();
@@ -82,7 +88,10 @@ fn objects_are_as_recorded() {
             std::fs::write(&golden, &text).unwrap();
         }
         let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-        assert!(text == expected, "{name}: objects differ from the golden file (UPDATE_GOLDEN=1 rewrites it)\n{text}");
+        assert!(
+            text == expected,
+            "{name}: objects differ from the golden file (UPDATE_GOLDEN=1 rewrites it)\n{text}"
+        );
     }
     assert!(cases > 0, "no cases");
 }
@@ -107,6 +116,10 @@ fn what_cannot_be_used_is_named() {
         field("provider: {kubernetes: {envoyService: {patch: {value: 7}}}}"),
         "provider.kubernetes.envoyService.patch"
     );
-    assert!(refused("provider: {kubernetes: {envoyHpa: {}}}").reason.contains("maxReplicas"));
+    assert!(
+        refused("provider: {kubernetes: {envoyHpa: {}}}")
+            .reason
+            .contains("maxReplicas")
+    );
     check(&EnvoyProxySpec::default()).unwrap();
 }

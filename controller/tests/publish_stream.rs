@@ -29,9 +29,13 @@ struct Tokens;
 impl Authenticator for Tokens {
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, AuthError>> {
         Box::pin(async move {
-            let (namespace, account) =
-                token.split_once('/').ok_or_else(|| AuthError::Refused("no such account".to_owned()))?;
-            Ok(Identity { namespace: namespace.to_owned(), service_account: account.to_owned() })
+            let (namespace, account) = token
+                .split_once('/')
+                .ok_or_else(|| AuthError::Refused("no such account".to_owned()))?;
+            Ok(Identity {
+                namespace: namespace.to_owned(),
+                service_account: account.to_owned(),
+            })
         })
     }
 }
@@ -47,19 +51,36 @@ struct Controller {
 impl Controller {
     async fn start() -> Self {
         let ca = Ca::generate().unwrap();
-        let leaf = Arc::new(Leaf::new(ca.issue(&NAMES.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap()));
+        let leaf = Arc::new(Leaf::new(
+            ca.issue(&NAMES.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+                .unwrap(),
+        ));
         let (publisher, reports) = Publisher::new(Arc::new(Metrics::default()));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(serve(listener, leaf, Arc::clone(&publisher), Arc::new(Tokens), stop.clone()));
-        Self { publisher, reports, address, ca, stop }
+        tokio::spawn(serve(
+            listener,
+            leaf,
+            Arc::clone(&publisher),
+            Arc::new(Tokens),
+            stop.clone(),
+        ));
+        Self {
+            publisher,
+            reports,
+            address,
+            ca,
+            stop,
+        }
     }
 
     /// A controller that serves the Gateway `ns/gw`, whose proxies run as `gw-sluice`.
     async fn ready() -> Self {
         let controller = Self::start().await;
-        controller.publisher.permit(&gateway("gw"), Some("gw-sluice".to_owned()));
+        controller
+            .publisher
+            .permit(&gateway("gw"), Some("gw-sluice".to_owned()));
         controller.publisher.set_ready();
         controller
     }
@@ -74,7 +95,10 @@ impl Controller {
 
     async fn connect(&self, token: &str, gateway: &str, known: &[(&str, &str)]) -> Result<Proxy, Status> {
         let (sender, receiver) = mpsc::channel(8);
-        let known = known.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<HashMap<_, _>>();
+        let known = known
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<HashMap<_, _>>();
         let subscribe = Subscribe {
             namespace: "ns".to_owned(),
             gateway: gateway.to_owned(),
@@ -83,10 +107,17 @@ impl Controller {
             ..Default::default()
         };
         let message = proxy_message::Message::Subscribe(subscribe);
-        sender.send(ProxyMessage { message: Some(message) }).await.unwrap();
+        sender
+            .send(ProxyMessage {
+                message: Some(message),
+            })
+            .await
+            .unwrap();
         let mut request = Request::new(ReceiverStream::new(receiver));
         if !token.is_empty() {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         let mut client = ConfigDiscoveryClient::new(self.channel().await);
         let updates = client.stream(request).await?.into_inner();
@@ -100,7 +131,10 @@ impl Controller {
             body: None,
         };
         let change = ConfigChange {
-            upserts: upserts.iter().map(|(k, v)| ((*k).to_owned(), Arc::new(resource(k, v)))).collect(),
+            upserts: upserts
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), Arc::new(resource(k, v))))
+                .collect(),
             removes: removes.iter().map(|k| (*k).to_owned()).collect::<BTreeSet<_>>(),
         };
         self.publisher.publish(BTreeMap::from([(gateway("gw"), change)]));
@@ -108,7 +142,9 @@ impl Controller {
 
     async fn report(&mut self) -> BTreeMap<String, String> {
         let event = timeout(LONG, self.reports.recv()).await.unwrap().unwrap();
-        let Event::Proxies(of, report) = event else { panic!("{event:?}") };
+        let Event::Proxies(of, report) = event else {
+            panic!("{event:?}")
+        };
         assert_eq!(of, gateway("gw"));
         report.rejected
     }
@@ -121,7 +157,11 @@ struct Proxy {
 
 impl Proxy {
     async fn next(&mut self) -> Update {
-        timeout(LONG, self.updates.message()).await.expect("an update").unwrap().expect("not the end")
+        timeout(LONG, self.updates.message())
+            .await
+            .expect("an update")
+            .unwrap()
+            .expect("not the end")
     }
 
     async fn ack(&self, nonce: u64, rejected: &[(&str, &str)]) {
@@ -130,8 +170,16 @@ impl Proxy {
             version: "1".to_owned(),
             reason: (*reason).to_owned(),
         });
-        let message = proxy_message::Message::Ack(Ack { nonce, rejected: rejected.collect() });
-        self.sender.send(ProxyMessage { message: Some(message) }).await.unwrap();
+        let message = proxy_message::Message::Ack(Ack {
+            nonce,
+            rejected: rejected.collect(),
+        });
+        self.sender
+            .send(ProxyMessage {
+                message: Some(message),
+            })
+            .await
+            .unwrap();
     }
 }
 
@@ -140,7 +188,11 @@ fn gateway(name: &str) -> GatewayRef {
 }
 
 fn keys(update: &Update) -> Vec<String> {
-    update.upserts.iter().map(|resource| format!("{}@{}", resource.key, resource.version)).collect()
+    update
+        .upserts
+        .iter()
+        .map(|resource| format!("{}@{}", resource.key, resource.version))
+        .collect()
 }
 
 #[tokio::test]
@@ -153,7 +205,10 @@ async fn a_proxy_gets_the_configuration_and_every_change() {
     assert!(update.synced);
     controller.publish(&[("route/a", "2")], &["listener/a"]);
     let update = proxy.next().await;
-    assert_eq!((keys(&update), update.removes), (vec!["route/a@2".to_owned()], vec!["listener/a".to_owned()]));
+    assert_eq!(
+        (keys(&update), update.removes),
+        (vec!["route/a@2".to_owned()], vec!["listener/a".to_owned()])
+    );
 }
 
 #[tokio::test]
@@ -161,14 +216,24 @@ async fn a_proxy_that_comes_back_gets_the_difference() {
     let controller = Controller::ready().await;
     controller.publish(&[("route/a", "1"), ("route/b", "2")], &[]);
     let known = [("route/a", "1"), ("route/b", "1"), ("route/c", "1")];
-    let update = controller.connect("ns/gw-sluice", "gw", &known).await.unwrap().next().await;
-    assert_eq!((keys(&update), update.removes), (vec!["route/b@2".to_owned()], vec!["route/c".to_owned()]));
+    let update = controller
+        .connect("ns/gw-sluice", "gw", &known)
+        .await
+        .unwrap()
+        .next()
+        .await;
+    assert_eq!(
+        (keys(&update), update.removes),
+        (vec!["route/b@2".to_owned()], vec!["route/c".to_owned()])
+    );
 }
 
 #[tokio::test]
 async fn nobody_gets_the_configuration_of_another_gateway() {
     let controller = Controller::ready().await;
-    controller.publisher.permit(&gateway("other"), Some("other-sluice".to_owned()));
+    controller
+        .publisher
+        .permit(&gateway("other"), Some("other-sluice".to_owned()));
     controller.publish(&[("secret/a", "1")], &[]);
     for (token, gateway, code) in [
         ("ns/other-sluice", "gw", Code::PermissionDenied),
@@ -177,7 +242,9 @@ async fn nobody_gets_the_configuration_of_another_gateway() {
         ("invalid", "gw", Code::Unauthenticated),
         ("", "gw", Code::Unauthenticated),
     ] {
-        let Err(status) = controller.connect(token, gateway, &[]).await else { panic!("{token} got {gateway}") };
+        let Err(status) = controller.connect(token, gateway, &[]).await else {
+            panic!("{token} got {gateway}")
+        };
         assert_eq!(status.code(), code, "{token} asks for {gateway}");
     }
 }
@@ -185,11 +252,22 @@ async fn nobody_gets_the_configuration_of_another_gateway() {
 #[tokio::test]
 async fn a_gateway_without_configuration_is_waited_for() {
     let controller = Controller::ready().await;
-    let mut proxy = controller.connect("ns/gw-sluice", "gw", &[("route/old", "1")]).await.unwrap();
-    assert!(timeout(Duration::from_millis(200), proxy.updates.message()).await.is_err(), "an update too early");
+    let mut proxy = controller
+        .connect("ns/gw-sluice", "gw", &[("route/old", "1")])
+        .await
+        .unwrap();
+    assert!(
+        timeout(Duration::from_millis(200), proxy.updates.message())
+            .await
+            .is_err(),
+        "an update too early"
+    );
     controller.publish(&[("settings", "1")], &[]);
     let update = proxy.next().await;
-    assert_eq!((keys(&update), update.removes), (vec!["settings@1".to_owned()], vec!["route/old".to_owned()]));
+    assert_eq!(
+        (keys(&update), update.removes),
+        (vec!["settings@1".to_owned()], vec!["route/old".to_owned()])
+    );
 }
 
 #[tokio::test]
@@ -197,8 +275,15 @@ async fn nothing_is_served_before_the_cluster_has_been_read() {
     let controller = Controller::start().await;
     let connecting = controller.connect("ns/gw-sluice", "gw", &[]);
     let mut connecting = std::pin::pin!(connecting);
-    assert!(timeout(Duration::from_millis(200), &mut connecting).await.is_err(), "an answer too early");
-    controller.publisher.permit(&gateway("gw"), Some("gw-sluice".to_owned()));
+    assert!(
+        timeout(Duration::from_millis(200), &mut connecting)
+            .await
+            .is_err(),
+        "an answer too early"
+    );
+    controller
+        .publisher
+        .permit(&gateway("gw"), Some("gw-sluice".to_owned()));
     controller.publish(&[("settings", "1")], &[]);
     controller.publisher.set_ready();
     assert_eq!(keys(&connecting.await.unwrap().next().await), ["settings@1"]);
@@ -211,7 +296,10 @@ async fn refusals_are_reported_until_the_proxy_is_gone() {
     let mut proxy = controller.connect("ns/gw-sluice", "gw", &[]).await.unwrap();
     let update = proxy.next().await;
     proxy.ack(update.nonce, &[("route/a", "bad pattern")]).await;
-    assert_eq!(controller.report().await, BTreeMap::from([("route/a".to_owned(), "bad pattern".to_owned())]));
+    assert_eq!(
+        controller.report().await,
+        BTreeMap::from([("route/a".to_owned(), "bad pattern".to_owned())])
+    );
     drop(proxy);
     assert!(controller.report().await.is_empty());
 }
@@ -245,10 +333,21 @@ async fn streams_end_when_the_controller_stops_or_the_account_changes() {
     controller.publish(&[("settings", "1")], &[]);
     let mut proxy = controller.connect("ns/gw-sluice", "gw", &[]).await.unwrap();
     proxy.next().await;
-    controller.publisher.permit(&gateway("gw"), Some("renamed".to_owned()));
-    assert!(timeout(LONG, proxy.updates.message()).await.unwrap().unwrap().is_none());
+    controller
+        .publisher
+        .permit(&gateway("gw"), Some("renamed".to_owned()));
+    assert!(
+        timeout(LONG, proxy.updates.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .is_none()
+    );
     let mut proxy = controller.connect("ns/renamed", "gw", &[]).await.unwrap();
     proxy.next().await;
     controller.stop.cancel();
-    assert!(!matches!(timeout(LONG, proxy.updates.message()).await.unwrap(), Ok(Some(_))));
+    assert!(!matches!(
+        timeout(LONG, proxy.updates.message()).await.unwrap(),
+        Ok(Some(_))
+    ));
 }

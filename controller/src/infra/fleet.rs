@@ -229,7 +229,10 @@ impl Fleet {
             )
         });
         for stage in [first, then] {
-            futures::future::try_join_all(stage.into_iter().map(|child| self.apply(gateway, child))).await?;
+            // One object that cannot be applied keeps none of its stage from being so.
+            let applied =
+                futures::future::join_all(stage.into_iter().map(|child| self.apply(gateway, child))).await;
+            applied.into_iter().collect::<Result<(), _>>()?;
         }
         let wanted: BTreeSet<ChildId> = children
             .iter()

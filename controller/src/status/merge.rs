@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as Written, Time}
 use serde::Serialize;
 use serde_json::{Value, json};
 use sluice_crds::gateway::{
-    GatewayClassStatus, GatewayStatus, ListenerSetStatus,
-    ListenerStatus as WrittenListener, ParentReference, RouteGroupKind, SupportedFeature,
+    GatewayClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus as WrittenListener, ParentReference,
+    RouteGroupKind, SupportedFeature,
 };
 
 use crate::engine::{ListenerStatus, Status};
@@ -336,7 +336,10 @@ mod tests {
                 Condition::holds("Accepted", "Accepted"),
                 Condition::holds("Programmed", "Programmed"),
             ],
-            addresses: vec![sluice_crds::gateway::GatewayStatusAddress { value: "192.0.2.1".to_owned(), ..Default::default() }],
+            addresses: vec![sluice_crds::gateway::GatewayStatusAddress {
+                value: "192.0.2.1".to_owned(),
+                ..Default::default()
+            }],
             listeners: vec![listener("a"), listener("b")],
             attached_listener_sets: 0,
         };

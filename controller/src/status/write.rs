@@ -7,7 +7,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use sluice_crds::gateway::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, Route, TCPRoute, TLSRoute,
-    UDPRoute, XBackendTrafficPolicy,
+    UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 
 use super::merge::{self, Entries, OF_POLICIES, OF_ROUTES};
@@ -169,6 +169,7 @@ fn way(kind: Kind) -> Option<(ApiResource, Way)> {
             ApiResource::erase::<BackendTLSPolicy>(&()),
             Way::Entries(OF_POLICIES),
         ),
+        Kind::XBackend => (ApiResource::erase::<XBackend>(&()), Way::Entries(OF_POLICIES)),
         Kind::XBackendTrafficPolicy => (
             ApiResource::erase::<XBackendTrafficPolicy>(&()),
             Way::Entries(OF_POLICIES),
