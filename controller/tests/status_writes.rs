@@ -1,5 +1,7 @@
 //! What becomes of statuses at the API server, and who may write them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The TLS and HTTP/2 server under the service.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::server::ResolvesServerCert;
@@ -61,6 +61,7 @@ pub async fn serve(
         publisher,
         authenticator,
         stop: stop.clone(),
+        told: Mutex::default(),
     };
     let service = ConfigDiscoveryServer::new(service).max_decoding_message_size(MAX_MESSAGE);
     Server::builder()

@@ -1,7 +1,8 @@
 //! The gRPC service: one session a proxy.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::identity::{AuthError, Authenticator, Identity};
 use super::resources::Next;
@@ -23,10 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A stream ends after this, so that its token is verified anew and replicas share the load.
 const LIFE: Duration = Duration::from_hours(1);
 
+/// Refusals that are remembered.
+const TOLD: usize = 256;
+
 pub(super) struct Service {
     pub publisher: Arc<Publisher>,
     pub authenticator: Arc<dyn Authenticator>,
     pub stop: CancellationToken,
+    /// Refusals that are in the log since a stream was last opened: proxies try again and again.
+    pub told: Mutex<BTreeSet<String>>,
 }
 
 #[tonic::async_trait]
@@ -38,25 +44,37 @@ impl ConfigDiscovery for Service {
         request: Request<Streaming<ProxyMessage>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         let opened = self.open(request).await;
-        if let Err(status) = &opened {
-            let reason = match status.code() {
-                tonic::Code::Unauthenticated => "unauthenticated",
-                tonic::Code::PermissionDenied => "permission_denied",
-                tonic::Code::Unavailable => "unavailable",
-                _ => "invalid",
-            };
-            self.publisher
-                .metrics
-                .refused_streams
-                .get_or_create(&[("reason", reason)])
-                .inc();
-            info!(reason, message = status.message(), "stream refused");
+        match &opened {
+            Ok(_) => self.told().clear(),
+            Err(status) => self.tell(status),
         }
         opened.map(|session| Response::new(Box::pin(updates(session)) as Self::StreamStream))
     }
 }
 
 impl Service {
+    fn tell(&self, status: &Status) {
+        let reason = match status.code() {
+            tonic::Code::Unauthenticated => "unauthenticated",
+            tonic::Code::PermissionDenied => "permission_denied",
+            tonic::Code::Unavailable => "unavailable",
+            _ => "invalid",
+        };
+        self.publisher
+            .metrics
+            .refused_streams
+            .get_or_create(&[("reason", reason)])
+            .inc();
+        let mut told = self.told();
+        if told.len() < TOLD && told.insert(status.message().to_owned()) {
+            warn!(reason, message = status.message(), "stream refused");
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn open(&self, request: Request<Streaming<ProxyMessage>>) -> Result<Session, Status> {
         let identity = self.identify(&request).await?;
         let mut messages = request.into_inner();
