@@ -127,7 +127,8 @@ fn report(options: &Options) -> Result<Option<PathBuf>> {
 
 fn flags(options: &Options, cluster: &Cluster) -> Result<Vec<String>> {
     let mut flags = vec![
-        "-test.v".to_owned(),
+        // Not plain -test.v, which prints the results of parallel tests at the end alone.
+        "-test.v=test2json".to_owned(),
         "-test.run=^TestConformance$".to_owned(),
         format!("--gateway-class={CLASS}"),
         format!("--usable-address={USABLE}"),
@@ -194,7 +195,9 @@ fn execute(cluster: &Cluster, suite: &Path, flags: &[String], options: &Options)
         .context("cannot start the suite")?;
     let mut outcome = Outcome::default();
     for line in BufReader::new(child.stdout.take().context("no standard output")?).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).into_owned();
+        let line = line?;
+        // With test2json the lines of the test framework itself start with this mark.
+        let line = String::from_utf8_lossy(line.strip_prefix(b"\x16").unwrap_or(&line)).into_owned();
         writeln!(file, "{line}")?;
         let shown = outcome.read(&line);
         if options.verbose || shown {
@@ -215,7 +218,8 @@ impl Outcome {
     /// Takes one line of the suite's output in; tells whether a person wants to see it.
     fn read(&mut self, line: &str) -> bool {
         let trimmed = line.trim_start();
-        if matches!(line, "PASS" | "FAIL") || (trimmed == line && line.starts_with("--- ")) {
+        let whole = ["PASS", "FAIL", "SKIP"].map(|state| format!("--- {state}: TestConformance "));
+        if matches!(line, "PASS" | "FAIL") || whole.iter().any(|whole| line.starts_with(whole)) {
             self.closing.push(line.to_owned());
             return true;
         }
@@ -290,9 +294,9 @@ mod tests {
     #[test]
     fn tests_are_counted_and_their_parts_are_not() {
         let outcome = read(
-            "--- FAIL: TestConformance (9.00s)\n    --- PASS: TestConformance/A (1.00s)\n        \
-             --- FAIL: TestConformance/B/part (0.10s)\n    --- FAIL: TestConformance/B (0.10s)\n    \
-             --- SKIP: TestConformance/C (0.00s)\nFAIL\n",
+            "--- PASS: TestConformance/A (1.00s)\n    --- FAIL: TestConformance/B/part (0.10s)\n\
+             --- FAIL: TestConformance/B (0.10s)\n    --- SKIP: TestConformance/C (0.00s)\n\
+             --- FAIL: TestConformance (9.00s)\nFAIL\n",
         );
         assert_eq!(outcome.passed, ["A"]);
         assert_eq!(outcome.failed, ["B"]);
