@@ -38,14 +38,14 @@ pub(super) struct Applier {
 
 /// What the API server has made of an object.
 pub(super) enum Applied {
-    /// It is there in this state.
-    Done(State),
+    /// It is there in this state; `created`: it was not before.
+    Done { state: State, created: bool },
     /// It is somebody else's and good enough as it is.
     LeftAlone,
 }
 
-/// By what a later change is noticed: the generation of kinds that have one (their status changes often), else the
-/// resource version; and the labels.
+/// By what a later change of anything but the status is noticed: the generation of kinds that have one, else who manages
+/// which fields since when; and the labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct State {
     version: String,
@@ -55,18 +55,28 @@ pub(super) struct State {
 impl State {
     pub fn of(object: &impl ResourceExt) -> Self {
         let meta = object.meta();
-        let generation = meta.generation.filter(|generation| *generation > 0);
-        let version = generation.map(|generation| generation.to_string());
-        Self {
-            version: version
-                .or_else(|| meta.resource_version.clone())
-                .unwrap_or_default(),
-            labels: object
-                .labels()
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
+        let labels = object
+            .labels()
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        if let Some(generation) = meta.generation.filter(|generation| *generation > 0) {
+            return Self {
+                version: generation.to_string(),
+                labels,
+            };
         }
+        let fields = meta
+            .managed_fields
+            .iter()
+            .flatten()
+            .filter(|entry| entry.subresource.is_none());
+        let fields: Vec<_> = fields.collect();
+        let version = match serde_json::to_string(&fields) {
+            Ok(managed) if !fields.is_empty() => managed,
+            _ => meta.resource_version.clone().unwrap_or_default(),
+        };
+        Self { version, labels }
     }
 }
 
@@ -84,8 +94,12 @@ impl Applier {
             name: child.name.clone(),
             source,
         };
-        if !known
-            && let Some(there) = api.get_metadata_opt(&child.name).await.map_err(failed)?
+        let there = if known {
+            None
+        } else {
+            api.get_metadata_opt(&child.name).await.map_err(failed)?
+        };
+        if let Some(there) = &there
             && !is_ours(&there.metadata, gateway, &self.controller_name)
         {
             // An EnvoyProxy may name a service account that exists for its own reasons.
@@ -102,7 +116,10 @@ impl Applier {
             .patch(&child.name, &params, &Patch::Apply(&child.object))
             .await
         {
-            Ok(object) => Ok(Applied::Done(State::of(&object))),
+            Ok(object) => Ok(Applied::Done {
+                state: State::of(&object),
+                created: !known && there.is_none(),
+            }),
             Err(error) => {
                 if is_immutable(&error) {
                     // The next try makes it anew.
@@ -170,4 +187,29 @@ async fn delete(
 
 fn is_immutable(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 422 && status.message.contains("immutable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+
+    fn state(managed: &str, version: &str) -> State {
+        let service: Service = serde_yaml_ng::from_str(&format!(
+            "{{metadata: {{name: s, resourceVersion: '{version}', managedFields: [{managed}]}}}}"
+        ))
+        .unwrap();
+        State::of(&service)
+    }
+
+    #[test]
+    fn a_status_of_a_service_is_no_drift_but_an_edit_is() {
+        let ours = "{manager: sluice, operation: Apply}";
+        let status = format!("{ours}, {{manager: lb, operation: Update, subresource: status}}");
+        let edit = format!("{ours}, {{manager: kubectl-edit, operation: Update}}");
+        assert_eq!(state(ours, "1"), state(&status, "2"));
+        assert_ne!(state(ours, "1"), state(&edit, "2"));
+        assert_ne!(state("", "1"), state("", "2"));
+    }
 }

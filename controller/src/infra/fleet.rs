@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::apply::{Applied, Applier, ApplyError, State};
 use super::render::{Child, ChildKind, Settings, label_value, render};
@@ -266,14 +266,17 @@ impl Fleet {
             return Ok(());
         }
         let applied = self.inner.applier.apply(gateway, child, known).await?;
-        if let Applied::Done(state) = applied {
-            if !known {
-                info!(%gateway, kind = child.kind.as_str(), name = child.name, "object applied");
+        if let Applied::Done { state, created } = applied {
+            let (kind, name) = (child.kind.as_str(), &child.name);
+            if created {
+                info!(%gateway, kind, name, "object created");
+            } else {
+                debug!(%gateway, kind, name, "object applied");
             }
             self.inner
                 .metrics
                 .infra_writes
-                .get_or_create(&[("kind", child.kind.as_str())])
+                .get_or_create(&[("kind", kind)])
                 .inc();
             let record = Record { digest, state };
             self.lock()
