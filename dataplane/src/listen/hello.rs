@@ -1,7 +1,9 @@
 //! The first moments of a TLS connection.
 //!
 //! Reads the ClientHello, bounded in size (by rustls) and in time, chooses the listener by its SNI, and ends TLS here or
-//! passes on what was read. A listener that cannot serve answers with an alert, and never falls back to another one.
+//! passes on what was read. A name that nobody serves ends the connection without a word, as if the port did not know
+//! TLS (the conformance suite asks for it, and Envoy does so); a listener that cannot serve answers with an alert. Neither
+//! falls back to another listener.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,12 +28,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long an alert may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Fatal TLS alerts (RFC 8446, 6.2) that are sent before rustls has a part in the connection.
-#[derive(Debug, Clone, Copy)]
-enum Alert {
-    HandshakeFailure = 40,
-    UnrecognizedName = 112,
-}
+/// The alert handshake_failure as a record: type alert, of TLS 1.2 as every record says it is, two bytes: fatal, and which
+/// (RFC 8446, 6.2).
+const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 struct Client {
     peer: SocketAddr,
@@ -69,8 +68,7 @@ pub(super) async fn serve(
         deadline,
     };
     let Some(site) = port.site(client.server_name.as_deref().unwrap_or_default()) else {
-        count_failure(&port);
-        return refuse(start.io, Alert::UnrecognizedName).await;
+        return count_failure(&port);
     };
     let open = Open::new(&worker, Some(&site.listener));
     match &site.listener.tls {
@@ -88,7 +86,7 @@ pub(super) async fn serve(
         }
         Termination::Refused | Termination::Cleartext => {
             site.listener.metrics.tls_error();
-            refuse(start.io, Alert::HandshakeFailure).await;
+            refuse(start.io).await;
         }
     }
 }
@@ -102,8 +100,7 @@ fn count_failure(port: &Port) {
 /// Passes the connection on as it is.
 async fn pass(socket: Socket, client: &Client, site: &Site, worker: Arc<Worker>) {
     let Some(route) = site.l4(client.server_name.as_deref().unwrap_or_default()) else {
-        site.listener.metrics.dropped();
-        return refuse(socket, Alert::UnrecognizedName).await;
+        return site.listener.metrics.dropped();
     };
     let (tcp, hello) = socket.into_recorded();
     let stream = Transport::Tcp(Socket::replaying(tcp, hello));
@@ -180,12 +177,10 @@ async fn connection(stream: TlsStream<Socket>, client: &Client, site: &Site, wor
     .await;
 }
 
-/// Ends a connection that no listener can serve.
-async fn refuse(mut socket: Socket, alert: Alert) {
-    // Record type alert, of TLS 1.2 as every record says it is, two bytes: fatal, and which.
-    let record = [21, 3, 3, 0, 2, 2, alert as u8];
+/// Ends a connection whose listener cannot serve it.
+async fn refuse(mut socket: Socket) {
     let goodbye = async {
-        socket.write_all(&record).await?;
+        socket.write_all(&HANDSHAKE_FAILURE).await?;
         socket.shutdown().await
     };
     // The client is told if it still listens.
