@@ -40,3 +40,37 @@ pub fn secret(kind: &str, namespace: &str, name: &str) -> String {
 pub fn kind(key: &str) -> &str {
     key.split('/').next().unwrap_or_default()
 }
+
+/// Where a resource stands in an update: what it names ranks lower, so it is put before it and removed after it. Kinds
+/// that are not known rank highest.
+pub fn rank(key: &str) -> u8 {
+    match kind(key) {
+        SETTINGS => 0,
+        "secret" => 1,
+        "endpoints" => 2,
+        "backend" => 3,
+        "route" => 4,
+        "listener" => 5,
+        _ => u8::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_resource_names_ranks_lower() {
+        let keys = [
+            SETTINGS.to_owned(),
+            secret("Secret", "n", "s"),
+            endpoints("Service", "n", "s", 80),
+            backend("Service", "n", "s", 80, ""),
+            route("HTTPRoute", "n", "r"),
+            listener("Gateway", "n", "g", "l"),
+            "of/a/later/version".to_owned(),
+        ];
+        assert!(keys.is_sorted_by(|a, b| rank(a) < rank(b)));
+        assert_eq!(rank(&keys[3]), rank(&backend("XBackend", "m", "t", 81, "v")));
+    }
+}

@@ -115,7 +115,11 @@ impl Case {
         let (reports, documents): (Vec<_>, Vec<_>) = text
             .split("\n---\n")
             .partition(|document| document.contains("kind: Proxies"));
-        let objects = store::parse(&documents.join("\n---\n")).map_err(|e| e.to_string())?;
+        let (documents, problems) = store::parse(&documents.join("\n---\n"));
+        if let Some(problem) = problems.first() {
+            return Err(problem.to_string());
+        }
+        let objects = documents.into_iter().map(|document| document.object).collect();
         Ok(Self {
             environment: Environment {
                 controller_name: CONTROLLER.to_owned(),

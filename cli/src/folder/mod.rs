@@ -2,17 +2,13 @@
 //!
 //! Owns what a file with a mistake means: its last good objects stay. It never translates anything.
 
-mod document;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Namespace;
 use sluice_controller::engine::Event;
-use sluice_controller::store::{Kind, Object, ObjectRef};
-
-use document::{Document, Problem};
+use sluice_controller::store::{self, Document, Kind, ObjectRef, Problem};
 
 /// The manifests of a folder.
 pub(crate) struct Folder {
@@ -89,11 +85,13 @@ impl Folder {
         if self.files.get(&path).is_some_and(|file| file.text == text) {
             return;
         }
-        let (mut documents, found) = document::parse(&text);
-        let broken = found.iter().any(|problem| problem.breaks_file);
-        problems.extend(found.iter().map(|Problem { number, reason, .. }| {
-            format!("{}, document {number}: {reason}", path.display())
-        }));
+        let (mut documents, found) = store::parse(&text);
+        let broken = found.iter().any(Problem::breaks_file);
+        problems.extend(
+            found
+                .iter()
+                .map(|problem| format!("{}, {problem}", path.display())),
+        );
         if broken && let Some(before) = self.files.get_mut(&path) {
             problems.push(format!("{}: its last good objects stay", path.display()));
             documents = std::mem::take(&mut before.documents);
@@ -124,7 +122,10 @@ impl Folder {
             let reference = ObjectRef::new(Kind::Namespace, "", namespace.as_str());
             if !now.contains_key(&reference) {
                 if !self.told.contains_key(&reference) {
-                    events.push(Event::Upsert(implied(&namespace)));
+                    // Used but not described: there it is nevertheless.
+                    let mut implied = Namespace::default();
+                    implied.metadata.name = Some(namespace);
+                    events.push(Event::Upsert(store::admit(implied)));
                 }
                 told.insert(reference, serde_yaml_ng::Value::Null);
             }
@@ -150,14 +151,6 @@ fn namespaces<'a>(references: impl Iterator<Item = &'a ObjectRef>) -> Vec<String
     namespaces.sort();
     namespaces.dedup();
     namespaces
-}
-
-/// A namespace that is used but not described, labelled as Kubernetes labels each.
-fn implied(name: &str) -> Object {
-    let mut namespace = Namespace::default();
-    namespace.metadata.name = Some(name.to_owned());
-    namespace.metadata.labels = Some([("kubernetes.io/metadata.name".to_owned(), name.to_owned())].into());
-    Object::new(namespace)
 }
 
 #[cfg(test)]

@@ -18,8 +18,6 @@ use crate::args;
 
 /// How long requests have to end when the process stops or the Gateway goes.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The order in which kinds are applied: what a resource names comes before it.
-const ORDER: [&str; 6] = ["settings", "secret", "endpoints", "backend", "route", "listener"];
 
 pub(super) struct Proxy {
     gateway: GatewayRef,
@@ -81,7 +79,7 @@ impl Proxy {
             self.blocked.remove(key);
         }
         let mut upserts: Vec<_> = change.upserts.values().cloned().collect();
-        upserts.sort_by_key(|resource| ORDER.iter().position(|kind| *kind == key::kind(&resource.key)));
+        upserts.sort_by_key(|resource| key::rank(&resource.key));
         self.upsert(upserts, change.removes.iter().cloned().collect(), ports);
         self.news(&before)
     }

@@ -108,7 +108,7 @@ impl Resources {
                     .upserts
                     .keys()
                     .chain(&change.removes)
-                    .map(|key| (rank(key), key.clone())),
+                    .map(|key| (key::rank(key), key.clone())),
             );
             session.since.get_or_insert(now);
             session.wake.notify_one();
@@ -129,7 +129,7 @@ impl Resources {
             .filter(|r| known.get(&r.key) != Some(&r.version))
             .map(|r| &r.key);
         let gone = known.keys().filter(|key| !state.resources.contains_key(*key));
-        let dirty = stale.chain(gone).map(|key| (rank(key), key.clone())).collect();
+        let dirty = stale.chain(gone).map(|key| (key::rank(key), key.clone())).collect();
         let id = state.next_session;
         state.next_session += 1;
         let wake = Arc::new(Notify::new());
@@ -289,18 +289,6 @@ impl Session {
             info!(%gateway, proxy = self.proxy, key, "resource accepted by proxy");
         }
         refused
-    }
-}
-
-/// Where a resource stands in an update.
-fn rank(resource: &str) -> u8 {
-    match key::kind(resource) {
-        key::SETTINGS => 0,
-        "secret" => 1,
-        "endpoints" => 2,
-        "backend" => 3,
-        "route" => 4,
-        _ => 5,
     }
 }
 

@@ -6,13 +6,15 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::{Deserialize, Deserializer};
 use sluice_crds::envoy::EnvoyProxy;
 use sluice_crds::gateway::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
     UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 
-use super::ObjectRef;
+use super::parse::admit;
+use super::{Object, ObjectRef};
 
 /// A kind of object that the store holds.
 pub trait Stored: kube::Resource<DynamicType = ()> + Send + Sync + 'static {
@@ -50,6 +52,11 @@ macro_rules! kinds {
             /// The kind with this group and name, if it is one that is stored.
             pub fn parse(group: &str, kind: &str) -> Option<Self> {
                 match (group, kind) { $(($group, stringify!($name)) => Some(Self::$name),)* _ => None }
+            }
+
+            /// Reads an object of this kind and does to it what an API server does.
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(self, from: D) -> Result<Object, D::Error> {
+                match self { $(Self::$name => <$type>::deserialize(from).map(admit),)* }
             }
         }
 

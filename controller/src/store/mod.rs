@@ -4,7 +4,7 @@
 //! anything: it answers look-ups. Adding a watched kind takes one line in [`kinds`].
 
 mod kinds;
-pub mod parse;
+mod parse;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use kinds::{Kind, Stored};
-pub use parse::{ParseError, parse};
+pub use parse::{Document, Fault, Problem, admit, parse};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 

@@ -1,15 +1,15 @@
 //! Objects from YAML files, in place of an API server: standalone mode, `sluice translate`, tests.
 //!
 //! Does what an API server does to objects as they come in, as far as anything here depends on it: the namespace
-//! `default`, `stringData` of Secrets, the name label of Namespaces. It does not validate by the CRDs' schemas.
+//! `default`, `stringData` of Secrets, the name label of Namespaces. It does not validate by the CRDs' schemas, and it
+//! does not decide what a file with a mistake is worth.
 
-use std::collections::BTreeMap;
+use std::any::{Any, TypeId};
 
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use k8s_openapi::{ByteString, NamespaceResourceScope};
+use kube::Resource;
+use serde_yaml_ng::{Deserializer, Value};
 
 use super::{Kind, Object, Stored};
 
@@ -18,217 +18,216 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// Label that every Namespace carries.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// Why a file cannot be read. Documents are counted from 1.
+/// One object of a file.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// The object.
+    pub object: Object,
+    /// The same as it was written, to tell whether it has changed.
+    pub value: Value,
+}
+
+/// What is wrong with a document.
 #[derive(Debug, thiserror::Error)]
-pub enum ParseError {
-    /// Not YAML.
-    #[error("document {document}: {source}")]
-    Yaml {
-        /// Which document.
-        document: usize,
-        /// What is wrong, and where.
-        source: serde_yaml_ng::Error,
-    },
+#[error("document {document}: {fault}")]
+pub struct Problem {
+    /// Which document of the file, from 1; those without content do not count.
+    pub document: usize,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl Problem {
+    /// True: the file as a whole cannot be relied on. False: what is left out is no concern of ours.
+    pub fn breaks_file(&self) -> bool {
+        !matches!(self.fault, Fault::Unknown { .. })
+    }
+}
+
+/// What can be wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Not YAML; the line is the file's.
+    #[error(transparent)]
+    Yaml(#[from] serde_yaml_ng::Error),
     /// Not an object.
-    #[error("document {document}: {field} is missing")]
-    Missing {
-        /// Which document.
-        document: usize,
-        /// The field.
-        field: &'static str,
-    },
-    /// A kind that its group does not have.
-    #[error("document {document}: there is no kind {kind} in group {group}")]
-    Kind {
-        /// Which document.
-        document: usize,
-        /// API group.
-        group: String,
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A kind that nothing here reads.
+    #[error("{kind} of {api_version} is not a kind that is read here; left out")]
+    Unknown {
         /// Kind.
         kind: String,
+        /// Group and version.
+        api_version: String,
     },
     /// Not of the shape of its kind.
-    #[error("document {document}: {kind} {name}: {source}")]
-    Object {
-        /// Which document.
-        document: usize,
+    #[error("{kind} {name}: {reason}")]
+    Shape {
         /// Kind.
         kind: Kind,
-        /// `namespace/name`.
+        /// Its `namespace/name`.
         name: String,
-        /// The field and what is wrong with it.
-        source: serde_path_to_error::Error<serde_json::Error>,
+        /// The field, what is wrong with it, and the file's line.
+        reason: String,
     },
 }
 
-/// Reads the objects of a file with any number of YAML documents, lists among them. Kinds of the Kubernetes API that
-/// nothing here reads are left out.
-pub fn parse(yaml: &str) -> Result<Vec<Object>, ParseError> {
-    let mut objects = Vec::new();
-    for (index, document) in serde_yaml_ng::Deserializer::from_str(yaml).enumerate() {
-        let document_number = index + 1;
-        let value = Value::deserialize(document).map_err(|source| ParseError::Yaml {
-            document: document_number,
-            source,
-        })?;
-        add(document_number, value, &mut objects)?;
+/// Reads the objects of a file with any number of YAML documents, lists among them.
+pub fn parse(text: &str) -> (Vec<Document>, Vec<Problem>) {
+    let mut reader = Reader::default();
+    for (index, text) in split(text).iter().enumerate() {
+        reader.number = index + 1;
+        if let Err(fault) = reader.document(text) {
+            reader.report(fault);
+        }
     }
-    Ok(objects)
+    (reader.documents, reader.problems)
 }
 
-fn add(document: usize, mut value: Value, objects: &mut Vec<Object>) -> Result<(), ParseError> {
-    if value.is_null() {
-        return Ok(());
+/// The object as it is once an API server has taken it in.
+pub fn admit<T: Stored>(mut object: T) -> Object {
+    let meta = object.meta_mut();
+    if TypeId::of::<<T as Resource>::Scope>() == TypeId::of::<NamespaceResourceScope>() {
+        meta.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+    } else {
+        meta.namespace = None;
     }
-    let text = |field: &'static str| {
-        let text = value.get(field).and_then(Value::as_str).map(str::to_owned);
-        text.ok_or(ParseError::Missing { document, field })
-    };
-    let (api_version, kind) = (text("apiVersion")?, text("kind")?);
-    if kind == "List" {
-        let items = value.get_mut("items").map(Value::take);
-        for item in items
-            .and_then(|items| items.as_array().cloned())
-            .into_iter()
-            .flatten()
-        {
-            add(document, item, objects)?;
+    let any: &mut dyn Any = &mut object;
+    if let Some(secret) = any.downcast_mut::<Secret>() {
+        let texts = secret.string_data.take().unwrap_or_default();
+        let texts = texts.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
+        secret.data.get_or_insert_default().extend(texts);
+    } else if let Some(Namespace { metadata, .. }) = any.downcast_mut() {
+        let name = metadata.name.clone().unwrap_or_default();
+        metadata.labels.get_or_insert_default().insert(NAME_LABEL.to_owned(), name);
+    }
+    Object::new(object)
+}
+
+/// Cuts at the lines with `---`. Each part begins with as many empty lines as were before it, so that the line numbers
+/// of errors are those of the file. Parts without content are left out.
+fn split(text: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let (mut part, mut empty) = (String::new(), true);
+    for (number, line) in text.lines().enumerate() {
+        let cut = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        if cut.is_some() {
+            let before = std::mem::replace(&mut part, "\n".repeat(number));
+            if !std::mem::replace(&mut empty, true) {
+                parts.push(before);
+            }
         }
-        return Ok(());
+        let line = cut.unwrap_or(line);
+        let content = line.trim_start();
+        empty &= content.is_empty() || content.starts_with('#');
+        part.push_str(line);
+        part.push('\n');
     }
+    if !empty {
+        parts.push(part);
+    }
+    parts
+}
+
+/// Takes in one document after another.
+#[derive(Default)]
+struct Reader {
+    number: usize,
+    documents: Vec<Document>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn report(&mut self, fault: Fault) {
+        let document = self.number;
+        self.problems.push(Problem { document, fault });
+    }
+
+    fn document(&mut self, text: &str) -> Result<(), Fault> {
+        let mut value: Value = serde_yaml_ng::from_str(text)?;
+        if value.is_null() {
+            return Ok(());
+        }
+        if value.get("kind").and_then(Value::as_str) == Some("List") {
+            let Some(Value::Sequence(items)) = value.get_mut("items").map(std::mem::take) else {
+                return Err(Fault::Missing("items"));
+            };
+            for (index, item) in items.into_iter().enumerate() {
+                if let Err(fault) = self.item(index, item) {
+                    self.report(fault);
+                }
+            }
+            return Ok(());
+        }
+        // Read from the text, so that errors have a line.
+        let object = object(&value, |kind| {
+            kind.deserialize(Deserializer::from_str(text))
+                .map_err(|error| error.to_string())
+        })?;
+        self.documents.push(Document { object, value });
+        Ok(())
+    }
+
+    fn item(&mut self, index: usize, value: Value) -> Result<(), Fault> {
+        let object = object(&value, |kind| {
+            let mut track = serde_path_to_error::Track::new();
+            let from = serde_path_to_error::Deserializer::new(&value, &mut track);
+            kind.deserialize(from)
+                .map_err(|error| format!("items[{index}].{}: {error}", track.path()))
+        })?;
+        self.documents.push(Document { object, value });
+        Ok(())
+    }
+}
+
+/// What is read by `typed` if it is of a known kind and has a name.
+fn object(value: &Value, typed: impl FnOnce(Kind) -> Result<Object, String>) -> Result<Object, Fault> {
+    let text = |value: &Value, field| value.get(field).and_then(Value::as_str).map(str::to_owned);
+    let needed = |field| text(value, field).ok_or(Fault::Missing(field));
+    let (api_version, kind) = (needed("apiVersion")?, needed("kind")?);
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let Some(kind) = Kind::parse(group, &kind) else {
-        // These groups are ours alone to know, so that it is a slip.
-        let is_slip = group.starts_with("gateway.");
-        let error = ParseError::Kind {
-            document,
-            group: group.to_owned(),
-            kind,
-        };
-        return if is_slip { Err(error) } else { Ok(()) };
+        return Err(Fault::Unknown { kind, api_version });
     };
-    place(document, kind, &mut value)?;
-    let object = typed(kind, &value).map_err(|source| {
-        let part = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
-        let (namespace, name) = (part("namespace"), part("name"));
-        let name = if namespace.is_empty() {
-            name
-        } else {
-            format!("{namespace}/{name}")
+    let metadata = value.get("metadata").ok_or(Fault::Missing("metadata"))?;
+    let name = text(metadata, "name").filter(|name| !name.is_empty());
+    let name = name.ok_or(Fault::Missing("metadata.name"))?;
+    typed(kind).map_err(|reason| {
+        let name = match text(metadata, "namespace") {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name,
         };
-        ParseError::Object {
-            document,
-            kind,
-            name,
-            source,
-        }
-    })?;
-    objects.push(object);
-    Ok(())
-}
-
-/// Sees to it that the object has a name, and a namespace exactly if its kind has one.
-fn place(document: usize, kind: Kind, value: &mut Value) -> Result<(), ParseError> {
-    let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
-    let metadata = metadata.ok_or(ParseError::Missing {
-        document,
-        field: "metadata",
-    })?;
-    if metadata
-        .get("name")
-        .and_then(Value::as_str)
-        .is_none_or(str::is_empty)
-    {
-        return Err(ParseError::Missing {
-            document,
-            field: "metadata.name",
-        });
-    }
-    if matches!(
-        kind,
-        Kind::GatewayClass | Kind::Namespace | Kind::ClusterTrustBundle
-    ) {
-        metadata.remove("namespace");
-    } else {
-        metadata
-            .entry("namespace")
-            .or_insert_with(|| DEFAULT_NAMESPACE.into());
-    }
-    Ok(())
-}
-
-type Read<T> = Result<T, serde_path_to_error::Error<serde_json::Error>>;
-
-fn typed(kind: Kind, value: &Value) -> Read<Object> {
-    match kind {
-        Kind::GatewayClass => object::<sluice_crds::gateway::GatewayClass>(value),
-        Kind::Gateway => object::<sluice_crds::gateway::Gateway>(value),
-        Kind::ListenerSet => object::<sluice_crds::gateway::ListenerSet>(value),
-        Kind::HTTPRoute => object::<sluice_crds::gateway::HTTPRoute>(value),
-        Kind::GRPCRoute => object::<sluice_crds::gateway::GRPCRoute>(value),
-        Kind::TLSRoute => object::<sluice_crds::gateway::TLSRoute>(value),
-        Kind::TCPRoute => object::<sluice_crds::gateway::TCPRoute>(value),
-        Kind::UDPRoute => object::<sluice_crds::gateway::UDPRoute>(value),
-        Kind::ReferenceGrant => object::<sluice_crds::gateway::ReferenceGrant>(value),
-        Kind::BackendTLSPolicy => object::<sluice_crds::gateway::BackendTLSPolicy>(value),
-        Kind::XBackend => object::<sluice_crds::gateway::XBackend>(value),
-        Kind::XBackendTrafficPolicy => object::<sluice_crds::gateway::XBackendTrafficPolicy>(value),
-        Kind::EnvoyProxy => object::<sluice_crds::envoy::EnvoyProxy>(value),
-        Kind::Service => object::<k8s_openapi::api::core::v1::Service>(value),
-        Kind::EndpointSlice => object::<k8s_openapi::api::discovery::v1::EndpointSlice>(value),
-        Kind::Secret => read(value).map(fold_string_data).map(Object::new),
-        Kind::ConfigMap => object::<k8s_openapi::api::core::v1::ConfigMap>(value),
-        Kind::Namespace => read(value).map(add_name_label).map(Object::new),
-        Kind::ClusterTrustBundle => object::<sluice_crds::ClusterTrustBundle>(value),
-        Kind::Deployment => object::<k8s_openapi::api::apps::v1::Deployment>(value),
-    }
-}
-
-fn object<T: Stored + DeserializeOwned>(value: &Value) -> Read<Object> {
-    read::<T>(value).map(Object::new)
-}
-
-fn read<T: DeserializeOwned>(value: &Value) -> Read<T> {
-    serde_path_to_error::deserialize(value)
-}
-
-fn fold_string_data(mut secret: Secret) -> Secret {
-    if let Some(texts) = secret.string_data.take() {
-        let data = secret.data.get_or_insert_with(BTreeMap::new);
-        data.extend(
-            texts
-                .into_iter()
-                .map(|(key, text)| (key, ByteString(text.into_bytes()))),
-        );
-    }
-    secret
-}
-
-fn add_name_label(mut namespace: Namespace) -> Namespace {
-    let name = namespace.metadata.name.clone().unwrap_or_default();
-    namespace
-        .metadata
-        .labels
-        .get_or_insert_with(BTreeMap::new)
-        .insert(NAME_LABEL.to_owned(), name);
-    namespace
+        Fault::Shape { kind, name, reason }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(yaml: &str) -> Vec<String> {
-        parse(yaml)
-            .unwrap()
+    fn objects(text: &str) -> Vec<Object> {
+        let (documents, problems) = parse(text);
+        assert!(problems.is_empty(), "{problems:?}");
+        documents.into_iter().map(|document| document.object).collect()
+    }
+
+    fn names(documents: &[Document]) -> Vec<String> {
+        documents
             .iter()
-            .map(|object| object.reference().to_string())
+            .map(|document| document.object.reference().to_string())
             .collect()
+    }
+
+    fn told(text: &str) -> Vec<(String, bool)> {
+        let (_, problems) = parse(text);
+        problems.iter().map(|p| (p.to_string(), p.breaks_file())).collect()
     }
 
     #[test]
     fn documents_lists_and_what_is_left_out() {
-        let yaml = "
+        let (documents, problems) = parse(
+            "
 # Nothing in the first document.
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -239,47 +238,70 @@ spec: {controllerName: sluice.dev/gateway-controller}
 apiVersion: batch/v1
 kind: Job
 metadata: {name: other}
----
+--- # The rest of the line counts too.
 apiVersion: v1
 kind: List
 items:
 - {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {}}
+- {apiVersion: v1, kind: Widget, metadata: {name: a}}
 - {apiVersion: v1, kind: Service, metadata: {name: a, namespace: b}, spec: {}}
-";
-        assert_eq!(
-            names(yaml),
-            ["GatewayClass sluice", "Service default/a", "Service b/a"]
+--- {apiVersion: v1, kind: ConfigMap, metadata: {name: c}}
+",
         );
+        assert_eq!(
+            names(&documents),
+            ["GatewayClass sluice", "Service default/a", "Service b/a", "ConfigMap default/c"]
+        );
+        let problems: Vec<_> = problems.iter().map(|p| (p.document, p.breaks_file())).collect();
+        assert_eq!(problems, [(2, false), (3, false)]);
     }
 
     #[test]
     fn does_what_an_api_server_does() {
-        let secret =
-            parse("{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {k: v}}").unwrap();
-        let secret = secret[0].downcast::<Secret>().unwrap();
-        assert_eq!(secret.data.as_ref().unwrap()["k"].0, b"v");
-        let namespace = parse("{apiVersion: v1, kind: Namespace, metadata: {name: n}}").unwrap();
-        let namespace = namespace[0].downcast::<Namespace>().unwrap();
+        let secret = "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {k: v}, data: {d: ZA==}}";
+        let secret = objects(secret)[0].downcast::<Secret>().unwrap();
+        let data = secret.data.as_ref().unwrap();
+        assert_eq!((data["k"].0.as_slice(), data["d"].0.as_slice()), (&b"v"[..], &b"d"[..]));
+        let namespace = &objects("{apiVersion: v1, kind: Namespace, metadata: {name: n}}")[0];
+        let namespace = namespace.downcast::<Namespace>().unwrap();
         assert_eq!(namespace.metadata.labels.as_ref().unwrap()[NAME_LABEL], "n");
     }
 
     #[test]
-    fn errors_name_document_and_field() {
-        let error = |yaml: &str| parse(yaml).unwrap_err().to_string();
-        let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\n\
-                       spec: {gatewayClassName: c, listeners: [{name: a, port: x, protocol: HTTP}]}";
+    fn mistakes_have_a_place() {
+        let gateway = "# nothing\n---\napiVersion: v1\nkind: Job\n---\n---\n\
+                       apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: n}\n\
+                       spec:\n  gatewayClassName: c\n  listeners: [{name: a, port: x, protocol: HTTP}]\n---\nkind: {\n";
+        let told = told(gateway);
+        let starts = [
+            ("document 1: Job of v1 is not a kind", false),
+            ("document 2: Gateway n/g: spec.listeners[0].port: invalid type", true),
+            ("document 3: ", true),
+        ];
+        assert_eq!(told.len(), starts.len(), "{told:?}");
+        for ((text, breaks), (start, expected)) in told.iter().zip(starts) {
+            assert!(text.starts_with(start) && *breaks == expected, "{text}");
+        }
+        assert!(told[1].0.contains("line 12"), "{}", told[1].0);
+    }
+
+    #[test]
+    fn mistakes_of_items_and_missing_fields() {
+        let list = "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Service, metadata: {name: a}, \
+                    spec: {ports: [{port: many}]}}]}";
+        let said = &told(list)[0].0;
         assert!(
-            error(&format!("apiVersion: v1\nkind: Job\n---\n{gateway}"))
-                .starts_with("document 2: Gateway default/g: spec.listeners[0].port: invalid type"),
+            said.starts_with("document 1: Service a: items[0].spec.ports[0].port: invalid type"),
+            "{said}"
         );
-        assert_eq!(
-            error("{apiVersion: gateway.networking.k8s.io/v1, kind: HttpRoute, metadata: {name: a}}"),
-            "document 1: there is no kind HttpRoute in group gateway.networking.k8s.io"
-        );
-        assert_eq!(
-            error("{apiVersion: v1, kind: Service}"),
-            "document 1: metadata is missing"
-        );
-        assert!(error("{").starts_with("document 1: "));
+        for (text, missing) in [
+            ("{kind: Service}", "apiVersion"),
+            ("[a]", "apiVersion"),
+            ("{apiVersion: v1, kind: Service}", "metadata"),
+            ("{apiVersion: v1, kind: Service, metadata: {}}", "metadata.name"),
+            ("{apiVersion: v1, kind: List}", "items"),
+        ] {
+            assert_eq!(told(text), [(format!("document 1: {missing} is missing"), true)]);
+        }
     }
 }

@@ -3,24 +3,20 @@
 //! A change is appended, so its cost does not grow with what is held. Every record carries its length and a
 //! checksum: what a crash left half-written is cut off. The file holds key material and is its owner's only.
 
+mod format;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
 use sluice_config::{key, v1};
 
-/// First bytes of the file; the number changes with the format.
-const MAGIC: &[u8] = b"sluice configuration 1\n";
-/// Length and checksum before each record.
-const HEAD: usize = 8;
+use format::{HEAD, append, begin, preamble, record};
+
 /// Outdated bytes that are tolerated in any case.
 const SLACK: u64 = 1 << 20;
-
-/// The order in which kinds are applied: what a resource names comes before it.
-const ORDER: [&str; 6] = ["settings", "secret", "endpoints", "backend", "route", "listener"];
 
 /// The open file, and where in it each resource is.
 #[derive(Debug)]
@@ -106,8 +102,7 @@ impl Cache {
             bytes = rest;
         }
         let mut resources: Vec<_> = resources.into_values().collect();
-        let rank = |resource: &v1::Resource| ORDER.iter().position(|kind| *kind == key::kind(&resource.key));
-        resources.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key)));
+        resources.sort_by(|a, b| (key::rank(&a.key), &a.key).cmp(&(key::rank(&b.key), &b.key)));
         resources
     }
 
@@ -216,215 +211,5 @@ impl Cache {
     }
 }
 
-/// Makes a new file beside `path` with everything that stands before the records; gives its length too.
-fn begin(path: &Path, owner: &str) -> io::Result<(File, u64)> {
-    let new = path.with_extension("new");
-    // One that a crash left may have had other permissions.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    let head = head(owner);
-    file.write_all(&head)?;
-    Ok((file, head.len() as u64))
-}
-
-/// What stands before the records: the format and whose configuration it is.
-fn head(owner: &str) -> Vec<u8> {
-    let mut head = MAGIC.to_vec();
-    head.extend_from_slice(owner.as_bytes());
-    head.push(b'\n');
-    head
-}
-
-/// Length of what stands before the records, if it is what it should be.
-fn preamble(bytes: &[u8], owner: &str) -> Option<usize> {
-    let head = head(owner);
-    bytes.starts_with(&head).then_some(head.len())
-}
-
-fn append(out: &mut Vec<u8>, update: &v1::Update) -> io::Result<()> {
-    let payload = update.encode_to_vec();
-    let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
-    out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
-    out.extend_from_slice(&payload);
-    Ok(())
-}
-
-/// The first record's payload and what follows it; `None` if there is no whole one.
-fn record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, rest) = bytes.split_first_chunk()?;
-    let (checksum, rest) = rest.split_first_chunk()?;
-    let (payload, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
-    (!payload.is_empty() && crc32fast::hash(payload) == u32::from_le_bytes(*checksum))
-        .then_some((payload, rest))
-}
-
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    fn resource(key: &str, version: &str) -> v1::Resource {
-        let body = v1::resource::Body::Secret(v1::Secret {
-            body: Some(v1::secret::Body::TrustBundle(vec![7; 100])),
-        });
-        v1::Resource {
-            key: key.into(),
-            version: version.into(),
-            body: Some(body),
-        }
-    }
-
-    fn upsert(cache: &mut Cache, resources: &[(&str, &str)]) {
-        let upserts = resources
-            .iter()
-            .map(|(key, version)| resource(key, version))
-            .collect();
-        cache
-            .store(
-                v1::Update {
-                    upserts,
-                    ..Default::default()
-                },
-                &v1::Ack::default(),
-            )
-            .unwrap();
-    }
-
-    fn held(dir: &Path) -> Vec<(String, String)> {
-        Cache::open(dir, "a/b")
-            .unwrap()
-            .1
-            .into_iter()
-            .map(|r| (r.key, r.version))
-            .collect()
-    }
-
-    fn pairs(wanted: &[(&str, &str)]) -> Vec<(String, String)> {
-        wanted
-            .iter()
-            .map(|(key, version)| ((*key).to_owned(), (*version).to_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn what_was_applied_comes_back_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut cache, empty) = Cache::open(dir.path(), "a/b").unwrap();
-        assert!(empty.is_empty());
-        upsert(
-            &mut cache,
-            &[
-                ("listener/l", "1"),
-                ("route/r", "1"),
-                ("secret/s", "1"),
-                ("settings", "1"),
-            ],
-        );
-        upsert(
-            &mut cache,
-            &[("route/r", "2"), ("backend/b", "1"), ("endpoints/e", "1")],
-        );
-        let update = v1::Update {
-            upserts: vec![resource("route/bad", "1"), resource("backend/b", "bad")],
-            removes: vec!["secret/s".into(), "route/unknown".into()],
-            ..Default::default()
-        };
-        let reject = |key: &str| v1::Rejection {
-            key: key.into(),
-            ..Default::default()
-        };
-        let ack = v1::Ack {
-            nonce: 1,
-            rejected: vec![reject("route/bad"), reject("backend/b")],
-        };
-        cache.store(update, &ack).unwrap();
-        let wanted = [
-            ("settings", "1"),
-            ("endpoints/e", "1"),
-            ("backend/b", "1"),
-            ("route/r", "2"),
-            ("listener/l", "1"),
-        ];
-        assert_eq!(held(dir.path()), pairs(&wanted));
-        let mode = fs::metadata(dir.path().join("config"))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn another_owner_gets_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        upsert(
-            &mut Cache::open(dir.path(), "a/b").unwrap().0,
-            &[("settings", "1")],
-        );
-        assert!(Cache::open(dir.path(), "a/bc").unwrap().1.is_empty());
-        assert!(held(dir.path()).is_empty());
-    }
-
-    #[test]
-    fn damage_costs_only_the_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config");
-        upsert(
-            &mut Cache::open(dir.path(), "a/b").unwrap().0,
-            &[("settings", "1")],
-        );
-        let good = fs::read(&path).unwrap();
-        upsert(
-            &mut Cache::open(dir.path(), "a/b").unwrap().0,
-            &[("secret/s", "1")],
-        );
-        let whole = fs::read(&path).unwrap();
-        for cut in good.len() + 1..whole.len() {
-            fs::write(&path, &whole[..cut]).unwrap();
-            assert_eq!(held(dir.path()), pairs(&[("settings", "1")]));
-        }
-        let mut flipped = whole.clone();
-        *flipped.last_mut().unwrap() ^= 1;
-        fs::write(&path, flipped).unwrap();
-        let (mut cache, resources) = Cache::open(dir.path(), "a/b").unwrap();
-        assert_eq!(resources.len(), 1);
-        upsert(&mut cache, &[("secret/t", "1")]);
-        assert_eq!(held(dir.path()), pairs(&[("settings", "1"), ("secret/t", "1")]));
-    }
-
-    #[test]
-    fn a_change_costs_little_and_the_file_stays_small() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config");
-        let (mut cache, _) = Cache::open(dir.path(), "a/b").unwrap();
-        let keys: Vec<_> = (0..5000).map(|i| format!("secret/{i}")).collect();
-        upsert(
-            &mut cache,
-            &keys.iter().map(|key| (key.as_str(), "1")).collect::<Vec<_>>(),
-        );
-        let full = fs::metadata(&path).unwrap().len();
-        upsert(&mut cache, &[("secret/7", "2")]);
-        assert!(fs::metadata(&path).unwrap().len() - full < 300);
-        for round in 0..20 {
-            upsert(
-                &mut cache,
-                &keys.iter().map(|key| (key.as_str(), "3")).collect::<Vec<_>>(),
-            );
-            upsert(&mut cache, &[("secret/8", &round.to_string())]);
-            assert!(fs::metadata(&path).unwrap().len() <= 3 * full + SLACK);
-        }
-        let held = held(dir.path());
-        assert_eq!(held.len(), 5000);
-        assert_eq!(held.iter().find(|(key, _)| key == "secret/8").unwrap().1, "19");
-        assert!(!dir.path().join("config.new").exists());
-    }
-}
+mod tests;
