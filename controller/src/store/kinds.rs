@@ -9,8 +9,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Deserializer};
 use sluice_crds::envoy::EnvoyProxy;
 use sluice_crds::gateway::{
-    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute, XBackend, XBackendTrafficPolicy,
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute,
+    TLSRoute, UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 
 use super::parse::admit;
@@ -54,7 +54,7 @@ macro_rules! kinds {
                 match (group, kind) { $(($group, stringify!($name)) => Some(Self::$name),)* _ => None }
             }
 
-            /// Reads an object of this kind and does to it what an API server does.
+            /// Reads an object of this kind, as it is once an API server has taken it in.
             pub(super) fn deserialize<'de, D: Deserializer<'de>>(self, from: D) -> Result<Object, D::Error> {
                 match self { $(Self::$name => <$type>::deserialize(from).map(admit),)* }
             }
@@ -137,5 +137,9 @@ impl fmt::Display for Kind {
 fn listener_set_parent(set: &ListenerSet) -> Vec<ObjectRef> {
     let parent = &set.spec.parent_ref;
     let own = set.metadata.namespace.as_deref().unwrap_or_default();
-    vec![ObjectRef::new(Kind::Gateway, parent.namespace.as_deref().unwrap_or(own), parent.name.as_str())]
+    vec![ObjectRef::new(
+        Kind::Gateway,
+        parent.namespace.as_deref().unwrap_or(own),
+        parent.name.as_str(),
+    )]
 }

@@ -30,13 +30,21 @@ pub struct ObjectRef {
 impl ObjectRef {
     /// A reference from its parts.
     pub fn new(kind: Kind, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { kind, namespace: namespace.into(), name: name.into() }
+        Self {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// The reference of an object.
     pub fn of<T: Stored>(object: &T) -> Self {
         let meta = object.meta();
-        Self::new(T::KIND, meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+        Self::new(
+            T::KIND,
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        )
     }
 }
 
@@ -67,7 +75,11 @@ pub struct Object {
 impl Object {
     /// Wraps a typed object.
     pub fn new<T: Stored>(object: T) -> Self {
-        Self { reference: ObjectRef::of(&object), targets: object.targets(), value: Arc::new(object) }
+        Self {
+            reference: ObjectRef::of(&object),
+            targets: object.targets(),
+            value: Arc::new(object),
+        }
     }
 
     /// Which object it is.
@@ -106,9 +118,15 @@ impl Store {
         let reference = object.reference.clone();
         let previous = self.remove(&reference);
         for target in &object.targets {
-            self.pointing.entry((reference.kind, target.clone())).or_default().insert(reference.clone());
+            self.pointing
+                .entry((reference.kind, target.clone()))
+                .or_default()
+                .insert(reference.clone());
         }
-        self.objects.entry(reference.kind).or_default().insert((reference.namespace, reference.name), object);
+        self.objects
+            .entry(reference.kind)
+            .or_default()
+            .insert((reference.namespace, reference.name), object);
         previous
     }
 
@@ -130,7 +148,9 @@ impl Store {
 
     /// The object with this name.
     pub fn get(&self, reference: &ObjectRef) -> Option<&Object> {
-        self.objects.get(&reference.kind)?.get(&(Arc::clone(&reference.namespace), Arc::clone(&reference.name)))
+        self.objects
+            .get(&reference.kind)?
+            .get(&(Arc::clone(&reference.namespace), Arc::clone(&reference.name)))
     }
 
     /// All objects of a kind, by namespace and name.
@@ -152,6 +172,9 @@ impl Store {
     /// All objects of a kind that point at `target` (see [`Stored::targets`]), by namespace and name.
     pub fn pointing_at(&self, kind: Kind, target: &ObjectRef) -> impl Iterator<Item = &Object> {
         let found = self.pointing.get(&(kind, target.clone()));
-        found.into_iter().flatten().filter_map(|reference| self.get(reference))
+        found
+            .into_iter()
+            .flatten()
+            .filter_map(|reference| self.get(reference))
     }
 }

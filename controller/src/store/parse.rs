@@ -96,11 +96,16 @@ pub fn admit<T: Stored>(mut object: T) -> Object {
     let any: &mut dyn Any = &mut object;
     if let Some(secret) = any.downcast_mut::<Secret>() {
         let texts = secret.string_data.take().unwrap_or_default();
-        let texts = texts.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
+        let texts = texts
+            .into_iter()
+            .map(|(key, text)| (key, ByteString(text.into_bytes())));
         secret.data.get_or_insert_default().extend(texts);
     } else if let Some(Namespace { metadata, .. }) = any.downcast_mut() {
         let name = metadata.name.clone().unwrap_or_default();
-        metadata.labels.get_or_insert_default().insert(NAME_LABEL.to_owned(), name);
+        metadata
+            .labels
+            .get_or_insert_default()
+            .insert(NAME_LABEL.to_owned(), name);
     }
     Object::new(object)
 }
@@ -111,7 +116,9 @@ fn split(text: &str) -> Vec<String> {
     let mut parts = Vec::new();
     let (mut part, mut empty) = (String::new(), true);
     for (number, line) in text.lines().enumerate() {
-        let cut = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        let cut = line
+            .strip_prefix("---")
+            .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
         if cut.is_some() {
             let before = std::mem::replace(&mut part, "\n".repeat(number));
             if !std::mem::replace(&mut empty, true) {
@@ -221,7 +228,10 @@ mod tests {
 
     fn told(text: &str) -> Vec<(String, bool)> {
         let (_, problems) = parse(text);
-        problems.iter().map(|p| (p.to_string(), p.breaks_file())).collect()
+        problems
+            .iter()
+            .map(|p| (p.to_string(), p.breaks_file()))
+            .collect()
     }
 
     #[test]
@@ -250,7 +260,12 @@ items:
         );
         assert_eq!(
             names(&documents),
-            ["GatewayClass sluice", "Service default/a", "Service b/a", "ConfigMap default/c"]
+            [
+                "GatewayClass sluice",
+                "Service default/a",
+                "Service b/a",
+                "ConfigMap default/c"
+            ]
         );
         let problems: Vec<_> = problems.iter().map(|p| (p.document, p.breaks_file())).collect();
         assert_eq!(problems, [(2, false), (3, false)]);
@@ -258,10 +273,14 @@ items:
 
     #[test]
     fn does_what_an_api_server_does() {
-        let secret = "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {k: v}, data: {d: ZA==}}";
+        let secret =
+            "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {k: v}, data: {d: ZA==}}";
         let secret = objects(secret)[0].downcast::<Secret>().unwrap();
         let data = secret.data.as_ref().unwrap();
-        assert_eq!((data["k"].0.as_slice(), data["d"].0.as_slice()), (&b"v"[..], &b"d"[..]));
+        assert_eq!(
+            (data["k"].0.as_slice(), data["d"].0.as_slice()),
+            (&b"v"[..], &b"d"[..])
+        );
         let namespace = &objects("{apiVersion: v1, kind: Namespace, metadata: {name: n}}")[0];
         let namespace = namespace.downcast::<Namespace>().unwrap();
         assert_eq!(namespace.metadata.labels.as_ref().unwrap()[NAME_LABEL], "n");
@@ -275,7 +294,10 @@ items:
         let told = told(gateway);
         let starts = [
             ("document 1: Job of v1 is not a kind", false),
-            ("document 2: Gateway n/g: spec.listeners[0].port: invalid type", true),
+            (
+                "document 2: Gateway n/g: spec.listeners[0].port: invalid type",
+                true,
+            ),
             ("document 3: ", true),
         ];
         assert_eq!(told.len(), starts.len(), "{told:?}");
