@@ -129,7 +129,10 @@ impl Resources {
             .filter(|r| known.get(&r.key) != Some(&r.version))
             .map(|r| &r.key);
         let gone = known.keys().filter(|key| !state.resources.contains_key(*key));
-        let dirty = stale.chain(gone).map(|key| (key::rank(key), key.clone())).collect();
+        let dirty = stale
+            .chain(gone)
+            .map(|key| (key::rank(key), key.clone()))
+            .collect();
         let id = state.next_session;
         state.next_session += 1;
         let wake = Arc::new(Notify::new());
