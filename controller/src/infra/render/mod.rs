@@ -1,9 +1,11 @@
 //! The objects of a Gateway's proxies, spelt out. Pure.
 
 mod child;
+mod container;
 mod extras;
 mod pod;
 mod service;
+mod workload;
 
 use std::collections::BTreeMap;
 
@@ -78,7 +80,7 @@ pub fn render(infra: &Infra, settings: &Settings) -> Result<Vec<Child>, RenderEr
     }
     let mut children = vec![extras::service_account(&context)?, extras::config_map(&context)?];
     children.extend(service::service(&context)?);
-    children.push(pod::workload(&context)?);
+    children.push(workload::workload(&context)?);
     children.extend(extras::autoscaler(&context)?);
     children.extend(extras::disruption_budget(&context)?);
     Ok(children)
