@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::engine::{Changes, Engine, Environment, Event, Infra, Mode};
+use crate::engine::{Changes, Engine, Environment, Event, Infrastructure, Mode};
 use crate::infra::{Fleet, Settings, account_name};
 use crate::leader::{Elector, Leadership};
 use crate::metrics::{self, Metrics};
@@ -256,7 +256,11 @@ impl Controller {
         self.metrics.translated.inc_by(translated.len() as u64);
         // Who may have a Gateway's configuration is known before it is there.
         for (gateway, infra) in &infra {
-            self.publisher.permit(gateway, infra.as_ref().map(account_name));
+            match infra {
+                Infrastructure::None => self.publisher.permit(gateway, None),
+                Infrastructure::Keep(infra) => self.publisher.permit_if_none_is(gateway, account_name(infra)),
+                Infrastructure::Wanted(infra) => self.publisher.permit(gateway, Some(account_name(infra))),
+            }
         }
         self.publisher.publish(config);
         self.metrics
@@ -279,8 +283,9 @@ impl Controller {
             self.fleet.clear();
             return;
         }
+        let infra = self.engine.infra();
         self.fleet
-            .lead(self.engine.infra().cloned().collect::<Vec<Infra>>());
+            .lead(infra.map(|(gateway, infra)| (gateway.clone(), infra.clone())));
         let mut statuses: BTreeMap<_, _> = self
             .engine
             .statuses()

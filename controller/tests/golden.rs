@@ -20,7 +20,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sluice_controller::engine::{
-    Changes, Engine, Environment, Event, GatewayRef, Infra, Mode, ProxyReport, Status,
+    Changes, Engine, Environment, Event, GatewayRef, Infra, Infrastructure, Mode, ProxyReport, Status,
 };
 use sluice_controller::store::{self, Object, ObjectRef};
 
@@ -85,7 +85,10 @@ fn difference(expected: &str, actual: &str) -> String {
         .count();
     let show = |sign: &str, lines: &[&str]| {
         let lines = lines[start..lines.len() - end].iter();
-        lines.map(|line| format!("{sign} {line}")).collect::<Vec<_>>().join("\n")
+        lines
+            .map(|line| format!("{sign} {line}"))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     format!(
         "from line {}:\n{}\n{}",
@@ -234,9 +237,12 @@ impl Run {
         }
         for (gateway, infra) in infra {
             match infra {
-                Some(infra) => self.infra.insert(gateway.to_string(), infrastructure(&infra)),
-                None => self.infra.remove(&gateway.to_string()),
-            };
+                Infrastructure::Wanted(infra) => {
+                    self.infra.insert(gateway.to_string(), infrastructure(&infra));
+                }
+                Infrastructure::Keep(_) => {}
+                Infrastructure::None => _ = self.infra.remove(&gateway.to_string()),
+            }
         }
     }
 
@@ -257,7 +263,7 @@ impl Run {
         let infra: BTreeMap<_, _> = self
             .engine
             .infra()
-            .map(|infra| (infra.gateway.to_string(), infrastructure(infra)))
+            .filter_map(|(gateway, infra)| Some((gateway.to_string(), infrastructure(infra.wanted()?))))
             .collect();
         json!({ "statuses": statuses, "infra": infra, "config": config })
     }

@@ -1,6 +1,11 @@
 //! What becomes of a Gateway's objects in a cluster: applied, repaired, removed, and never taken from others.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
 
 mod support;
 
@@ -8,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
-use sluice_controller::engine::{GatewayRef, Infra, InfraPort};
+use sluice_controller::engine::{GatewayRef, Infra, InfraPort, Infrastructure};
 use sluice_controller::infra::{Fleet, Settings};
 use sluice_controller::leader::Leadership;
 use sluice_controller::metrics::Metrics;
@@ -57,8 +62,16 @@ fn fleet(api: &Api) -> (Fleet, watch::Sender<String>) {
     )
 }
 
-fn put(fleet: &Fleet, infra: Option<Infra>) {
-    fleet.put(BTreeMap::from([(GatewayRef::new("shop", "edge"), infra)]));
+fn edge(infra: Infrastructure) -> [(GatewayRef, Infrastructure); 1] {
+    [(GatewayRef::new("shop", "edge"), infra)]
+}
+
+fn wanted(envoy_proxy: serde_json::Value) -> [(GatewayRef, Infrastructure); 1] {
+    edge(Infrastructure::Wanted(infra(envoy_proxy)))
+}
+
+fn kept() -> [(GatewayRef, Infrastructure); 1] {
+    edge(Infrastructure::Keep(infra(json!({}))))
 }
 
 #[tokio::test]
@@ -66,7 +79,7 @@ async fn objects_are_applied_repaired_and_removed() {
     let api = Api::new();
     let (fleet, bundle) = fleet(&api);
     fleet.lead([]);
-    put(&fleet, Some(infra(json!({}))));
+    fleet.put(wanted(json!({})));
     for path in [SERVICE, CONFIG_MAP, ACCOUNT, DEPLOYMENT] {
         eventually(path, || api.get(path).is_some()).await;
     }
@@ -86,7 +99,7 @@ async fn objects_are_applied_repaired_and_removed() {
         api.get(CONFIG_MAP).is_some_and(|m| m["data"]["ca.crt"] == "CA 2")
     })
     .await;
-    put(&fleet, None);
+    fleet.put(edge(Infrastructure::None));
     eventually("all is removed", || api.paths().is_empty()).await;
 }
 
@@ -94,11 +107,11 @@ async fn objects_are_applied_repaired_and_removed() {
 async fn what_is_not_wanted_any_more_is_removed() {
     let api = Api::new();
     let (fleet, _bundle) = fleet(&api);
-    fleet.lead([infra(
+    fleet.lead(wanted(
         json!({ "provider": { "kubernetes": { "envoyPDB": { "minAvailable": 1 } } } }),
-    )]);
+    ));
     eventually("a disruption budget", || api.get(BUDGET).is_some()).await;
-    put(&fleet, Some(infra(json!({}))));
+    fleet.put(wanted(json!({})));
     eventually("no disruption budget", || api.get(BUDGET).is_none()).await;
     assert!(api.get(DEPLOYMENT).is_some());
 }
@@ -107,12 +120,34 @@ async fn what_is_not_wanted_any_more_is_removed() {
 async fn a_new_leader_removes_what_was_left_over_and_writes_nothing_twice() {
     let api = Api::new();
     let (fleet, _bundle) = fleet(&api);
-    fleet.lead([infra(json!({}))]);
+    fleet.lead(wanted(json!({})));
     eventually("a Deployment", || api.get(DEPLOYMENT).is_some()).await;
     fleet.clear();
-    put(&fleet, Some(infra(json!({}))));
+    fleet.put(wanted(json!({})));
     fleet.lead([]);
     eventually("left-over objects are removed", || api.paths().is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_runs_stays_while_it_is_not_known_what_is_wanted() {
+    let api = Api::new();
+    let (fleet, _bundle) = fleet(&api);
+    fleet.lead(kept());
+    fleet.put(wanted(json!({})));
+    eventually("a Deployment", || api.get(DEPLOYMENT).is_some()).await;
+    fleet.put(kept());
+    api.delete(SERVICE);
+    eventually("a deleted Service is there again", || api.get(SERVICE).is_some()).await;
+    fleet.clear();
+    let before = api.writes().len();
+    fleet.lead(kept());
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    for path in [SERVICE, CONFIG_MAP, ACCOUNT, DEPLOYMENT] {
+        assert!(api.get(path).is_some(), "{path}");
+    }
+    assert_eq!(api.writes()[before..], [] as [&str; 0]);
+    fleet.put(edge(Infrastructure::None));
+    eventually("all is removed", || api.paths().is_empty()).await;
 }
 
 #[tokio::test]
@@ -129,7 +164,7 @@ async fn objects_of_others_stay_as_they_are() {
         json!({ "metadata": { "name": "gone-sluice", "labels": other, "annotations": annotations } }),
     );
     let (fleet, _bundle) = fleet(&api);
-    fleet.lead([infra(json!({}))]);
+    fleet.lead(wanted(json!({})));
     eventually("a ConfigMap", || api.get(CONFIG_MAP).is_some()).await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert_eq!(

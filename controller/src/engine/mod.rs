@@ -20,7 +20,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 pub use config::ConfigChange;
-pub use output::{AncestorStatus, Bundle, Infra, InfraPort, ListenerStatus, Output, ParentStatus, Status};
+pub use output::{
+    AncestorStatus, Bundle, Infra, InfraPort, Infrastructure, ListenerStatus, Output, ParentStatus, Status,
+};
 pub use unit::{BackendId, BackendUsage, Dep, EndpointsId, GatewayRef, Unit};
 pub use view::{Environment, Mode, ProxyReport, View};
 
@@ -50,8 +52,8 @@ pub struct Changes {
     pub config: BTreeMap<GatewayRef, ConfigChange>,
     /// Statuses that differ from the last ones stated. `None`: the object is not ours any more, withdraw what we said.
     pub statuses: BTreeMap<ObjectRef, Option<Status>>,
-    /// Infrastructure that is to be there; `None`: to be removed.
-    pub infra: BTreeMap<GatewayRef, Option<Infra>>,
+    /// What is to become of infrastructure, by gateway.
+    pub infra: BTreeMap<GatewayRef, Infrastructure>,
     /// Units that were translated anew, in order.
     pub translated: Vec<Unit>,
 }
@@ -108,13 +110,23 @@ impl Engine {
     /// Every status that is stated now.
     pub fn statuses(&self) -> impl Iterator<Item = (&ObjectRef, Status)> {
         self.units.iter().flat_map(|(unit, translated)| {
-            translated.output.statuses.iter().map(|(object, status)| (object, self.with_counts(unit, status)))
+            translated
+                .output
+                .statuses
+                .iter()
+                .map(|(object, status)| (object, self.with_counts(unit, status)))
         })
     }
 
-    /// All infrastructure that has to be there now.
-    pub fn infra(&self) -> impl Iterator<Item = &Infra> {
-        self.units.values().filter_map(|translated| translated.output.infra.as_ref())
+    /// All infrastructure that has to be there or may stay, by gateway.
+    pub fn infra(&self) -> impl Iterator<Item = (&GatewayRef, &Infrastructure)> {
+        self.units
+            .iter()
+            .filter_map(|(unit, translated)| match (unit, &translated.output.infra) {
+                (_, Infrastructure::None) => None,
+                (Unit::Gateway(gateway), infra) => Some((gateway, infra)),
+                _ => None,
+            })
     }
 
     /// Takes in a batch of events and says what follows. Cost grows with what the events touch, not with the number
@@ -146,7 +158,9 @@ impl Engine {
                 reference
             }
             Event::Delete(reference) => {
-                let Some(previous) = self.store.remove(&reference) else { return };
+                let Some(previous) = self.store.remove(&reference) else {
+                    return;
+                };
                 for target in previous.targets() {
                     self.soil(&Dep::PointingAt(reference.kind, target.clone()), dirty);
                 }
@@ -160,7 +174,10 @@ impl Engine {
                 return;
             }
         };
-        self.soil(&Dep::Namespace(reference.kind, Arc::clone(&reference.namespace)), dirty);
+        self.soil(
+            &Dep::Namespace(reference.kind, Arc::clone(&reference.namespace)),
+            dirty,
+        );
         self.soil(&Dep::Kind(reference.kind), dirty);
         dirty.extend(Unit::root(&reference));
         self.soil(&Dep::Object(reference), dirty);
@@ -178,7 +195,13 @@ impl Engine {
             None => self.configs.is_needed(unit),
         };
         let (output, deps) = if exists {
-            let view = View::new(&self.store, &self.models, &self.proxies, &self.configs, &self.environment);
+            let view = View::new(
+                &self.store,
+                &self.models,
+                &self.proxies,
+                &self.configs,
+                &self.environment,
+            );
             let output = translate::translate(unit, &view);
             changes.translated.push(unit.clone());
             (output, view.into_deps())
@@ -206,7 +229,10 @@ impl Engine {
             }
         }
         for added in new.difference(old) {
-            self.dependents.entry(added.clone()).or_default().insert(unit.clone());
+            self.dependents
+                .entry(added.clone())
+                .or_default()
+                .insert(unit.clone());
         }
     }
 
@@ -225,7 +251,9 @@ impl Engine {
                 changes.infra.insert(gateway.clone(), new.infra.clone());
             }
         }
-        let touched = self.configs.replace(unit, old, &new, |needed| self.units.get(needed).map(|t| &t.output));
+        let touched = self.configs.replace(unit, old, &new, |needed| {
+            self.units.get(needed).map(|t| &t.output)
+        });
         for needed in touched.translate {
             dirty.insert(needed);
         }
@@ -240,7 +268,9 @@ impl Engine {
         }
         for (object, status) in &new.statuses {
             if !old.statuses.iter().any(|(o, s)| o == object && s == status) {
-                changes.statuses.insert(object.clone(), Some(self.with_counts(unit, status)));
+                changes
+                    .statuses
+                    .insert(object.clone(), Some(self.with_counts(unit, status)));
             }
         }
         self.units.entry(unit.clone()).or_default().output = new;
@@ -257,9 +287,15 @@ impl Engine {
         }
         for (attached, step) in [(&old.attached, -1), (&new.attached, 1)] {
             for (gateway, key) in attached {
-                let count = self.attached.entry((gateway.clone(), Arc::clone(key))).or_default();
+                let count = self
+                    .attached
+                    .entry((gateway.clone(), Arc::clone(key)))
+                    .or_default();
                 *count += step;
-                changed.entry(gateway.clone()).or_default().insert(Arc::clone(key));
+                changed
+                    .entry(gateway.clone())
+                    .or_default()
+                    .insert(Arc::clone(key));
             }
         }
         for at in &old.attached {
@@ -273,10 +309,18 @@ impl Engine {
     /// States anew the statuses that hold one of these listeners' counts.
     fn restate(&self, gateway: &GatewayRef, counted: &BTreeSet<Arc<str>>, changes: &mut Changes) {
         let unit = Unit::Gateway(gateway.clone());
-        let Some(translated) = self.units.get(&unit) else { return };
+        let Some(translated) = self.units.get(&unit) else {
+            return;
+        };
         for (object, status) in &translated.output.statuses {
-            if status.listeners().iter().any(|listener| counted.contains(&listener.key)) {
-                changes.statuses.insert(object.clone(), Some(self.with_counts(&unit, status)));
+            if status
+                .listeners()
+                .iter()
+                .any(|listener| counted.contains(&listener.key))
+            {
+                changes
+                    .statuses
+                    .insert(object.clone(), Some(self.with_counts(&unit, status)));
             }
         }
     }

@@ -26,7 +26,30 @@ pub struct Output {
     /// A Gateway's face to its routes. `None`: not ours, or not accepted.
     pub model: Option<Arc<crate::translate::model::GatewayModel>>,
     /// What has to run for a Gateway.
-    pub infra: Option<Infra>,
+    pub infra: Infrastructure,
+}
+
+/// What is to become of a Gateway's infrastructure.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Infrastructure {
+    /// Nothing is to run: the Gateway is gone or not ours.
+    #[default]
+    None,
+    /// What runs stays as it is, for a mistake in an object must not take down what serves; but nothing is made from
+    /// this, which is only as much as can be read of the Gateway.
+    Keep(Infra),
+    /// This is to run.
+    Wanted(Infra),
+}
+
+impl Infrastructure {
+    /// What is to run, if that is known.
+    pub fn wanted(&self) -> Option<&Infra> {
+        match self {
+            Self::Wanted(infra) => Some(infra),
+            Self::None | Self::Keep(_) => None,
+        }
+    }
 }
 
 /// Resources, and the units whose resources must be there with them.
@@ -41,7 +64,11 @@ pub struct Bundle {
 impl Bundle {
     /// Adds a resource; its version is a digest of its content.
     pub fn add(&mut self, key: impl Into<String>, body: v1::resource::Body) {
-        let mut resource = v1::Resource { key: key.into(), version: String::new(), body: Some(body) };
+        let mut resource = v1::Resource {
+            key: key.into(),
+            version: String::new(),
+            body: Some(body),
+        };
         let digest = Sha256::digest(resource.encode_to_vec());
         resource.version = digest.iter().take(12).fold(String::new(), |mut hex, byte| {
             use std::fmt::Write;
@@ -59,7 +86,11 @@ impl Bundle {
 #[allow(missing_docs)]
 pub enum Status {
     #[serde(rename_all = "camelCase")]
-    GatewayClass { generation: i64, conditions: Vec<Condition>, supported_features: Vec<&'static str> },
+    GatewayClass {
+        generation: i64,
+        conditions: Vec<Condition>,
+        supported_features: Vec<&'static str>,
+    },
     #[serde(rename_all = "camelCase")]
     Gateway {
         generation: i64,
@@ -71,12 +102,22 @@ pub enum Status {
         attached_listener_sets: i32,
     },
     #[serde(rename_all = "camelCase")]
-    ListenerSet { generation: i64, conditions: Vec<Condition>, listeners: Vec<ListenerStatus> },
+    ListenerSet {
+        generation: i64,
+        conditions: Vec<Condition>,
+        listeners: Vec<ListenerStatus>,
+    },
     #[serde(rename_all = "camelCase")]
-    Route { generation: i64, parents: Vec<ParentStatus> },
+    Route {
+        generation: i64,
+        parents: Vec<ParentStatus>,
+    },
     /// Policies: one entry an ancestor.
     #[serde(rename_all = "camelCase")]
-    Policy { generation: i64, ancestors: Vec<AncestorStatus> },
+    Policy {
+        generation: i64,
+        ancestors: Vec<AncestorStatus>,
+    },
 }
 
 impl Status {

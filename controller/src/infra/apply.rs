@@ -137,9 +137,8 @@ impl Applier {
         &self,
         gateway: &GatewayRef,
         wanted: &BTreeSet<(ChildKind, String)>,
-        keep: &[ChildKind],
     ) -> Result<(), ApplyError> {
-        for kind in ChildKind::ALL.into_iter().filter(|kind| !keep.contains(kind)) {
+        for kind in ChildKind::ALL {
             let api = self.api(gateway, kind);
             let failed = |source| ApplyError::Api {
                 kind: kind.as_str(),

@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::apply::{Applied, Applier, ApplyError, State};
 use super::render::{Child, ChildKind, Settings, label_value, render};
-use crate::engine::{GatewayRef, Infra};
+use crate::engine::{GatewayRef, Infra, Infrastructure};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::work::Work;
@@ -43,6 +43,8 @@ struct Inner {
 #[derive(Default)]
 struct Book {
     wanted: BTreeMap<GatewayRef, Arc<Infra>>,
+    /// Gateways of which it is not known what is wanted: their objects stay as they are.
+    kept: BTreeSet<GatewayRef>,
     /// Objects in the state that we have left them in, by Gateway.
     applied: BTreeMap<GatewayRef, BTreeMap<ChildId, Record>>,
     /// What was wanted when all else was last removed.
@@ -52,18 +54,34 @@ struct Book {
 }
 
 impl Book {
-    /// The wanted Gateway whose label has this name.
+    fn take_in(&mut self, gateway: &GatewayRef, infra: Infrastructure) {
+        match infra {
+            Infrastructure::Wanted(infra) => {
+                self.kept.remove(gateway);
+                self.wanted.insert(gateway.clone(), Arc::new(infra));
+            }
+            // What was wanted last is what runs.
+            Infrastructure::Keep(_) if self.wanted.contains_key(gateway) => {}
+            Infrastructure::Keep(_) => _ = self.kept.insert(gateway.clone()),
+            Infrastructure::None => {
+                self.kept.remove(gateway);
+                self.wanted.remove(gateway);
+            }
+        }
+    }
+
+    /// The Gateway, wanted or kept, whose label has this name.
     fn labelled(&self, label: &GatewayRef) -> Option<GatewayRef> {
-        if self.wanted.contains_key(label) {
+        if self.wanted.contains_key(label) || self.kept.contains(label) {
             return Some(label.clone());
         }
         // Labels hold long names in another form.
-        let is_it = |wanted: &&GatewayRef| {
-            wanted.namespace == label.namespace
-                && wanted.name.len() > 63
-                && label_value(&wanted.name) == *label.name
+        let is_it = |gateway: &&GatewayRef| {
+            gateway.namespace == label.namespace
+                && gateway.name.len() > 63
+                && label_value(&gateway.name) == *label.name
         };
-        self.wanted.keys().find(is_it).cloned()
+        self.wanted.keys().chain(&self.kept).find(is_it).cloned()
     }
 }
 
@@ -115,29 +133,23 @@ impl Fleet {
     }
 
     /// Takes in changes of what is wanted.
-    pub fn put(&self, changes: BTreeMap<GatewayRef, Option<Infra>>) {
+    pub fn put(&self, changes: impl IntoIterator<Item = (GatewayRef, Infrastructure)>) {
         for (gateway, infra) in changes {
-            let mut book = self.lock();
-            match infra {
-                Some(infra) => _ = book.wanted.insert(gateway.clone(), Arc::new(infra)),
-                None => _ = book.wanted.remove(&gateway),
-            }
-            drop(book);
+            self.lock().take_in(&gateway, infra);
             self.inner.work.put(gateway, ());
         }
     }
 
-    /// Starts over with all that is wanted: this replica leads now.
-    pub fn lead(&self, wanted: impl IntoIterator<Item = Infra>) {
+    /// Starts over with all that is wanted or may stay: this replica leads now.
+    pub fn lead(&self, all: impl IntoIterator<Item = (GatewayRef, Infrastructure)>) {
         self.clear();
         let watches = CancellationToken::new();
         {
             let mut book = self.lock();
             book.watches = watches.clone();
-            book.wanted = wanted
-                .into_iter()
-                .map(|infra| (infra.gateway.clone(), Arc::new(infra)))
-                .collect();
+            for (gateway, infra) in all {
+                book.take_in(&gateway, infra);
+            }
             for gateway in book.wanted.keys() {
                 self.inner.work.put(gateway.clone(), ());
             }
@@ -209,8 +221,15 @@ impl Fleet {
         if !self.inner.leadership.holds() {
             return Ok(());
         }
-        let Some(infra) = self.lock().wanted.get(gateway).cloned() else {
-            self.inner.applier.prune(gateway, &BTreeSet::new(), &[]).await?;
+        let (infra, is_kept) = {
+            let book = self.lock();
+            (book.wanted.get(gateway).cloned(), book.kept.contains(gateway))
+        };
+        if is_kept {
+            return Ok(());
+        }
+        let Some(infra) = infra else {
+            self.inner.applier.prune(gateway, &BTreeSet::new()).await?;
             let mut book = self.lock();
             book.applied.remove(gateway);
             book.pruned.remove(gateway);
@@ -239,13 +258,7 @@ impl Fleet {
             .map(|child| (child.kind, child.name.clone()))
             .collect();
         if self.lock().pruned.get(gateway) != Some(&wanted) {
-            // A Gateway without valid listeners keeps its Service, and with it its address.
-            let keep: &[ChildKind] = if infra.ports.is_empty() {
-                &[ChildKind::Service]
-            } else {
-                &[]
-            };
-            self.inner.applier.prune(gateway, &wanted, keep).await?;
+            self.inner.applier.prune(gateway, &wanted).await?;
             self.lock().pruned.insert(gateway.clone(), wanted);
         }
         Ok(())

@@ -71,6 +71,11 @@ impl Publisher {
         self.forget_if_unused(gateway);
     }
 
+    /// Says which service account a Gateway's proxies run as most likely; what is known for sure counts more.
+    pub fn permit_if_none_is(&self, gateway: &GatewayRef, account: String) {
+        self.entry(gateway).permit_if_none_is(account);
+    }
+
     pub(crate) async fn wait_until_ready(&self) {
         // The sender lives as long as self.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;

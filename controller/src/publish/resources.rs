@@ -92,6 +92,11 @@ impl Resources {
         }
     }
 
+    /// Sets the permitted account if there is none.
+    pub fn permit_if_none_is(&self, account: String) {
+        self.lock().account.get_or_insert(account);
+    }
+
     pub fn is_unused(&self) -> bool {
         let state = self.lock();
         state.account.is_none() && state.resources.is_empty() && state.sessions.is_empty()

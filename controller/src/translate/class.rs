@@ -7,9 +7,8 @@ use std::sync::Arc;
 use sluice_crds::gateway::GatewayClass;
 
 use super::condition::Condition;
-use super::fault::Fault;
 use super::features;
-use super::gateway::parameters::{self, Parameters};
+use super::gateway::parameters::{self, Reading};
 use crate::engine::{Output, Status, View};
 use crate::store::ObjectRef;
 
@@ -24,7 +23,7 @@ pub fn translate(name: &str, view: &View<'_>) -> Output {
     let Some(class) = ours(view, name) else {
         return Output::default();
     };
-    let accepted = accepted(parameters::of_class(view, &class));
+    let accepted = accepted(&parameters::of_class(view, &class));
     let status = Status::GatewayClass {
         generation: class.metadata.generation.unwrap_or_default(),
         conditions: vec![accepted],
@@ -36,12 +35,12 @@ pub fn translate(name: &str, view: &View<'_>) -> Output {
     }
 }
 
-fn accepted(parameters: Result<Parameters, Fault>) -> Condition {
-    match parameters {
-        Ok(parameters) => Condition {
-            message: parameters.remark(),
+fn accepted(reading: &Reading) -> Condition {
+    match &reading.fault {
+        None => Condition {
+            message: reading.parameters.remark(),
             ..Condition::holds("Accepted", "Accepted")
         },
-        Err(fault) => fault.condition("Accepted"),
+        Some(fault) => fault.condition("Accepted"),
     }
 }

@@ -192,3 +192,13 @@ fn another_account_ends_streams() {
     resources.permit(Some("renamed".into()));
     assert!(matches!(resources.next(id), Next::Close));
 }
+
+#[test]
+fn what_is_known_of_the_account_counts_more_than_a_guess() {
+    let resources = resources();
+    resources.permit_if_none_is("guess".to_owned());
+    assert!(resources.permits("guess"));
+    resources.permit(Some("known".to_owned()));
+    resources.permit_if_none_is("guess".to_owned());
+    assert!(resources.permits("known") && !resources.permits("guess"));
+}

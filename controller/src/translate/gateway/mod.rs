@@ -20,6 +20,8 @@ mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_config::v1::resource::Body;
 use sluice_config::{key, v1};
 use sluice_crds::envoy::{EnvoyProxySpec, RoutingType as EnvoyRoutingType};
@@ -28,7 +30,8 @@ use sluice_crds::gateway::Gateway;
 use super::class;
 use super::fault::Fault;
 use super::model::{GatewayModel, ListenerModel, Protocol, RoutingType};
-use crate::engine::{Bundle, GatewayRef, Infra, InfraPort, Mode, Output, Status, View};
+use crate::engine::{Bundle, GatewayRef, Infra, InfraPort, Infrastructure, Mode, Output, Status, View};
+use crate::infra;
 use crate::store::ObjectRef;
 use address::Requested;
 use listener::{Draft, Surroundings};
@@ -47,14 +50,17 @@ pub fn translate(gateway: &GatewayRef, view: &View<'_>) -> Output {
     };
     let parameters = parameters::of_gateway(view, &object, &class);
     let requested = Requested::read(&object.spec.addresses);
-    let refused = parameters.as_ref().err().or(requested.as_ref().err()).cloned();
+    let (requested, unsupported) = match requested {
+        Ok(requested) => (requested, None),
+        Err(fault) => (Requested::default(), Some(fault)),
+    };
     let read = Read {
         view,
         gateway,
         reference: gateway.object(),
-        parameters: parameters.unwrap_or_default(),
-        requested: requested.unwrap_or_default(),
-        refused,
+        parameters: parameters.parameters,
+        requested,
+        refused: parameters.fault.or(unsupported),
         object,
     };
     read.output()
@@ -68,7 +74,7 @@ struct Read<'a, 'v> {
     object: Arc<Gateway>,
     parameters: Parameters,
     requested: Requested,
-    /// Why nothing of it can be used.
+    /// Why it is not accepted, whatever its listeners are. Proxies that run already go on serving them.
     refused: Option<Fault>,
 }
 
@@ -103,14 +109,15 @@ impl Read<'_, '_> {
         let shown = client_certificate.as_ref().ok().and_then(Option::as_ref);
         let listeners = self.listeners(shown);
         let own = listeners.of(&self.reference);
-        let not_accepted = self.refused.clone().or_else(|| status::no_listener_accepted(own));
+        let no_listener = status::no_listener_accepted(own);
+        let serves = no_listener.is_none();
+        let not_accepted = self.refused.clone().or(no_listener);
         let is_accepted = not_accepted.is_none();
-        let programming = if let Some(fault) = &not_accepted {
-            Programming::not_accepted(fault)
-        } else {
-            let (class, proxy) = (&self.object.spec.gateway_class_name, &self.parameters.proxy);
-            Programming::of(self.view, self.gateway, class, proxy, &self.requested)
-        };
+        let (class, proxy) = (&self.object.spec.gateway_class_name, &self.parameters.proxy);
+        let mut programming = Programming::of(self.view, self.gateway, class, proxy, &self.requested);
+        if let Some(fault) = &not_accepted {
+            programming.refuse(fault);
+        }
         let mut statuses = Vec::with_capacity(1 + listeners.sets.len());
         let mut attached = 0;
         for set in &listeners.sets {
@@ -139,9 +146,9 @@ impl Read<'_, '_> {
         };
         statuses.push((self.reference.clone(), status));
         Output {
-            for_gateway: self.configuration(&listeners, is_accepted),
+            for_gateway: self.configuration(&listeners, serves),
             statuses,
-            model: Some(Arc::new(self.model(&listeners, is_accepted, shown))),
+            model: Some(Arc::new(self.model(&listeners, serves, shown))),
             infra: self.infra(&listeners),
             ..Output::default()
         }
@@ -193,7 +200,10 @@ impl Read<'_, '_> {
         if as_is {
             return ports.into_iter().map(|port| (port, port.number)).collect();
         }
-        let bound = ports::bind(&ports);
+        let mut bound = ports::bind(&ports);
+        if self.refused.is_some() {
+            bound.extend(self.served(&ports));
+        }
         for draft in drafts
             .iter_mut()
             .filter(|d| d.holds_port() && !bound.contains_key(&d.transport()))
@@ -204,6 +214,30 @@ impl Read<'_, '_> {
         bound
     }
 
+    /// How the Service that is there says that these ports are bound.
+    fn served(&self, ports: &BTreeSet<Port>) -> BTreeMap<Port, u16> {
+        let name = infra::service_name(
+            self.gateway,
+            &self.object.spec.gateway_class_name,
+            &self.parameters.proxy,
+        );
+        let service = self.view.get::<Service>(&self.gateway.namespace, &name);
+        let theirs = service
+            .as_ref()
+            .and_then(|service| service.spec.as_ref()?.ports.as_ref());
+        let bound = |port: &ServicePort| {
+            let Some(IntOrString::Int(target)) = port.target_port else {
+                return None;
+            };
+            let of = Port {
+                number: u16::try_from(port.port).ok()?,
+                udp: port.protocol.as_deref() == Some("UDP"),
+            };
+            Some((of, u16::try_from(target).ok()?)).filter(|(of, _)| ports.contains(of))
+        };
+        theirs.into_iter().flatten().filter_map(bound).collect()
+    }
+
     fn routing(&self) -> RoutingType {
         match self.parameters.proxy.routing_type {
             Some(EnvoyRoutingType::Service) => RoutingType::Service,
@@ -211,18 +245,11 @@ impl Read<'_, '_> {
         }
     }
 
-    fn configuration(&self, listeners: &Listeners, is_accepted: bool) -> BTreeMap<GatewayRef, Bundle> {
+    fn configuration(&self, listeners: &Listeners, serves: bool) -> BTreeMap<GatewayRef, Bundle> {
         let mut bundle = Bundle::default();
-        if self.refused.is_some() {
-            return BTreeMap::new();
-        }
         let xff_trusted_hops = self.view.environment().xff_trusted_hops;
         bundle.add(key::SETTINGS, Body::Settings(v1::Settings { xff_trusted_hops }));
-        for draft in listeners
-            .drafts
-            .iter()
-            .filter(|draft| is_accepted && draft.serves())
-        {
+        for draft in listeners.drafts.iter().filter(|draft| serves && draft.serves()) {
             let Some(bind_port) = listeners.bound.get(&draft.transport()) else {
                 continue;
             };
@@ -235,7 +262,7 @@ impl Read<'_, '_> {
     fn model(
         &self,
         listeners: &Listeners,
-        is_accepted: bool,
+        serves: bool,
         client_certificate: Option<&ObjectRef>,
     ) -> GatewayModel {
         let listener = |draft: &Draft| {
@@ -248,7 +275,7 @@ impl Read<'_, '_> {
                 hostname: draft.hostname.clone(),
                 kinds: draft.kinds.clone(),
                 namespaces: draft.namespaces.clone(),
-                serving: is_accepted && draft.serves(),
+                serving: serves && draft.serves(),
             })
         };
         GatewayModel {
@@ -259,11 +286,11 @@ impl Read<'_, '_> {
         }
     }
 
-    /// What has to run. A port stays while its listener cannot serve, so that a missing Secret costs nobody his address.
-    fn infra(&self, listeners: &Listeners) -> Option<Infra> {
-        let in_cluster = self.view.environment().mode == Mode::Cluster;
-        if !in_cluster || self.refused.is_some() || listeners.bound.is_empty() {
-            return None;
+    /// What has to run. A port stays while its listener cannot serve, so that a missing Secret costs nobody his address;
+    /// all of it stays while the Gateway is refused or has no usable listener.
+    fn infra(&self, listeners: &Listeners) -> Infrastructure {
+        if self.view.environment().mode != Mode::Cluster {
+            return Infrastructure::None;
         }
         let infrastructure = self.object.spec.infrastructure.clone().unwrap_or_default();
         let port = |(port, bind_port): (&Port, &u16)| InfraPort {
@@ -271,7 +298,7 @@ impl Read<'_, '_> {
             bind_port: *bind_port,
             udp: port.udp,
         };
-        Some(Infra {
+        let infra = Infra {
             gateway: self.gateway.clone(),
             uid: self.object.metadata.uid.clone().unwrap_or_default(),
             class: self.object.spec.gateway_class_name.as_str().into(),
@@ -281,7 +308,12 @@ impl Read<'_, '_> {
             addresses: self.requested.ips(),
             cluster_only: self.requested.cluster_only(),
             proxy: Arc::<EnvoyProxySpec>::clone(&self.parameters.proxy),
-        })
+        };
+        if self.refused.is_some() || infra.ports.is_empty() {
+            Infrastructure::Keep(infra)
+        } else {
+            Infrastructure::Wanted(infra)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! EnvoyProxy parameters of a class and of a Gateway: found, checked, and the Gateway's laid over its class's.
 //!
 //! What cannot be honoured and would change what traffic meets is refused; what can be done without is named in the
-//! condition.
+//! condition. Proxies that run already go on with as much as can be read.
 
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use sluice_crds::envoy::{EnvoyProxy, EnvoyProxySpec, GROUP, ProviderType};
 use sluice_crds::gateway::{Gateway, GatewayClass};
 
 use crate::engine::View;
+use crate::infra;
 use crate::store::ObjectRef;
 use crate::translate::fault::Fault;
 
-/// Parameters that can be honoured.
+/// Parameters of proxies.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parameters {
     /// What they say.
@@ -35,48 +36,78 @@ impl Parameters {
     }
 }
 
+/// What an object says of parameters.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// As much as can be read of them.
+    pub parameters: Parameters,
+    /// Why they cannot be honoured.
+    pub fault: Option<Fault>,
+}
+
 /// The parameters of a class.
-pub fn of_class(view: &View<'_>, class: &GatewayClass) -> Result<Parameters, Fault> {
+pub fn of_class(view: &View<'_>, class: &GatewayClass) -> Reading {
     let Some(reference) = &class.spec.parameters_ref else {
-        return Ok(Parameters::default());
+        return Reading::default();
     };
-    let Some(namespace) = &reference.namespace else {
-        return Err(invalid("spec.parametersRef.namespace: an EnvoyProxy has one"));
+    let found = match &reference.namespace {
+        None => Err("spec.parametersRef.namespace: an EnvoyProxy has one".to_owned()),
+        Some(namespace) => find(
+            view,
+            &reference.group,
+            &reference.kind,
+            namespace,
+            &reference.name,
+        )
+        .map_err(|why| format!("spec.parametersRef: {why}")),
     };
-    let proxy = find(
-        view,
-        &reference.group,
-        &reference.kind,
-        namespace,
-        &reference.name,
-    )
-    .map_err(|why| invalid(format!("spec.parametersRef: {why}")))?;
-    check(Arc::new(proxy.spec.clone()))
-        .map_err(|why| invalid(format!("{}: {why}", ObjectRef::of(proxy.as_ref()))))
+    match found {
+        Ok(proxy) => check(Arc::new(proxy.spec.clone()), &ObjectRef::of(proxy.as_ref())),
+        Err(why) => Reading {
+            parameters: Parameters::default(),
+            fault: Some(invalid(why)),
+        },
+    }
 }
 
 /// The parameters of a Gateway of that class.
-pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> Result<Parameters, Fault> {
-    let of_class = of_class(view, class).map_err(|fault| {
+pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> Reading {
+    let of_class = of_class(view, class);
+    let class_fault = of_class.fault.map(|fault| {
         let class = class.metadata.name.as_deref().unwrap_or_default();
         invalid(format!("GatewayClass {class}: {}", fault.message))
-    })?;
+    });
     let infrastructure = gateway.spec.infrastructure.as_ref();
     let Some(reference) = infrastructure.and_then(|i| i.parameters_ref.as_ref()) else {
-        return Ok(of_class);
+        return Reading {
+            parameters: of_class.parameters,
+            fault: class_fault,
+        };
     };
     let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
-    let proxy = find(
+    let own = find(
         view,
         &reference.group,
         &reference.kind,
         namespace,
         &reference.name,
     )
-    .map_err(|why| invalid(format!("spec.infrastructure.parametersRef: {why}")))?;
-    let name = ObjectRef::of(proxy.as_ref());
-    let merged = overlay(&of_class.proxy, &proxy.spec).map_err(|e| invalid(format!("{name}: {e}")))?;
-    check(Arc::new(merged)).map_err(|why| invalid(format!("{name}: {why}")))
+    .map_err(|why| format!("spec.infrastructure.parametersRef: {why}"))
+    .and_then(|proxy| {
+        let name = ObjectRef::of(proxy.as_ref());
+        let merged = overlay(&of_class.parameters.proxy, &proxy.spec).map_err(|e| format!("{name}: {e}"))?;
+        Ok(check(Arc::new(merged), &name))
+    });
+    match own {
+        Ok(own) => Reading {
+            fault: class_fault.or(own.fault),
+            ..own
+        },
+        Err(why) => Reading {
+            parameters: of_class.parameters,
+            fault: class_fault.or_else(|| Some(invalid(why))),
+        },
+    }
 }
 
 fn invalid(message: impl Into<String>) -> Fault {
@@ -106,14 +137,16 @@ fn overlay(under: &EnvoyProxySpec, over: &EnvoyProxySpec) -> Result<EnvoyProxySp
     serde_json::from_value(merged)
 }
 
-fn check(proxy: Arc<EnvoyProxySpec>) -> Result<Parameters, String> {
+/// `name` is the object's that is checked.
+fn check(proxy: Arc<EnvoyProxySpec>, name: &ObjectRef) -> Reading {
+    let provider = proxy
+        .provider
+        .as_ref()
+        .and_then(|provider| provider.type_.as_ref());
     let refused = [
         (
             "provider.type",
-            proxy
-                .provider
-                .as_ref()
-                .is_some_and(|p| p.type_.as_ref().is_some_and(|t| *t != ProviderType::Kubernetes)),
+            provider.is_some_and(|type_| *type_ != ProviderType::Kubernetes),
         ),
         ("bootstrap", proxy.bootstrap.is_some()),
         ("filterOrder", proxy.filter_order.is_some()),
@@ -121,29 +154,35 @@ fn check(proxy: Arc<EnvoyProxySpec>) -> Result<Parameters, String> {
         ("mergeGateways", proxy.merge_gateways == Some(true)),
         ("preserveRouteOrder", proxy.preserve_route_order == Some(true)),
     ];
-    let refused: Vec<_> = refused
-        .into_iter()
-        .filter(|(_, is)| *is)
-        .map(|(field, _)| field)
-        .collect();
-    if !refused.is_empty() {
-        return Err(format!("not supported: spec.{}", refused.join(", spec.")));
-    }
-    let ignored = [
+    let refused = present(refused);
+    let fault = if refused.is_empty() {
+        infra::check(&proxy).err().map(|error| format!("spec.{error}"))
+    } else {
+        Some(format!("not supported: spec.{}", refused.join(", spec.")))
+    };
+    let ignored = present([
         ("telemetry", proxy.telemetry.is_some()),
         ("extraArgs", !proxy.extra_args.is_empty()),
-    ];
-    let ignored = ignored
+    ]);
+    Reading {
+        parameters: Parameters { proxy, ignored },
+        fault: fault.map(|why| invalid(format!("{name}: {why}"))),
+    }
+}
+
+/// Names of the fields that are there.
+fn present<const N: usize>(fields: [(&'static str, bool); N]) -> Vec<&'static str> {
+    fields
         .into_iter()
         .filter(|(_, is)| *is)
         .map(|(field, _)| field)
-        .collect();
-    Ok(Parameters { proxy, ignored })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Kind;
 
     fn spec(yaml: &str) -> EnvoyProxySpec {
         serde_yaml_ng::from_str(yaml).unwrap()
@@ -167,10 +206,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused() {
-        let refused = check(Arc::new(spec("{bootstrap: {value: x}, mergeGateways: true}"))).unwrap_err();
-        assert_eq!(refused, "not supported: spec.bootstrap, spec.mergeGateways");
+        let check = |yaml| check(Arc::new(spec(yaml)), &ObjectRef::new(Kind::EnvoyProxy, "n", "p"));
+        let refused = |yaml| check(yaml).fault.unwrap().message;
         assert_eq!(
-            check(Arc::new(spec("{telemetry: {}}"))).unwrap().remark(),
+            refused("{bootstrap: {value: x}, mergeGateways: true}"),
+            "EnvoyProxy n/p: not supported: spec.bootstrap, spec.mergeGateways"
+        );
+        assert!(
+            refused("{provider: {kubernetes: {envoyService: {type: ExternalName}}}}")
+                .starts_with("EnvoyProxy n/p: spec.provider.kubernetes.envoyService.type: "),
+        );
+        let ignored = check("{telemetry: {}}");
+        assert!(ignored.fault.is_none());
+        assert_eq!(
+            ignored.parameters.remark(),
             "EnvoyProxy fields that have no effect: telemetry"
         );
     }

@@ -26,16 +26,7 @@ pub struct Programming {
 }
 
 impl Programming {
-    /// That of a Gateway that is not accepted.
-    pub fn not_accepted(fault: &Fault) -> Self {
-        let message = format!("not accepted: {}", fault.message);
-        Self {
-            fault: Some(Fault::new("Invalid", message)),
-            ..Self::default()
-        }
-    }
-
-    /// That of an accepted Gateway.
+    /// That of a Gateway as it would be if it is accepted.
     pub fn of(
         view: &View<'_>,
         gateway: &GatewayRef,
@@ -74,6 +65,12 @@ impl Programming {
             addresses,
             rejected,
         }
+    }
+
+    /// Says that the Gateway is not accepted. It keeps what addresses it has, for its proxies stay.
+    pub fn refuse(&mut self, fault: &Fault) {
+        let message = format!("not accepted: {}", fault.message);
+        self.fault = Some(Fault::new("Invalid", message));
     }
 
     /// Why a listener that can serve does not.
