@@ -20,6 +20,8 @@ fn redact<S: serde::Serializer>(_: &[u8], serializer: S) -> Result<S::Ok, S::Err
 
 impl std::fmt::Debug for v1::CertificateKeyPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CertificateKeyPair").field("private_key_pem", &REDACTED).finish_non_exhaustive()
+        f.debug_struct("CertificateKeyPair")
+            .field("private_key_pem", &REDACTED)
+            .finish_non_exhaustive()
     }
 }

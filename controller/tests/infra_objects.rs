@@ -1,7 +1,12 @@
 //! Golden tests of the objects that are made for a Gateway: `infra/NAME.yaml` in, `infra/NAME.out.yaml` out.
 //! `UPDATE_GOLDEN=1` rewrites the latter.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -76,7 +81,10 @@ fn objects_are_as_recorded() {
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let Some(case) = name.strip_suffix(".yaml").filter(|case| case.strip_suffix(".out").is_none()) else {
+        let Some(case) = name
+            .strip_suffix(".yaml")
+            .filter(|case| case.strip_suffix(".out").is_none())
+        else {
             continue;
         };
         cases += 1;

@@ -1,6 +1,11 @@
 //! Watching a cluster: everything is listed first, kinds that are not installed do not hold that up.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
 
 mod support;
 

@@ -132,7 +132,11 @@ impl Dataplane {
     pub fn apply(&self, update: &v1::Update) -> v1::Ack {
         let mut state = self.0.state();
         let ack = state.apply(update);
-        self.0.shared.metrics.config().update(ack.rejected.len(), state.len());
+        self.0
+            .shared
+            .metrics
+            .config()
+            .update(ack.rejected.len(), state.len());
         if update.synced {
             self.0.synced.store(true, Ordering::Release);
         }
@@ -171,7 +175,10 @@ impl Dataplane {
         tokio::time::sleep(self.0.options.drain_delay).await;
         drain.enter(Phase::Draining);
         self.0.state().close_sockets();
-        if tokio::time::timeout(self.0.options.drain_timeout, drain.idle()).await.is_err() {
+        if tokio::time::timeout(self.0.options.drain_timeout, drain.idle())
+            .await
+            .is_err()
+        {
             tracing::warn!(connections = drain.open(), "drain timeout: connections are cut");
         }
         drain.enter(Phase::Ended);

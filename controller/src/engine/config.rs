@@ -52,12 +52,21 @@ impl GatewayConfigs {
     }
 
     pub fn users(&self, target: &ObjectRef) -> BTreeSet<GatewayRef> {
-        self.usage.get(target).into_iter().flat_map(BTreeMap::keys).cloned().collect()
+        self.usage
+            .get(target)
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .cloned()
+            .collect()
     }
 
     pub fn resources(&self, gateway: &GatewayRef) -> BTreeMap<&str, &v1::Resource> {
         let config = self.gateways.get(gateway);
-        config.into_iter().flat_map(|c| &c.resources).map(|(key, r)| (key.as_str(), r.as_ref())).collect()
+        config
+            .into_iter()
+            .flat_map(|c| &c.resources)
+            .map(|(key, r)| (key.as_str(), r.as_ref()))
+            .collect()
     }
 
     pub fn take_changes(&mut self, into: &mut BTreeMap<GatewayRef, ConfigChange>) {
@@ -74,7 +83,12 @@ impl GatewayConfigs {
     ) -> Touched {
         let mut touched = Touched::default();
         let none = Bundle::default();
-        let gateways: BTreeSet<_> = old.for_gateway.keys().chain(new.for_gateway.keys()).cloned().collect();
+        let gateways: BTreeSet<_> = old
+            .for_gateway
+            .keys()
+            .chain(new.for_gateway.keys())
+            .cloned()
+            .collect();
         for gateway in gateways {
             let old = old.for_gateway.get(&gateway).unwrap_or(&none);
             let new = new.for_gateway.get(&gateway).unwrap_or(&none);
@@ -112,14 +126,21 @@ impl GatewayConfigs {
         for unit in &old.needs {
             self.release(gateway, unit, output_of, touched);
         }
-        if self.gateways.get(gateway).is_some_and(|c| c.resources.is_empty() && c.needed.is_empty()) {
+        if self
+            .gateways
+            .get(gateway)
+            .is_some_and(|c| c.resources.is_empty() && c.needed.is_empty())
+        {
             self.gateways.remove(gateway);
         }
     }
 
     fn upsert(&mut self, gateway: &GatewayRef, resource: &Arc<v1::Resource>) {
         let held = &mut self.gateways.entry(gateway.clone()).or_default().resources;
-        if held.get(&resource.key).is_some_and(|r| r.version == resource.version) {
+        if held
+            .get(&resource.key)
+            .is_some_and(|r| r.version == resource.version)
+        {
             return;
         }
         held.insert(resource.key.clone(), Arc::clone(resource));
@@ -129,7 +150,9 @@ impl GatewayConfigs {
     }
 
     fn remove(&mut self, gateway: &GatewayRef, key: &str) {
-        let Some(config) = self.gateways.get_mut(gateway) else { return };
+        let Some(config) = self.gateways.get_mut(gateway) else {
+            return;
+        };
         if config.resources.remove(key).is_some() {
             let change = self.changes.entry(gateway.clone()).or_default();
             change.upserts.remove(key);
@@ -144,12 +167,21 @@ impl GatewayConfigs {
         output_of: &impl Fn(&Unit) -> Option<&'o Output>,
         touched: &mut Touched,
     ) {
-        let count = self.gateways.entry(gateway.clone()).or_default().needed.entry(unit.clone()).or_default();
+        let count = self
+            .gateways
+            .entry(gateway.clone())
+            .or_default()
+            .needed
+            .entry(unit.clone())
+            .or_default();
         *count += 1;
         if *count > 1 {
             return;
         }
-        self.needing.entry(unit.clone()).or_default().insert(gateway.clone());
+        self.needing
+            .entry(unit.clone())
+            .or_default()
+            .insert(gateway.clone());
         if let Unit::Backend(backend) = unit {
             let users = self.usage.entry(backend.target.clone()).or_default();
             *users.entry(gateway.clone()).or_default() += 1;
@@ -175,8 +207,12 @@ impl GatewayConfigs {
         output_of: &impl Fn(&Unit) -> Option<&'o Output>,
         touched: &mut Touched,
     ) {
-        let Some(config) = self.gateways.get_mut(gateway) else { return };
-        let Some(count) = config.needed.get_mut(unit) else { return };
+        let Some(config) = self.gateways.get_mut(gateway) else {
+            return;
+        };
+        let Some(count) = config.needed.get_mut(unit) else {
+            return;
+        };
         *count -= 1;
         if *count > 0 {
             return;
@@ -204,7 +240,9 @@ impl GatewayConfigs {
     }
 
     fn stop_using(&mut self, gateway: &GatewayRef, target: &ObjectRef) {
-        let Some(users) = self.usage.get_mut(target) else { return };
+        let Some(users) = self.usage.get_mut(target) else {
+            return;
+        };
         if let Some(count) = users.get_mut(gateway) {
             *count -= 1;
             if *count == 0 {

@@ -18,7 +18,10 @@ pub struct GatewayRef {
 impl GatewayRef {
     /// A reference from its parts.
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// The Gateway as an object.
@@ -64,9 +67,10 @@ impl Unit {
     pub fn root(object: &ObjectRef) -> Option<Self> {
         match object.kind {
             Kind::GatewayClass => Some(Self::Class(Arc::clone(&object.name))),
-            Kind::Gateway => {
-                Some(Self::Gateway(GatewayRef::new(Arc::clone(&object.namespace), Arc::clone(&object.name))))
-            }
+            Kind::Gateway => Some(Self::Gateway(GatewayRef::new(
+                Arc::clone(&object.namespace),
+                Arc::clone(&object.name),
+            ))),
             Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => {
                 Some(Self::Route(object.clone()))
             }

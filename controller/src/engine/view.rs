@@ -56,7 +56,14 @@ impl<'a> View<'a> {
         configs: &'a GatewayConfigs,
         environment: &'a Environment,
     ) -> Self {
-        Self { store, models, proxies, configs, environment, deps: RefCell::default() }
+        Self {
+            store,
+            models,
+            proxies,
+            configs,
+            environment,
+            deps: RefCell::default(),
+        }
     }
 
     pub(super) fn into_deps(self) -> Set<Dep> {
@@ -75,7 +82,10 @@ impl<'a> View<'a> {
     /// The object with this name; the namespace is empty for cluster-scoped kinds.
     pub fn get<T: Stored>(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
         let reference = ObjectRef::new(T::KIND, namespace, name);
-        let found = self.store.get(&reference).and_then(crate::store::Object::downcast);
+        let found = self
+            .store
+            .get(&reference)
+            .and_then(crate::store::Object::downcast);
         self.note(Dep::Object(reference));
         found
     }
@@ -83,19 +93,28 @@ impl<'a> View<'a> {
     /// All objects of a kind in a namespace, by name.
     pub fn list_in<T: Stored>(&self, namespace: &str) -> Vec<Arc<T>> {
         self.note(Dep::Namespace(T::KIND, namespace.into()));
-        self.store.list_in(T::KIND, namespace).filter_map(crate::store::Object::downcast).collect()
+        self.store
+            .list_in(T::KIND, namespace)
+            .filter_map(crate::store::Object::downcast)
+            .collect()
     }
 
     /// All objects of a kind. Whoever asks is translated anew at every change of that kind.
     pub fn list<T: Stored>(&self) -> Vec<Arc<T>> {
         self.note(Dep::Kind(T::KIND));
-        self.store.list(T::KIND).filter_map(crate::store::Object::downcast).collect()
+        self.store
+            .list(T::KIND)
+            .filter_map(crate::store::Object::downcast)
+            .collect()
     }
 
     /// All objects of a kind that point at `target` (see [`Stored::targets`]), by namespace and name.
     pub fn pointing_at<T: Stored>(&self, target: &ObjectRef) -> Vec<Arc<T>> {
         self.note(Dep::PointingAt(T::KIND, target.clone()));
-        self.store.pointing_at(T::KIND, target).filter_map(crate::store::Object::downcast).collect()
+        self.store
+            .pointing_at(T::KIND, target)
+            .filter_map(crate::store::Object::downcast)
+            .collect()
     }
 
     /// A Gateway as its routes see it; `None` if it is not ours.

@@ -262,7 +262,11 @@ mod tests {
     fn entries_of_others_stay_as_they_are() {
         let foreign =
             json!({ "parentRef": { "name": "a" }, "controllerName": "foreign/c", "future": { "field": 1 } });
-        let merged = merge(std::slice::from_ref(&foreign), &[(reference("a"), accepted(true))], 5);
+        let merged = merge(
+            std::slice::from_ref(&foreign),
+            &[(reference("a"), accepted(true))],
+            5,
+        );
         assert_eq!(merged[0], foreign);
         assert_eq!(merged[1]["controllerName"], OURS);
         assert_eq!(merged[1]["conditions"][0]["observedGeneration"], 2);

@@ -17,16 +17,31 @@ pub struct Condition {
 impl Condition {
     /// A condition that holds.
     pub fn holds(kind: &'static str, reason: &'static str) -> Self {
-        Self { kind, status: true, reason, message: String::new() }
+        Self {
+            kind,
+            status: true,
+            reason,
+            message: String::new(),
+        }
     }
 
     /// A condition that does not hold.
     pub fn fails(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, status: false, reason, message: message.into() }
+        Self {
+            kind,
+            status: false,
+            reason,
+            message: message.into(),
+        }
     }
 
     /// A condition that holds and is bad news (`Conflicted: True`, `PartiallyInvalid: True`).
     pub fn warns(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, status: true, reason, message: message.into() }
+        Self {
+            kind,
+            status: true,
+            reason,
+            message: message.into(),
+        }
     }
 }

@@ -29,7 +29,9 @@ impl AllowedNamespaces {
                 let Ok(selector) = Selector::try_from(selector.clone()) else {
                     return false;
                 };
-                let labels = view.get::<Namespace>("", namespace).map(|ns| ns.metadata.labels.clone());
+                let labels = view
+                    .get::<Namespace>("", namespace)
+                    .map(|ns| ns.metadata.labels.clone());
                 labels.is_some_and(|labels| selector.matches(&labels.unwrap_or_default()))
             }
         }

@@ -1,7 +1,12 @@
 //! An API server in memory, as far as the controller needs one: objects of any kind, resource versions and
 //! generations, conflicts, list, watch, merge patches; applying counts as merging.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
