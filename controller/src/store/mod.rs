@@ -15,6 +15,8 @@ pub use kinds::{Kind, Stored};
 pub use parse::{Document, Fault, Problem, admit, parse};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
+/// By namespace and name.
+type Named = BTreeMap<(Arc<str>, Arc<str>), Object>;
 
 /// Names one object. Cluster-scoped objects have an empty namespace.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,7 +110,7 @@ impl fmt::Debug for Object {
 /// The objects by kind, namespace and name.
 #[derive(Default)]
 pub struct Store {
-    objects: Map<Kind, BTreeMap<(Arc<str>, Arc<str>), Object>>,
+    objects: Map<Kind, Named>,
     pointing: Map<(Kind, ObjectRef), BTreeSet<ObjectRef>>,
 }
 

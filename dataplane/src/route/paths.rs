@@ -103,7 +103,7 @@ impl Paths {
                 }
             }
             Path::Regex(_) => {
-                Arc::make_mut(&mut self.regex).retain(|other| other.route() != candidate.route())
+                Arc::make_mut(&mut self.regex).retain(|other| other.route() != candidate.route());
             }
         }
     }
