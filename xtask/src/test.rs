@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<bool> {
         let start = Instant::now();
         let result = match blocker(*step, &done) {
             Some(earlier) => Err(anyhow::anyhow!("not run, because {} failed", name(earlier))),
-            None => step.run(&mut closing),
+            None => step.run(&done, &mut closing),
         };
         let error = result.err().map(|error| format!("{error:#}"));
         if let Some(error) = &error {
@@ -125,7 +125,11 @@ fn name(step: Step) -> String {
 }
 
 impl Step {
-    fn run(self, closing: &mut Vec<String>) -> Result<()> {
+    fn needs_cluster(self) -> bool {
+        matches!(self, Self::Walk | Self::Resilience | Self::Conformance)
+    }
+
+    fn run(self, done: &[Done], closing: &mut Vec<String>) -> Result<()> {
         match self {
             Self::Fmt => cargo(&["fmt", "--all", "--check"]).run(),
             Self::Clippy => cargo(&[
@@ -142,39 +146,36 @@ impl Step {
             Self::Unit => unit(closing),
             Self::Chart => chart::check(false),
             Self::Image => sluice::image("release", None).map(drop),
-            Self::Walk => e2e::run(&Test::Walk(cluster_options(false, true)?), &NO_TARGET),
-            Self::Resilience => e2e::run(&Test::Resilience(cluster_options(true, false)?), &NO_TARGET),
-            Self::Conformance => conformance_core(closing),
+            Self::Walk => e2e::run(&Test::Walk(cluster_options(done)), &NO_TARGET),
+            Self::Resilience => e2e::run(&Test::Resilience(cluster_options(done)), &NO_TARGET),
+            Self::Conformance => conformance_core(done, closing),
         }
     }
 }
 
 const NO_TARGET: Target = Target { kubeconfig: None };
 
-/// The first cluster step makes a fresh cluster and loads the image that the image step has left; later ones reuse
-/// both, unless they run alone.
-fn cluster_options(reuse: bool, load: bool) -> Result<e2e::Options> {
-    let running = crate::cluster::Cluster::open(None).is_ok();
-    let archive = sluice::default_archive()?;
+/// The first cluster step makes a fresh cluster and loads the image; later ones reuse both.
+fn cluster_options(done: &[Done]) -> e2e::Options {
+    let first = !done
+        .iter()
+        .any(|done| done.step.needs_cluster() && done.error.is_none());
     let image = ImageOptions {
         cargo_profile: "release".to_owned(),
-        archive: Some(archive).filter(|archive| (load || !running) && archive.exists()),
-        no_image: reuse && running,
+        archive: None,
+        no_image: !first,
     };
-    Ok(e2e::Options {
-        reuse: reuse && running,
-        image,
-    })
+    e2e::Options { reuse: !first, image }
 }
 
-fn conformance_core(closing: &mut Vec<String>) -> Result<()> {
+fn conformance_core(done: &[Done], closing: &mut Vec<String>) -> Result<()> {
     #[derive(Parser)]
     struct Defaults {
         #[command(flatten)]
         options: conformance::Options,
     }
     let mut options = Defaults::try_parse_from(["conformance", "--profile=http-core", "--install"])?.options;
-    options.image = cluster_options(true, false)?.image;
+    options.image = cluster_options(done).image;
     let outcome = conformance::run(&options, &NO_TARGET);
     if let Ok(outcome) = &outcome {
         closing.extend(outcome.closing.iter().cloned());
@@ -259,6 +260,14 @@ mod tests {
         assert_eq!(blocker(Step::Walk, &failed), Some(Step::Image));
         assert_eq!(blocker(Step::Chart, &failed), None);
         assert_eq!(blocker(Step::Walk, &[done(Step::Image, None)]), None);
+    }
+
+    #[test]
+    fn the_first_cluster_step_starts_afresh_and_the_next_reuses() {
+        let first = cluster_options(&[done(Step::Image, None), done(Step::Walk, Some("no"))]);
+        assert!(!first.reuse && !first.image.no_image);
+        let next = cluster_options(&[done(Step::Walk, None)]);
+        assert!(next.reuse && next.image.no_image);
     }
 
     #[test]

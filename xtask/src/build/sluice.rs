@@ -30,7 +30,7 @@ pub fn image(profile: &str, output: Option<PathBuf>) -> Result<PathBuf> {
     check_static(&binary)?;
     let archive = match output {
         Some(path) => path,
-        None => default_archive()?,
+        None => default_archive(profile)?,
     };
     let name = image_name();
     let size = Image {
@@ -60,9 +60,14 @@ pub fn image(profile: &str, output: Option<PathBuf>) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Where `cargo xtask image` leaves the archive.
-pub fn default_archive() -> Result<PathBuf> {
-    Ok(target_directory()?.join(format!("{REPOSITORY}-{VERSION}.oci.tar")))
+/// Where `cargo xtask image` leaves the archive; those of other profiles never pass for the release.
+fn default_archive(profile: &str) -> Result<PathBuf> {
+    let suffix = if profile == "release" {
+        String::new()
+    } else {
+        format!("-{profile}")
+    };
+    Ok(target_directory()?.join(format!("{REPOSITORY}-{VERSION}{suffix}.oci.tar")))
 }
 
 /// Builds `sluice` statically; returns the binary.

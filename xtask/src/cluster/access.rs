@@ -48,7 +48,7 @@ impl Cluster {
     pub fn own() -> Result<Self> {
         Ok(Self {
             kubeconfig: paths::state()?.join("kubeconfig"),
-            tools: tools()?,
+            tools: link_tools()?,
             own: true,
         })
     }
@@ -93,11 +93,9 @@ impl Cluster {
         command
     }
 
-    /// helm; builds it first if need be.
+    /// helm, with nothing of the user's own settings.
     pub fn helm(&self, arguments: &[&str]) -> Result<Command> {
-        let helm = HELM.ensure()?;
-        let mut command = self.command(&helm.to_string_lossy());
-        // Nothing of the user's own helm plays a part.
+        let mut command = self.command("helm");
         let home = paths::cache()?.join("helm");
         for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             command.env(name, &home);
@@ -133,13 +131,17 @@ fn tools() -> Result<PathBuf> {
     Ok(paths::cache()?.join("tools"))
 }
 
-/// Puts kubectl where [`Cluster`] looks for it.
+/// Puts kubectl and helm where [`Cluster`] looks for them.
 pub fn link_tools() -> Result<PathBuf> {
     let directory = tools()?;
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let link = directory.join("kubectl");
-    let partial = directory.join(format!("kubectl.{}", std::process::id()));
-    std::os::unix::fs::symlink(KUBECTL.ensure()?, &partial).context("cannot link kubectl")?;
-    std::fs::rename(&partial, &link).with_context(|| format!("cannot create {}", link.display()))?;
+    for program in [&KUBECTL, &HELM] {
+        let link = directory.join(program.name);
+        // Renamed into place, because another run may use the link meanwhile.
+        let partial = directory.join(format!("{}.{}", program.name, std::process::id()));
+        std::os::unix::fs::symlink(program.ensure()?, &partial)
+            .and_then(|()| std::fs::rename(&partial, &link))
+            .with_context(|| format!("cannot create {}", link.display()))?;
+    }
     Ok(directory)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::access::{self, Cluster};
+use super::access::Cluster;
 use super::process::Table;
 use super::settings::{self, FEATURE_GATES, NODE, PODS, SERVICES, containerd_socket};
 use super::{addons, down, pki};
@@ -29,7 +29,6 @@ pub fn up() -> Result<Cluster> {
         program.ensure()?;
     }
     let archives = images::ensure()?;
-    access::link_tools()?;
     let cluster = Cluster::own()?;
     let _lock = lock()?;
     let state = paths::state()?;
