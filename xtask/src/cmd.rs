@@ -6,6 +6,24 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
+use crate::paths;
+
+/// cargo, in the project's folder.
+///
+/// What the cargo that runs xtask says of the crate `xtask` is taken back: build scripts that watch it would compile
+/// their crates anew whenever a build is not started in the same way as the one before.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::root());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// The ways in which xtask runs a [`Command`].
 pub trait Run {
     /// Runs with inherited standard streams.

@@ -1,5 +1,7 @@
 //! Runs the Gateway API conformance suite, unchanged, from the client's namespace.
 
+mod report;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -79,7 +81,8 @@ pub struct Outcome {
     pub closing: Vec<String>,
 }
 
-/// Runs the suite; fails if any of its tests has failed.
+/// Runs the suite; fails if any of its tests has failed. A run of everything also fails if a test of its profiles was
+/// skipped or a feature of theirs is not claimed.
 pub fn run(options: &Options, target: &Target) -> Result<Outcome> {
     let suite = CONFORMANCE.ensure()?;
     if options.list {
@@ -99,12 +102,13 @@ pub fn run(options: &Options, target: &Target) -> Result<Outcome> {
         execute(&cluster, &suite, &flags, options)
     })?;
     summary(&outcome);
+    outcome.verdict()?;
     if let Some(report) = report(options)? {
         // The suite makes it readable by its owner alone.
         fs::set_permissions(&report, fs::Permissions::from_mode(0o644))?;
         say(format!("report: {}", report.display()));
+        report::check(&report)?;
     }
-    outcome.verdict()?;
     Ok(outcome)
 }
 
@@ -114,11 +118,15 @@ fn list(suite: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where the report goes: a run of everything always has one, because it alone tells what is missing.
 fn report(options: &Options) -> Result<Option<PathBuf>> {
-    let Some(report) = &options.report else {
-        return Ok(None);
+    let report = match &options.report {
+        Some(report) => paths::root().join(report),
+        None if options.profile == Profile::All && options.run_test.is_none() => {
+            paths::cache()?.join("conformance-report.yaml")
+        }
+        None => return Ok(None),
     };
-    let report = paths::root().join(report);
     if let Some(parent) = report.parent() {
         fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     }

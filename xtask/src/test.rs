@@ -237,8 +237,8 @@ fn cargo_deny() -> Result<PathBuf> {
 }
 
 fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(paths::root()).args(arguments);
+    let mut command = cmd::cargo();
+    command.args(arguments);
     command
 }
 

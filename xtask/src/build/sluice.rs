@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::oci::Image;
-use crate::cmd::Run;
-use crate::paths::{self, VERSION};
+use crate::cmd::{Run, cargo};
+use crate::paths::VERSION;
 use crate::progress;
 
 /// The target is named explicitly so that the static linking applies to the binary and not to build scripts.
@@ -82,12 +81,6 @@ pub fn binary(profile: &str) -> Result<PathBuf> {
     })?;
     let directory = if profile == "dev" { "debug" } else { profile };
     Ok(target_directory()?.join(TARGET).join(directory).join("sluice"))
-}
-
-fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(paths::root());
-    command
 }
 
 fn target_directory() -> Result<PathBuf> {
