@@ -80,16 +80,25 @@ mod tests {
 
     #[test]
     fn every_gap_is_named() {
-        let good = "profiles:\n- name: GATEWAY-HTTP\n  core: {result: success}\n  extended: {result: success}\n";
+        let good =
+            "profiles:\n- name: GATEWAY-HTTP\n  core: {result: success}\n  extended: {result: success}\n";
         assert!(check_text(good).is_ok());
         assert!(check_text("profiles: []").is_err());
         for (gap, named) in [
             ("core: {result: partial}", "GATEWAY-TCP core: result partial"),
-            ("core: {result: success, skippedTests: [A]}", "GATEWAY-TCP core: skipped: A"),
+            (
+                "core: {result: success, skippedTests: [A]}",
+                "GATEWAY-TCP core: skipped: A",
+            ),
             ("core: {result: failure, failedTests: [B]}", "failed: B"),
-            ("extended: {result: success, unsupportedFeatures: [C]}", "GATEWAY-TCP extended: not supported: C"),
+            (
+                "extended: {result: success, unsupportedFeatures: [C]}",
+                "GATEWAY-TCP extended: not supported: C",
+            ),
         ] {
-            let error = check_text(&format!("{good}- name: GATEWAY-TCP\n  {gap}\n")).unwrap_err().to_string();
+            let error = check_text(&format!("{good}- name: GATEWAY-TCP\n  {gap}\n"))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(named), "{error}");
         }
     }
