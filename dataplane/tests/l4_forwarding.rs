@@ -7,6 +7,8 @@
     reason = "a test may panic"
 )]
 
+mod ports;
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -17,6 +19,8 @@ use sluice_dataplane::telemetry::AccessLogTarget;
 use sluice_dataplane::{Dataplane, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+use ports::free_port;
 
 /// Anything that takes longer never happens.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,14 +40,6 @@ fn start_logging(access_log: AccessLogTarget) -> Dataplane {
         access_log,
     })
     .unwrap()
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 fn resource(key: &str, version: &str, body: Body) -> v1::Resource {

@@ -7,7 +7,10 @@
     clippy::unnecessary_wraps
 )]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+#[path = "../ports/mod.rs"]
+mod ports;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,8 @@ use sluice_dataplane::{Dataplane, Options};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
+
+pub use ports::free_port;
 
 /// Anything that takes longer never happens.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,14 +57,6 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-pub fn free_port() -> u16 {
-    StdListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 // --- Resources ---

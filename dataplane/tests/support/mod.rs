@@ -4,14 +4,18 @@
 pub mod backend;
 pub mod client;
 pub mod config;
+#[path = "../ports/mod.rs"]
+mod ports;
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_config::v1;
 use sluice_dataplane::telemetry::AccessLogTarget;
 use sluice_dataplane::{Dataplane, Options};
+
+pub use ports::free_port;
 
 /// A running dataplane.
 pub struct Proxy {
@@ -74,19 +78,6 @@ fn rank(key: &str) -> usize {
         .iter()
         .position(|kind| key.starts_with(kind))
         .unwrap_or(usize::MAX)
-}
-
-/// A free port that no other test of this process is given. Those that the system hands out by itself are left alone:
-/// another test could get one as soon as it is closed.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 18_000 + u16::try_from(std::process::id() % 100).unwrap() * 100;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 1000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// Waits until something holds; fails after a time that is long even for a busy machine.
