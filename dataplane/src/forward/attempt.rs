@@ -21,7 +21,7 @@ use super::upstream::{BodyKind, Failure, Upstream};
 use crate::filter::session::Session;
 use crate::rule::Rule;
 use crate::upstream::connect::{Version, Wants, connect};
-use crate::upstream::{Active, Backend, ConnectError, EndpointSet};
+use crate::upstream::{Active, Backend, ConnectError, EndpointSet, RetryBudget};
 
 /// Tries on other endpoints where a connection was refused, if the rule does not speak of retries.
 const FREE_RETRIES: u32 = 2;
@@ -95,9 +95,15 @@ pub(super) async fn run(
                     .retry
                     .as_ref()
                     .is_some_and(|retry| retry.covers(status));
-                if again && progress.may_repeat(tries, exchange.source) {
+                let repeat = if again {
+                    progress.may_repeat(tries, exchange.source)
+                } else {
+                    Ok(false)
+                };
+                if !matches!(repeat, Ok(false)) {
                     tries.backend.metrics.request(status.as_u16(), began.elapsed());
                     drop((exchange, counted));
+                    repeat?;
                     progress.repeat(tries, &active, &mut flow).await?;
                     continue;
                 }
@@ -252,7 +258,7 @@ impl Tries<'_> {
                         progress.tried.push(active.endpoint().address());
                         return Ok(());
                     }
-                } else if progress.may_repeat(self, flow.source) {
+                } else if progress.may_repeat(self, flow.source)? {
                     return progress.repeat(self, active, flow).await;
                 }
                 Err(connect_error(&error).into())
@@ -265,9 +271,11 @@ impl Tries<'_> {
                 }
                 Err(stop.into())
             }
-            Failed::Stop(stop @ Stop::TryTimeout) if progress.may_repeat(self, flow.source) => {
+            Failed::Stop(stop @ Stop::TryTimeout) => {
+                if !progress.may_repeat(self, flow.source)? {
+                    return Err(stop.into());
+                }
                 tracing::debug!("try timed out");
-                drop(stop);
                 progress.repeat(self, active, flow).await
             }
             Failed::Stop(stop) => Err(stop.into()),
@@ -276,18 +284,25 @@ impl Tries<'_> {
 }
 
 impl Progress {
-    /// True if the rule, the budget and the body allow another try. Takes it from the budget.
-    fn may_repeat(&self, tries: &Tries<'_>, source: &mut Source) -> bool {
+    /// True if the rule and the body allow another try. Takes it from the budget; if that is used up, the client is
+    /// told so (`retryConstraint` of XBackendTrafficPolicy asks for 503, whatever the last try met).
+    fn may_repeat(&self, tries: &Tries<'_>, source: &mut Source) -> Result<bool, Box<Reply>> {
         let Some(retry) = &tries.rule.retry else {
-            return false;
+            return Ok(false);
         };
-        self.retries < retry.attempts
-            && source.rewind()
-            && tries
-                .backend
-                .retry_budget
-                .as_ref()
-                .is_none_or(crate::upstream::RetryBudget::retry)
+        if self.retries >= retry.attempts || !source.rewind() {
+            return Ok(false);
+        }
+        let granted = tries.backend.retry_budget.as_ref().is_none_or(RetryBudget::retry);
+        granted.then_some(true).ok_or_else(|| {
+            Reply::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "retry budget exceeded",
+                "UO",
+                "retry_budget_exceeded",
+            )
+            .into()
+        })
     }
 
     /// Pauses before another try that the rule asks for.
