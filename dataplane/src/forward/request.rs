@@ -1,7 +1,9 @@
-//! One request, from its head to its line in the access log: admit, route, filter, choose a backend, try, answer.
+//! One request, from its head to its line in the access log: admit, choose the listener and run its filters, route,
+//! filter, choose a backend, try, answer.
 
 use std::sync::Arc;
 
+use http::header::HOST;
 use http::{HeaderMap, StatusCode, Uri, request};
 
 use super::attempt::{self, Tries};
@@ -16,7 +18,7 @@ use super::upstream::{BodyKind, Failure};
 use super::{Conn, mirror};
 use crate::filter::Facts;
 use crate::filter::session::Session;
-use crate::route::{Matched, Outcome};
+use crate::route::{Matched, Outcome, Site};
 use crate::rule::{Rule, WeightedBackend};
 
 /// Serves one request.
@@ -63,42 +65,95 @@ fn refuse(refusal: Refusal) -> Reply {
 async fn route(
     conn: &Conn,
     down: &mut Downstream,
-    head: request::Parts,
+    mut head: request::Parts,
     admitted: &Admitted,
     record: &mut Record,
     is_grpc: bool,
 ) {
-    let matched = match conn.port.find(&admitted.host, &head, conn.tls.as_deref()) {
-        Outcome::Matched(matched) => matched,
-        Outcome::NoRoute(_) => {
-            let reply = Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found");
-            return answer(down, record, reply, is_grpc, None);
-        }
-        Outcome::Misdirected => {
-            let reply = Reply::error(StatusCode::MISDIRECTED_REQUEST, "", "NR", "misdirected_request");
-            return answer(down, record, reply, is_grpc, None);
-        }
+    let site = match conn.port.locate(&admitted.host, conn.tls.as_deref()) {
+        Ok(site) => site,
+        Err(missed) => return answer(down, record, no_route(&missed), is_grpc, None),
     };
-    record.rule = Some(Arc::clone(&matched.rule));
-    record.listener = Some(Arc::clone(&matched.listener));
-    let is_grpc = is_grpc || matched.rule.grpc;
+    // It outlives the effects, which borrow from it.
+    let matched;
     let mut effects = Effects::default();
     let mut source = Source::new(down.body_is_empty(), true);
-    let mut request = Request {
-        conn,
-        down,
-        matched: &matched,
-        effects: &mut effects,
-        source: &mut source,
-        record,
-    };
-    let end = request.run(head, admitted).await;
+    let mut end = before_routing(conn, down, &mut head, &site, admitted, &mut effects, &mut source).await;
+    let mut is_grpc = is_grpc;
+    if end.is_ok() {
+        let Some(found) = site.matched(&admitted.host, &head) else {
+            record.received = source.received();
+            let reply = no_route(&Outcome::NoRoute(None));
+            return answer(down, record, reply, is_grpc, Some(&effects));
+        };
+        matched = found;
+        record.rule = Some(Arc::clone(&matched.rule));
+        record.listener = Some(Arc::clone(&matched.listener));
+        is_grpc |= matched.rule.grpc;
+        let mut request = Request {
+            conn,
+            down,
+            matched: &matched,
+            effects: &mut effects,
+            source: &mut source,
+            record,
+        };
+        end = request.run(head, admitted).await;
+    }
     record.received = source.received();
     match end {
         Ok(()) => {}
         Err(End::Reply(reply)) => answer(down, record, *reply, is_grpc, Some(&effects)),
         Err(End::Stop(stop)) => cut_short(down, record, stop, is_grpc, &effects),
     }
+}
+
+fn no_route(outcome: &Outcome) -> Reply {
+    if matches!(outcome, Outcome::Misdirected) {
+        Reply::error(StatusCode::MISDIRECTED_REQUEST, "", "NR", "misdirected_request")
+    } else {
+        Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found")
+    }
+}
+
+/// Runs the listener's filters. They may change what routes match on, except the host: it has chosen the listener
+/// (Gateway API, `ListenerFilters.requests`).
+async fn before_routing<'a>(
+    conn: &Conn,
+    down: &mut Downstream,
+    head: &mut request::Parts,
+    site: &'a Site,
+    admitted: &Admitted,
+    effects: &mut Effects<'a>,
+    source: &mut Source,
+) -> Result<(), End> {
+    let filters = &site.listener.filters;
+    if filters.is_empty() {
+        return Ok(());
+    }
+    let target = head.uri.clone();
+    let host = head.headers.get(HOST).cloned();
+    let mut filtered = Filtered {
+        conn,
+        facts: Facts {
+            host: &admitted.host,
+            path: target.path(),
+            https: conn.tls.is_some(),
+            listener_port: site.listener.port,
+            prefix: None,
+        },
+        head: &mut *head,
+        effects,
+        down,
+        source,
+        limits: &mut Limits::default(),
+    };
+    filtered.run(filters).await?;
+    match host {
+        Some(host) => drop(head.headers.insert(HOST, host)),
+        None => drop(head.headers.remove(HOST)),
+    }
+    Ok(())
 }
 
 struct Request<'r, 'a> {
@@ -194,7 +249,6 @@ impl Request<'_, '_> {
         if let Some(backend) = backend {
             return filtered.run(&backend.filters).await;
         }
-        filtered.run(&matched.listener.filters).await?;
         filtered.run(&matched.rule.filters).await
     }
 }

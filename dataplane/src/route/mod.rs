@@ -120,27 +120,33 @@ impl Port {
 
     /// Finds the rule for a request. `host` is lower case and without port.
     pub fn find(&self, host: &str, head: &http::request::Parts, tls: Option<&TlsSession>) -> Outcome {
+        match self.locate(host, tls) {
+            Err(missed) => missed,
+            Ok(site) => match site.matched(host, head) {
+                None => Outcome::NoRoute(Some(Arc::clone(&site.listener))),
+                Some(matched) => Outcome::Matched(matched),
+            },
+        }
+    }
+
+    /// The first half of [`Port::find`]: the listener that a request belongs to, which depends on its host alone. The
+    /// listener's filters come between it and [`Site::matched`].
+    ///
+    /// # Errors
+    /// The outcome, if there is no such listener.
+    pub fn locate(&self, host: &str, tls: Option<&TlsSession>) -> Result<Arc<Site>, Outcome> {
         let table = self.table.load();
-        let Some(site) = table
+        let site = table
             .sites
             .covering(host)
             .find(|site| site.listener.https == tls.is_some())
-        else {
-            return Outcome::NoRoute(None);
-        };
+            .ok_or(Outcome::NoRoute(None))?;
         // A client may send requests for several hosts over one connection. The listener that the host belongs to may
         // have another certificate or ask for a client's: the connection has to be made to it (GEP-3567).
         if tls.is_some_and(|tls| tls.listener.key != site.listener.key) {
-            return Outcome::Misdirected;
+            return Err(Outcome::Misdirected);
         }
-        match site.find(host, head) {
-            None => Outcome::NoRoute(Some(Arc::clone(&site.listener))),
-            Some((candidate, prefix)) => Outcome::Matched(Matched {
-                listener: Arc::clone(&site.listener),
-                rule: Arc::clone(&candidate.rule),
-                prefix,
-            }),
-        }
+        Ok(Arc::clone(site))
     }
 
     /// What is spoken.

@@ -9,7 +9,7 @@ use super::candidate::{Candidate, RouteOrder};
 use super::compiled::{Attachment, Body, Host, L4Candidate};
 use super::hosts::{HostMap, Specificity};
 use super::paths::Paths;
-use super::{Listener, Route};
+use super::{Listener, Matched, Route};
 use crate::l4::L4Route;
 
 /// A listener with its routes. Copies share what does not differ.
@@ -49,6 +49,17 @@ impl Site {
             .covering(host)
             .flat_map(|tiers| tiers.iter())
             .find_map(|tier| tier.paths.find(path, head))
+    }
+
+    /// The rule for a request; the second half of [`super::Port::find`].
+    pub fn matched(&self, host: &str, head: &Parts) -> Option<Matched> {
+        let (candidate, prefix) = self.find(host, head)?;
+        let (listener, rule) = (Arc::clone(&self.listener), Arc::clone(&candidate.rule));
+        Some(Matched {
+            listener,
+            rule,
+            prefix,
+        })
     }
 
     /// The route for a connection.

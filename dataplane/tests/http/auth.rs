@@ -200,3 +200,44 @@ async fn over_grpc() {
     );
     assert_eq!(backend.hits(), 1);
 }
+
+#[tokio::test]
+async fn a_listener_asks_before_routes_are_chosen() {
+    let authorizer = Backend::start(|request| async move {
+        if request.headers().get("authorization").is_none() {
+            return response(401, "");
+        }
+        let mut ok = response(200, "");
+        ok.headers_mut().insert("x-user", "alice".parse().unwrap());
+        ok.headers_mut()
+            .insert("host", "elsewhere.example".parse().unwrap());
+        ok
+    })
+    .await;
+    let backend = Backend::echo("b").await;
+    let port = super::support::free_port();
+    let listener = v1::Listener {
+        port: port.into(),
+        bind_port: port.into(),
+        protocol: v1::Protocol::Http.into(),
+        filters: vec![cfg::filter(F::ExternalAuth(config(Protocol::Http)))],
+        ..Default::default()
+    };
+    let mut rule = cfg::rule("/", &["b"]);
+    rule.matches[0].headers = vec![v1::ValueMatch {
+        name: "x-user".into(),
+        value: "alice".into(),
+        regex: false,
+    }];
+    let mut resources = vec![cfg::listener("l", listener), cfg::route("r", "l", vec![rule])];
+    resources.extend(cfg::backend("b", &[backend.address]));
+    resources.extend(cfg::backend("auth", &[authorizer.address]));
+    let _proxy = super::Proxy::start(resources).await;
+    let client = Http::new(port);
+    // Only what the authorizer adds leads to the backend, and the host stays the client's.
+    let seen = client.get_with("/", &[("authorization", "good")]).await.seen();
+    assert_eq!(seen.header("x-user"), Some("alice"));
+    assert_ne!(seen.header("host"), Some("elsewhere.example"));
+    assert_eq!(client.get_with("/", &[("x-user", "alice")]).await.status, 401);
+    assert_eq!(backend.hits(), 1);
+}
