@@ -121,5 +121,8 @@ async fn draining_says_goodbye() {
     // Neither is cut while a request is under way, and both have ended by now.
     idle.rest().await;
     assert!(!proxy.dataplane.is_ready());
-    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    support::eventually("nothing listens any more", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
+    })
+    .await;
 }
