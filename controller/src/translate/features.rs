@@ -121,4 +121,14 @@ mod tests {
     fn sorted_and_each_once() {
         assert!(SUPPORTED.windows(2).all(|pair| pair[0] < pair[1]));
     }
+
+    #[test]
+    fn each_has_a_row_with_a_test_in_the_documentation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/features.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        for feature in SUPPORTED {
+            let start = format!("| `{feature}` | `");
+            assert!(text.lines().any(|line| line.starts_with(&start)), "{feature}");
+        }
+    }
 }

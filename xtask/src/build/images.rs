@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::go::Program;
 use super::oci::Image;
-use super::programs::{COREDNS, ECHO_BASIC, PAUSE};
+use super::programs::{AUTHZ, COREDNS, ECHO_BASIC, PAUSE};
 use crate::paths;
 
 /// The name under which containerd looks for the sandbox image.
@@ -42,15 +42,26 @@ const IMAGES: [Single; 3] = [
     },
 ];
 
-/// The archives; makes those that the cache lacks.
+/// The authorizer of `e2e features`, which no other test needs.
+const AUTHORIZER: Single = Single {
+    program: &AUTHZ,
+    names: &["sluice.test/authz:e2e"],
+};
+
+/// The archives that every cluster gets; makes those that the cache lacks.
 pub fn ensure() -> Result<Vec<PathBuf>> {
-    let store = paths::cache()?.join("images");
-    fs::create_dir_all(&store).with_context(|| format!("cannot create {}", store.display()))?;
-    IMAGES.iter().map(|image| image.ensure(&store)).collect()
+    IMAGES.iter().map(Single::ensure).collect()
+}
+
+/// The authorizer's archive; makes it unless the cache has it.
+pub fn authorizer() -> Result<PathBuf> {
+    AUTHORIZER.ensure()
 }
 
 impl Single {
-    fn ensure(&self, store: &std::path::Path) -> Result<PathBuf> {
+    fn ensure(&self) -> Result<PathBuf> {
+        let store = paths::cache()?.join("images");
+        fs::create_dir_all(&store).with_context(|| format!("cannot create {}", store.display()))?;
         let binary = self.program.ensure()?;
         // The program's directory carries its key: a new build gives a new archive.
         let key = binary

@@ -44,6 +44,7 @@ pub const ECHO_BASIC: Program = plain(
     IMAGES,
     "sigs.k8s.io/gateway-api-conformance-images/echo-basic",
 );
+pub const AUTHZ: Program = plain("authz", "e2e/modules/authz", ".");
 pub const COREDNS: Program = plain("coredns", "e2e", "github.com/coredns/coredns");
 pub const HELM: Program = plain("helm", "e2e", "helm.sh/helm/v3/cmd/helm");
 pub const CONFORMANCE: Program = Program {

@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 
 pub use access::Cluster;
 pub use load::load_sluice;
-pub use up::up;
+pub use up::{load_images, up};
 
 use crate::cmd::Run;
 use crate::netns::{CLIENT_IP, NODE_IP, Netns};

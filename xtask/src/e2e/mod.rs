@@ -1,6 +1,7 @@
 //! Our own tests on a real cluster.
 
 mod client;
+mod features;
 mod hops;
 pub mod install;
 mod load;
@@ -20,9 +21,11 @@ pub enum Test {
     Walk(Options),
     /// Bad input and restarts: the healthy route keeps answering
     Resilience(Options),
+    /// Features of Gateway API that the conformance suite has no test for
+    Features(Options),
 }
 
-/// What both tests share.
+/// What the tests share.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// Use the running cluster as it is instead of a fresh one
@@ -37,6 +40,7 @@ pub fn run(test: &Test, target: &Target) -> Result<()> {
     let (options, body): (_, fn(&Cluster) -> Result<()>) = match test {
         Test::Walk(options) => (options, walk::run),
         Test::Resilience(options) => (options, resilience::run),
+        Test::Features(options) => (options, features::run),
     };
     let cluster = if options.reuse || target.kubeconfig.is_some() {
         Cluster::open(target.kubeconfig.as_deref())?

@@ -1,0 +1,92 @@
+//! CA certificates from ClusterTrustBundles, for backends and for clients.
+
+use anyhow::{Result, bail, ensure};
+
+use super::certificates::{BACKEND_HOST, BACKENDS, CLIENTS, GATEWAY_HOST, trust};
+use super::curl::{self, Answer};
+use super::{Check, LIMIT, World};
+use crate::netns::Netns;
+use crate::progress::wait_for;
+
+pub const CHECKS: [Check; 2] = [
+    Check {
+        name: "ClusterTrustBundleBackend",
+        run: backend,
+    },
+    Check {
+        name: "ClusterTrustBundleClient",
+        run: client,
+    },
+];
+
+/// A BackendTLSPolicy refers to the bundle; a change of the bundle takes effect.
+fn backend(world: &World<'_>) -> Result<()> {
+    const PATH: &str = "/tls-backend";
+    world.wait_policy("backendtlspolicy", "tls-backend", &["Accepted", "ResolvedRefs"])?;
+    let seen = world.wait_status(PATH, &[], 200)?.seen()?;
+    ensure!(
+        seen.server_name() == BACKEND_HOST,
+        "the backend was asked for {:?}",
+        seen.server_name()
+    );
+    trust(world.cluster, BACKENDS, &world.certificates.bad)?;
+    let refused = world.wait_status(PATH, &[], 503);
+    trust(world.cluster, BACKENDS, &world.certificates.good)?;
+    refused?;
+    world.wait_status(PATH, &[], 200).map(drop)
+}
+
+/// The Gateway's frontend validation refers to the bundle.
+fn client(world: &World<'_>) -> Result<()> {
+    wait_for("the client with a certificate is served", LIMIT, || {
+        let answer = call(world, Some("good"))?;
+        ensure!(answer.status == 200, "status {}", answer.status);
+        Ok(Some(()))
+    })?;
+    refused(world, None)?;
+    refused(world, Some("bad"))?;
+    trust(world.cluster, CLIENTS, &world.certificates.bad)?;
+    let changed = wait_for(
+        "the clients of the bundle's new authority are served",
+        LIMIT,
+        || call(world, Some("bad")).map(Some),
+    )
+    .and_then(|_| refused(world, Some("good")));
+    trust(world.cluster, CLIENTS, &world.certificates.good)?;
+    changed
+}
+
+/// The connection must end with a TLS alert, which curl misses if the request was on its way already.
+fn refused(world: &World<'_>, certificate: Option<&str>) -> Result<()> {
+    match call(world, certificate) {
+        Ok(answer) => bail!("with certificate {certificate:?} the answer is {}", answer.status),
+        Err(error) => {
+            let text = format!("{error:#}");
+            let ends = ["alert", "reset by peer", "Broken pipe"];
+            ensure!(
+                ends.iter().any(|end| text.contains(end)),
+                "with certificate {certificate:?}: {text}"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn call(world: &World<'_>, certificate: Option<&str>) -> Result<Answer> {
+    let resolve = format!("{GATEWAY_HOST}:443:{}", world.gateway);
+    let ca = world.certificates.file("ca.crt");
+    let mut arguments = vec!["--resolve", &resolve, "--cacert", &ca];
+    let files = certificate.map(|name| {
+        let file = |kind: &str| world.certificates.file(&format!("{name}.{kind}"));
+        (file("crt"), file("key"))
+    });
+    if let Some((certificate, key)) = &files {
+        arguments.extend(["--cert", certificate, "--key", key]);
+    }
+    curl::send(
+        world.cluster,
+        Netns::Client,
+        &format!("https://{GATEWAY_HOST}/"),
+        &arguments,
+    )
+}
