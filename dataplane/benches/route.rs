@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sluice_config::v1::{self, resource::Body};
 use sluice_dataplane::drain::Drain;
-use sluice_dataplane::route::{Outcome, Port};
+use sluice_dataplane::route::Port;
 use sluice_dataplane::state::{Bind, State};
 use sluice_dataplane::telemetry::{AccessLog, AccessLogTarget};
 use sluice_dataplane::worker::Shared;
@@ -151,9 +151,10 @@ fn lookup(c: &mut Criterion) {
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
                 b.iter(|| {
                     let (host, head) = next.next().unwrap();
-                    let outcome = port.find(black_box(host), black_box(head), None);
-                    assert!(matches!(outcome, Outcome::Matched(_)));
-                    outcome
+                    let site = port.locate(black_box(host), None).unwrap();
+                    let matched = site.matched(host, black_box(head));
+                    assert!(matched.is_some());
+                    matched
                 });
             });
         }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderValue, request};
+use http::request;
 use tokio::sync::mpsc;
 
 use super::downstream::Chunk;
-use super::upstream::{BodyKind, Upstream};
-use crate::upstream::connect::{Version, Wants, connect};
+use super::subrequest;
+use super::upstream::BodyKind;
+use crate::upstream::connect::Version;
 use crate::upstream::{Backend, Slot};
 use crate::worker::Worker;
 
@@ -81,19 +82,7 @@ async fn run(
     let active = backend.endpoints.load().pick(&[]).ok_or("no endpoint")?;
     let endpoint = active.endpoint();
     let version = if http2 { Version::Http2 } else { Version::Any };
-    let connected = connect(
-        &worker.pool,
-        backend,
-        endpoint,
-        Wants {
-            fresh: false,
-            version,
-        },
-    )
-    .await
-    .map_err(|e| e.to_string())?;
-    let mut up = Upstream::start(connected, head, body, None::<&HeaderValue>, backend.tls.is_some())
-        .map_err(|e| e.to_string())?;
+    let mut up = subrequest::open(worker, backend, endpoint, head, body, version).await?;
     let mut sending = body != BodyKind::Empty;
     let mut headed = false;
     std::future::poll_fn(|cx| {

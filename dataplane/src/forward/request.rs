@@ -18,7 +18,7 @@ use super::upstream::{BodyKind, Failure};
 use super::{Conn, mirror};
 use crate::filter::Facts;
 use crate::filter::session::Session;
-use crate::route::{Matched, Outcome, Site};
+use crate::route::{Matched, Miss, Site};
 use crate::rule::{Rule, WeightedBackend};
 
 /// Serves one request.
@@ -53,7 +53,7 @@ fn refuse(refusal: Refusal) -> Reply {
             tracing::debug!(reason, "invalid request");
             Reply::error(StatusCode::BAD_REQUEST, "Bad Request", "DPE", "http1.codec_error")
         }
-        Refusal::Connect => Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found"),
+        Refusal::Connect => unserved(Miss::NoRoute),
         Refusal::Elsewhere(location) => Reply::redirect(
             StatusCode::TEMPORARY_REDIRECT,
             location,
@@ -72,7 +72,7 @@ async fn route(
 ) {
     let site = match conn.port.locate(&admitted.host, conn.tls.as_deref()) {
         Ok(site) => site,
-        Err(missed) => return answer(down, record, no_route(&missed), is_grpc, None),
+        Err(miss) => return answer(down, record, unserved(miss), is_grpc, None),
     };
     // It outlives the effects, which borrow from it.
     let matched;
@@ -83,8 +83,7 @@ async fn route(
     if end.is_ok() {
         let Some(found) = site.matched(&admitted.host, &head) else {
             record.received = source.received();
-            let reply = no_route(&Outcome::NoRoute(None));
-            return answer(down, record, reply, is_grpc, Some(&effects));
+            return answer(down, record, unserved(Miss::NoRoute), is_grpc, Some(&effects));
         };
         matched = found;
         record.rule = Some(Arc::clone(&matched.rule));
@@ -108,11 +107,10 @@ async fn route(
     }
 }
 
-fn no_route(outcome: &Outcome) -> Reply {
-    if matches!(outcome, Outcome::Misdirected) {
-        Reply::error(StatusCode::MISDIRECTED_REQUEST, "", "NR", "misdirected_request")
-    } else {
-        Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found")
+fn unserved(miss: Miss) -> Reply {
+    match miss {
+        Miss::NoRoute => Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found"),
+        Miss::Misdirected => Reply::error(StatusCode::MISDIRECTED_REQUEST, "", "NR", "misdirected_request"),
     }
 }
 

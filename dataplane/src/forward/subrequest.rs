@@ -1,14 +1,14 @@
-//! Small requests of the proxy's own, to authorizers.
+//! Requests of the proxy's own: small ones, to authorizers, and the beginning of mirrored ones.
 
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, response};
+use http::{HeaderMap, HeaderValue, request, response};
 
 use super::downstream::Chunk;
 use super::upstream::{BodyKind, Upstream};
-use crate::upstream::Backend;
 use crate::upstream::connect::{Version, Wants, connect};
+use crate::upstream::{Backend, Endpoint};
 use crate::worker::Worker;
 
 /// Largest response that is read.
@@ -21,6 +21,26 @@ pub(super) struct Answer {
     pub(super) trailers: HeaderMap,
 }
 
+/// Connects and begins a request that nobody waits for as a client does: no upgrade, no retry.
+pub(super) async fn open(
+    worker: &Worker,
+    backend: &Backend,
+    endpoint: &Endpoint,
+    head: request::Parts,
+    body: BodyKind,
+    version: Version,
+) -> Result<Upstream, String> {
+    let wants = Wants {
+        fresh: false,
+        version,
+    };
+    let connected = connect(&worker.pool, backend, endpoint, wants)
+        .await
+        .map_err(|e| e.to_string())?;
+    Upstream::start(connected, head, body, None::<&HeaderValue>, backend.tls.is_some())
+        .map_err(|e| e.to_string())
+}
+
 /// Sends a request and reads the response.
 pub(super) async fn call(
     worker: &Worker,
@@ -29,26 +49,13 @@ pub(super) async fn call(
     version: Version,
 ) -> Result<Answer, String> {
     let active = backend.endpoints.load().pick(&[]).ok_or("no healthy upstream")?;
-    let endpoint = active.endpoint();
-    let connected = connect(
-        &worker.pool,
-        backend,
-        endpoint,
-        Wants {
-            fresh: false,
-            version,
-        },
-    )
-    .await
-    .map_err(|e| e.to_string())?;
     let (head, body) = request.into_parts();
     let kind = if body.is_empty() {
         BodyKind::Empty
     } else {
         BodyKind::Length
     };
-    let mut up = Upstream::start(connected, head, kind, None::<&HeaderValue>, backend.tls.is_some())
-        .map_err(|e| e.to_string())?;
+    let mut up = open(worker, backend, active.endpoint(), head, kind, version).await?;
     if !body.is_empty() {
         up.push(body)
             .and_then(|()| up.finish(None))
@@ -79,7 +86,7 @@ pub(super) async fn call(
             return Err("the response is too large".into());
         }
     }
-    up.recycle(&worker.pool, backend.pool_key(endpoint));
+    up.recycle(&worker.pool, backend.pool_key(active.endpoint()));
     Ok(Answer {
         head,
         body: answer.freeze(),

@@ -72,16 +72,20 @@ pub(super) async fn serve(
     };
     let open = Open::new(&worker, Some(&site.listener));
     match &site.listener.tls {
-        Termination::Passthrough => pass(start.io, &client, &site, worker).await,
+        Termination::Passthrough => {
+            let (tcp, hello) = start.io.into_recorded();
+            let transport = Transport::Tcp(Socket::replaying(tcp, hello));
+            stream(transport, &client, &site, worker).await;
+        }
         Termination::Terminate(config) => {
             let config = Arc::clone(config);
-            let Some(stream) = terminate(start, config, &client, &site).await else {
+            let Some(tls) = terminate(start, config, &client, &site).await else {
                 return;
             };
             if site.listener.https {
-                http(stream, client, site, port, worker, open).await;
+                http(tls, client, site, port, worker, open).await;
             } else {
-                connection(stream, &client, &site, worker).await;
+                stream(Transport::Tls(Box::new(tls.into())), &client, &site, worker).await;
             }
         }
         Termination::Refused | Termination::Cleartext => {
@@ -95,24 +99,6 @@ fn count_failure(port: &Port) {
     if let Some(listener) = port.any_listener() {
         listener.metrics.tls_error();
     }
-}
-
-/// Passes the connection on as it is.
-async fn pass(socket: Socket, client: &Client, site: &Site, worker: Arc<Worker>) {
-    let Some(route) = site.l4(client.server_name.as_deref().unwrap_or_default()) else {
-        return site.listener.metrics.dropped();
-    };
-    let (tcp, hello) = socket.into_recorded();
-    let stream = Transport::Tcp(Socket::replaying(tcp, hello));
-    l4::tcp(
-        stream,
-        client.peer,
-        client.server_name.as_deref(),
-        &site.listener.name,
-        Arc::clone(route),
-        worker,
-    )
-    .await;
 }
 
 async fn terminate(
@@ -160,21 +146,14 @@ async fn http(
     .await;
 }
 
-/// A byte stream inside TLS that ended here.
-async fn connection(stream: TlsStream<Socket>, client: &Client, site: &Site, worker: Arc<Worker>) {
-    let Some(route) = site.l4(client.server_name.as_deref().unwrap_or_default()) else {
+/// A byte stream: TLS as it came, or what was inside the TLS that ended here.
+async fn stream(transport: Transport, client: &Client, site: &Site, worker: Arc<Worker>) {
+    let server_name = client.server_name.as_deref();
+    let Some(route) = site.l4(server_name.unwrap_or_default()) else {
         return site.listener.metrics.dropped();
     };
-    let transport = Transport::Tls(Box::new(stream.into()));
-    l4::tcp(
-        transport,
-        client.peer,
-        client.server_name.as_deref(),
-        &site.listener.name,
-        Arc::clone(route),
-        worker,
-    )
-    .await;
+    let (listener, route) = (&site.listener.name, Arc::clone(route));
+    l4::tcp(transport, client.peer, server_name, listener, route, worker).await;
 }
 
 /// Ends a connection whose listener cannot serve it.

@@ -118,33 +118,22 @@ impl Port {
         self.number
     }
 
-    /// Finds the rule for a request. `host` is lower case and without port.
-    pub fn find(&self, host: &str, head: &http::request::Parts, tls: Option<&TlsSession>) -> Outcome {
-        match self.locate(host, tls) {
-            Err(missed) => missed,
-            Ok(site) => match site.matched(host, head) {
-                None => Outcome::NoRoute(Some(Arc::clone(&site.listener))),
-                Some(matched) => Outcome::Matched(matched),
-            },
-        }
-    }
-
-    /// The first half of [`Port::find`]: the listener that a request belongs to, which depends on its host alone. The
-    /// listener's filters come between it and [`Site::matched`].
+    /// The listener that a request belongs to: `host`, lower case and without port, decides alone. The listener's
+    /// filters run before [`Site::matched`] chooses among its routes.
     ///
     /// # Errors
-    /// The outcome, if there is no such listener.
-    pub fn locate(&self, host: &str, tls: Option<&TlsSession>) -> Result<Arc<Site>, Outcome> {
+    /// See [`Miss`].
+    pub fn locate(&self, host: &str, tls: Option<&TlsSession>) -> Result<Arc<Site>, Miss> {
         let table = self.table.load();
         let site = table
             .sites
             .covering(host)
             .find(|site| site.listener.https == tls.is_some())
-            .ok_or(Outcome::NoRoute(None))?;
+            .ok_or(Miss::NoRoute)?;
         // A client may send requests for several hosts over one connection. The listener that the host belongs to may
         // have another certificate or ask for a client's: the connection has to be made to it (GEP-3567).
         if tls.is_some_and(|tls| tls.listener.key != site.listener.key) {
-            return Err(Outcome::Misdirected);
+            return Err(Miss::Misdirected);
         }
         Ok(Arc::clone(site))
     }
@@ -184,13 +173,11 @@ impl Port {
     }
 }
 
-/// What was found for a request.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A rule.
-    Matched(Matched),
-    /// Nothing: 404. With the listener that the request belongs to, if there is one.
-    NoRoute(Option<Arc<Listener>>),
+/// Why nothing serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    /// No listener or no rule is for it: 404.
+    NoRoute,
     /// The host belongs to another listener than the connection: 421 (RFC 9110, 15.5.20).
     Misdirected,
 }

@@ -9,7 +9,7 @@ use proptest::sample::select;
 use sluice_config::v1;
 use sluice_config::v1::path_match::Kind as PathKind;
 
-use super::{Kind, Listener, Outcome, Port, Route, Site, Table, Termination};
+use super::{Kind, Listener, Miss, Port, Route, Site, Table, Termination};
 use crate::filter::Lookup;
 use crate::telemetry::{Metrics, RouteMetrics};
 use crate::upstream::Slot;
@@ -354,14 +354,16 @@ fn port(sites: Vec<Site>) -> Port {
 }
 
 fn found(port: &Port, host: &str, head: &http::request::Parts) -> Option<(String, String)> {
-    match port.find(host, head, None) {
-        Outcome::Matched(matched) => Some((
-            matched.rule.route_name.to_string(),
-            matched.rule.rule_name.to_string(),
-        )),
-        Outcome::NoRoute(_) => None,
-        Outcome::Misdirected => panic!("not over cleartext"),
-    }
+    let site = match port.locate(host, None) {
+        Ok(site) => site,
+        Err(Miss::NoRoute) => return None,
+        Err(Miss::Misdirected) => panic!("not over cleartext"),
+    };
+    let matched = site.matched(host, head)?;
+    Some((
+        matched.rule.route_name.to_string(),
+        matched.rule.rule_name.to_string(),
+    ))
 }
 
 proptest! {

@@ -51,7 +51,7 @@ impl Site {
             .find_map(|tier| tier.paths.find(path, head))
     }
 
-    /// The rule for a request; the second half of [`super::Port::find`].
+    /// The rule for a request that [`super::Port::locate`] has found to belong here.
     pub fn matched(&self, host: &str, head: &Parts) -> Option<Matched> {
         let (candidate, prefix) = self.find(host, head)?;
         let (listener, rule) = (Arc::clone(&self.listener), Arc::clone(&candidate.rule));
