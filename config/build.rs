@@ -6,11 +6,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .type_attribute(".sluice.config.v1", "#[derive(serde::Serialize)]")
         // Key material must not reach a log, a dump or a golden file.
-        .skip_debug(["sluice.config.v1.CertificateKeyPair"])
+        .skip_debug(["sluice.config.v1.CertificateKeyPair", "sluice.config.v1.SecretData"])
         .field_attribute(
             "sluice.config.v1.CertificateKeyPair.private_key_pem",
             "#[serde(serialize_with = \"crate::redact\")]",
         )
+        .field_attribute(
+            "sluice.config.v1.SecretData.entries",
+            "#[serde(serialize_with = \"crate::redact_entries\")]",
+        )
+        // One content has one encoding: versions are made from it.
+        .btree_map("sluice.config.v1.SecretData.entries")
         .compile_fds(descriptors)?;
     Ok(())
 }

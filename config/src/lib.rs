@@ -1,5 +1,5 @@
 //! The configuration model between the Sluice controller and its proxies: protobuf messages and the gRPC service
-//! that pushes them, generated from `proto/sluice/config/v1/config.proto`, which documents every field.
+//! that pushes them, generated from `proto/sluice/config/v1`, which documents every field.
 //!
 //! This crate owns the wire form and the resource keys. It holds no logic and knows nothing of Kubernetes.
 
@@ -16,6 +16,21 @@ const REDACTED: &str = "[redacted]";
 
 fn redact<S: serde::Serializer>(_: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(REDACTED)
+}
+
+fn redact_entries<S: serde::Serializer>(
+    entries: &std::collections::BTreeMap<String, Vec<u8>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(entries.keys().map(|key| (key, REDACTED)))
+}
+
+impl std::fmt::Debug for v1::SecretData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map()
+            .entries(self.entries.keys().map(|key| (key, REDACTED)))
+            .finish()
+    }
 }
 
 impl std::fmt::Debug for v1::CertificateKeyPair {

@@ -336,6 +336,7 @@ async fn clients_have_to_show_what_is_asked_for() {
         tls.client_validation = Some(v1::ClientValidation {
             ca_secrets: vec!["secret/ca".into()],
             insecure_fallback,
+            ..Default::default()
         });
         listener_with("l", version, port, Protocol::Https, "", Some(tls))
     };

@@ -204,7 +204,7 @@ mod tests {
             c.protocol = v1::Protocol::Https.into();
             c.tls = Some(v1::TlsTermination {
                 certificate_secrets: vec!["secret/x".into()],
-                client_validation: None,
+                ..Default::default()
             });
         });
         assert!(matches!(compiled.unwrap().listener.tls, Termination::Refused));

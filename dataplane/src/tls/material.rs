@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use sluice_config::v1;
@@ -23,6 +23,8 @@ pub enum Material {
     KeyPair(Arc<KeyPair>),
     /// Trust anchors.
     Anchors(Arc<Vec<CertificateDer<'static>>>),
+    /// Certificate revocation lists.
+    Revocations(Arc<Vec<CertificateRevocationListDer<'static>>>),
 }
 
 impl Material {
@@ -42,6 +44,17 @@ impl Material {
                 }
                 Ok(Self::Anchors(Arc::new(anchors)))
             }
+            Some(v1::secret::Body::RevocationList(pem)) => {
+                let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(pem)
+                    .collect::<Result<_, _>>()
+                    .map_err(|e| format!("revocation_list: {e}"))?;
+                if lists.is_empty() {
+                    return Err("revocation_list: no list".into());
+                }
+                Ok(Self::Revocations(Arc::new(lists)))
+            }
+            // It is held apart, for the filters that name it.
+            Some(v1::secret::Body::Data(_)) => Err("data: is no key material".into()),
             None => Err("body: empty".into()),
         }
     }

@@ -114,7 +114,7 @@ pub fn terminate(secrets: &[&str]) -> Option<v1::TlsTermination> {
     let certificate_secrets = secrets.iter().map(|name| format!("secret/{name}")).collect();
     Some(v1::TlsTermination {
         certificate_secrets,
-        client_validation: None,
+        ..Default::default()
     })
 }
 

@@ -108,8 +108,8 @@ fn of_service(id: &BackendId, view: &View<'_>) -> Option<Output> {
         protocol: protocol.into(),
         endpoints: endpoints::resource_key(&endpoints),
         tls,
-        connect_timeout_ms: 0,
         retry_budget,
+        ..v1::Backend::default()
     };
     output.shared.needs.push(Unit::Endpoints(endpoints));
     output.shared.add(key(id), v1::resource::Body::Backend(backend));

@@ -334,5 +334,6 @@ fn resource(draft: &Draft, bind_port: u16) -> v1::Listener {
         hostname: draft.hostname.as_deref().unwrap_or_default().to_owned(),
         tls: draft.tls.clone(),
         filters: draft.filters.clone(),
+        ..v1::Listener::default()
     }
 }

@@ -206,6 +206,7 @@ fn client_validation(
     Some(v1::ClientValidation {
         ca_secrets,
         insecure_fallback: is_insecure(validation),
+        ..v1::ClientValidation::default()
     })
 }
 
