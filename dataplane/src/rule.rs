@@ -52,6 +52,9 @@ impl Rule {
         rule: &v1::HttpRule,
         lookup: &mut dyn Lookup,
     ) -> Result<Self, String> {
+        if rule.policy.is_some() {
+            return Err("policy: not known to this version".into());
+        }
         let duration = |ms: u64| (ms != 0).then(|| Duration::from_millis(ms));
         let persistence = rule
             .session_persistence

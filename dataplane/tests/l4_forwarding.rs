@@ -94,6 +94,7 @@ fn route(version: &str, backends: &[(&str, u32)]) -> v1::Resource {
         precedence_name: "default/r".into(),
         rules: Some(v1::route::Rules::L4(v1::L4Rules {
             backends: backends.collect(),
+            ..Default::default()
         })),
         ..Default::default()
     };

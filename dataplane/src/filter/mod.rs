@@ -82,6 +82,9 @@ impl Filter {
                     "external_auth",
                     ExternalAuth::compile(a, lookup),
                 )?)),
+                F::DirectResponse(_) | F::CredentialInjection(_) => {
+                    return Err("filter: of a kind that this version does not know".into());
+                }
                 F::FixedResponse(f) => Self::FixedResponse(field("fixed_response.status", status(f.status))?),
             },
         )

@@ -35,6 +35,7 @@ impl PathModifier {
         Ok(match &config.modifier {
             None => None,
             Some(Modifier::ReplaceFullPath(path)) => Some(Self::Full(check(path)?.into())),
+            Some(Modifier::ReplaceRegexMatch(_)) => return Err("path: of a kind that this version does not know".into()),
             Some(Modifier::ReplacePrefixMatch(path)) => {
                 Some(Self::Prefix(check(path)?.trim_end_matches('/').into()))
             }

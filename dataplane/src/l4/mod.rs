@@ -112,6 +112,7 @@ mod tests {
             "TCPRoute/default/a",
             &v1::L4Rules {
                 backends: backends.collect(),
+                ..Default::default()
             },
             slots,
         )

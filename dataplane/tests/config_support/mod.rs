@@ -198,6 +198,7 @@ pub fn l4_route(name: &str, version: &str, listeners: &[&str], hostnames: &[&str
         precedence_name: format!("default/{name}"),
         rules: Some(v1::route::Rules::L4(v1::L4Rules {
             backends: vec![weighted(to)],
+            ..Default::default()
         })),
         ..Default::default()
     };

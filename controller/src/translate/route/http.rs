@@ -183,5 +183,6 @@ fn retry(from: &HTTPRouteRetry) -> Option<v1::Retry> {
         codes: from.codes.iter().copied().map(u32::from).collect(),
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         backoff_ms: from.backoff.map(session::millis).unwrap_or_default(),
+        ..v1::Retry::default()
     })
 }

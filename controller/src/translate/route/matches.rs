@@ -74,6 +74,7 @@ fn http_match(from: &HTTPRouteMatch, field: fmt::Arguments<'_>) -> Result<v1::Ht
             str::to_owned,
         )?,
         method: method.to_owned(),
+        ..v1::HttpMatch::default()
     })
 }
 

@@ -50,6 +50,7 @@ pub fn translate(
             .forward_body
             .and_then(|body| u32::try_from(body.max_size?).ok())
             .unwrap_or_default(),
+        ..v1::ExternalAuth::default()
     }))
 }
 

@@ -31,7 +31,12 @@ pub fn modifier(from: &HTTPHeaderFilter, field: fmt::Arguments<'_>) -> Result<v1
             format_args!("several actions for header {:?}", header.name),
         ));
     }
-    Ok(v1::HeaderModifier { set, add, remove })
+    Ok(v1::HeaderModifier {
+        set,
+        add,
+        remove,
+        ..v1::HeaderModifier::default()
+    })
 }
 
 /// Of several entries with one name the first counts.

@@ -98,6 +98,7 @@ fn one(
         Spec::Rewrite(from) => filter::Filter::UrlRewrite(v1::UrlRewrite {
             hostname: from.hostname.clone().unwrap_or_default(),
             path: path_modifier(from.path.as_ref(), place, format_args!("{field}.urlRewrite.path"))?,
+            ..v1::UrlRewrite::default()
         }),
         Spec::Cors(from) => filter::Filter::Cors(cors(from, format_args!("{field}.cors"))?),
         Spec::ExternalAuth(_) if place.of_backend => {
