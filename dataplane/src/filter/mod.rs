@@ -11,6 +11,7 @@ pub mod path;
 pub mod redirect;
 pub mod session;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -118,6 +119,8 @@ fn status(code: u32) -> Result<StatusCode, String> {
 pub struct Facts<'a> {
     /// The host that was asked for, lower case and without port.
     pub host: &'a str,
+    /// The client's address as far as it can be trusted.
+    pub client: IpAddr,
     /// The path that was routed on.
     pub path: &'a str,
     /// True if the client spoke TLS.

@@ -93,6 +93,7 @@ mod tests {
         let (head, ()) = http::Request::get("/a/b?c=d").body(()).unwrap().into_parts();
         let facts = Facts {
             host: "own.example",
+            client: std::net::Ipv4Addr::LOCALHOST.into(),
             path: "/a/b",
             https,
             listener_port,

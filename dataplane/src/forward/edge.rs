@@ -40,6 +40,8 @@ pub(super) struct Arrival {
 pub(super) struct Admitted {
     /// The host that was asked for: lower case, without port. Empty if an HTTP/1.0 request named none.
     pub(super) host: Box<str>,
+    /// The client's address as far as it can be trusted.
+    pub(super) client: IpAddr,
     /// The protocol that the connection is to go on with.
     pub(super) upgrade: Option<HeaderValue>,
 }
@@ -66,9 +68,9 @@ pub(super) fn admit(head: &mut request::Parts, arrival: Arrival) -> Result<Admit
     let host = host(head)?;
     normalise(head)?;
     let upgrade = strip_hop_by_hop(head);
-    forwarding_fields(&mut head.headers, arrival);
+    let client = forwarding_fields(&mut head.headers, arrival);
     join_cookies(&mut head.headers);
-    Ok(Admitted { host, upgrade })
+    Ok(Admitted { host, client, upgrade })
 }
 
 /// HTTP/2 names host and target in pseudo-header fields, and asks for a tunnel with CONNECT (RFC 8441).
@@ -227,8 +229,8 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
     }
 }
 
-/// The fields by which a backend learns of the client.
-fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival) {
+/// The fields by which a backend learns of the client. Returns the client's address.
+fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival) -> IpAddr {
     let client = client_address(headers, arrival);
     let at_edge = arrival.trusted_hops == 0;
     strip_internal(headers, at_edge);
@@ -251,6 +253,7 @@ fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival) {
             headers.insert(X_REQUEST_ID, id);
         }
     }
+    client.to_canonical()
 }
 
 /// Removes what only a trusted hop may say.

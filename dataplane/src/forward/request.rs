@@ -135,6 +135,7 @@ async fn before_routing<'a>(
         conn,
         facts: Facts {
             host: &admitted.host,
+            client: admitted.client,
             path: target.path(),
             https: conn.tls.is_some(),
             listener_port: site.listener.port,
@@ -230,6 +231,7 @@ impl Request<'_, '_> {
         });
         let facts = Facts {
             host: &admitted.host,
+            client: admitted.client,
             path: target.path(),
             https: self.conn.tls.is_some(),
             listener_port: matched.listener.port,
