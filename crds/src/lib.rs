@@ -21,4 +21,4 @@ mod manifest;
 pub use duration::{Duration, DurationError};
 pub use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
-pub use manifest::{ManifestError, manifests};
+pub use manifest::{ManifestError, crds, manifests};

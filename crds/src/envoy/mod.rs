@@ -1,12 +1,51 @@
 //! `gateway.envoyproxy.io/v1alpha1`: the kinds of Envoy Gateway that Sluice reads.
+//!
+//! Fields are those of Envoy Gateway's API reference (v1.9). What is read and not honoured is known to the controller's
+//! `translate::policy::envoy`, and `docs/envoy-gateway.md` lists it.
 
 /// API group of Envoy Gateway's kinds.
 pub const GROUP: &str = "gateway.envoyproxy.io";
 
+mod authentication;
+mod authorization;
+mod backend;
+mod backend_traffic;
+mod client_tls;
+mod client_traffic;
+mod cluster;
 mod envoy_proxy;
+mod extension;
+mod health_check;
+mod http_filter;
 mod kubernetes;
+mod load_balancer;
+mod oidc;
+mod patch;
+mod policy;
+mod rate_limit;
 mod raw;
+mod response;
+mod security;
+mod telemetry;
 
+pub use authentication::*;
+pub use authorization::*;
+pub use backend::*;
+pub use backend_traffic::*;
+pub use client_tls::*;
+pub use client_traffic::*;
+pub use cluster::*;
 pub use envoy_proxy::*;
+pub use extension::*;
+pub use health_check::*;
+pub use http_filter::*;
 pub use kubernetes::*;
+pub use load_balancer::*;
+pub use oidc::*;
+pub use patch::*;
+pub use policy::*;
+pub use rate_limit::*;
 pub use raw::Raw;
+pub use response::*;
+pub use security::*;
+pub use telemetry::*;

@@ -1,6 +1,7 @@
 //! What several kinds share besides references: statuses, namespaces that may attach, session persistence.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::references::ParentReference;
@@ -94,7 +95,7 @@ pub struct RouteParentStatus {
 }
 
 /// Status of a policy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
     /// One entry an ancestor and controller. Never left out: the CRD requires it.
@@ -103,7 +104,7 @@ pub struct PolicyStatus {
 }
 
 /// What one controller says of a policy (or an XBackend) at one ancestor.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyAncestorStatus {
     /// The ancestor: the Gateway whose traffic is affected, as a rule.
@@ -116,7 +117,7 @@ pub struct PolicyAncestorStatus {
 }
 
 /// A share of requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Fraction {
     /// Requests that are meant...
@@ -195,7 +196,7 @@ pub struct HeaderConfig {
 }
 
 /// A header and its value.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPHeader {
     /// Name; case does not matter.

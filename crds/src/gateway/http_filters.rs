@@ -1,5 +1,6 @@
 //! Filters of HTTP and gRPC routes and of listeners.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Fraction, HTTPHeader};
@@ -62,7 +63,7 @@ open_enum! {
 }
 
 /// Changes of headers: `set` first, then `add`, then `remove`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPHeaderFilter {
     /// Headers to overwrite.
@@ -77,7 +78,7 @@ pub struct HTTPHeaderFilter {
 }
 
 /// A new path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPPathModifier {
     /// Which of the fields below is set.

@@ -1,5 +1,6 @@
 //! References from one object to another.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::GROUP;
@@ -8,7 +9,7 @@ use super::GROUP;
 pub type PortNumber = u16;
 
 /// The parent that a route or policy status speaks of: a Gateway, a ListenerSet or (in a mesh) a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentReference {
     /// API group; see [`Self::group`] for the default.
@@ -82,7 +83,7 @@ impl ParentGatewayReference {
 }
 
 /// An object that traffic can go to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendObjectReference {
     /// API group; the core group if absent.
@@ -145,7 +146,7 @@ impl<F> BackendRef<F> {
 }
 
 /// A Secret (or another kind that holds a certificate), perhaps in another namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretObjectReference {
     /// API group; the core group if absent.
@@ -201,7 +202,7 @@ impl ObjectReference {
 }
 
 /// An object of any kind in the referrer's namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalObjectReference {
     /// API group; empty for the core group.
@@ -216,7 +217,7 @@ pub struct LocalObjectReference {
 pub type LocalPolicyTargetReference = LocalObjectReference;
 
 /// What a policy applies to, or one section of it: a listener, a route rule, a Service's port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalPolicyTargetReferenceWithSectionName {
     /// API group; empty for the core group.

@@ -1,0 +1,168 @@
+//! Backend: endpoints by address or name.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::policy::BackendTLSConfig;
+use crate::gateway::{LocalObjectReference, WellKnownCACertificatesType};
+use crate::open_enum::open_enum;
+
+/// Endpoints outside of what Services describe..
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[kube(
+    group = "gateway.envoyproxy.io",
+    version = "v1alpha1",
+    kind = "Backend",
+    plural = "backends",
+    shortname = "be",
+    category = "envoy-gateway",
+    namespaced,
+    status = "BackendStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "Endpoints outside of what Services describe.",
+    schema = "derived"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendSpec {
+    /// Which kind it is.
+    #[schemars(extend("default" = "Endpoints"))]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_: Option<BackendType>,
+    /// Endpoints.
+    #[schemars(length(min = 1, max = 256))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<BackendEndpoint>,
+    /// Protocols of the endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub app_protocols: Vec<AppProtocolType>,
+    /// Whether it is used only when the others are not healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<bool>,
+    /// TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTLSSettings>,
+}
+
+open_enum! {
+    /// Backend type.
+    BackendType {
+        /// `Endpoints`.
+        Endpoints = "Endpoints",
+        /// `DynamicResolver`.
+        DynamicResolver = "DynamicResolver",
+    }
+}
+
+/// One endpoint: exactly one of `fqdn`, `ip` and `unix`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendEndpoint {
+    /// Hostname.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r#"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"#)
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// FQDN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fqdn: Option<FQDNEndpoint>,
+    /// IP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IPEndpoint>,
+    /// Unix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unix: Option<UnixSocket>,
+    /// Zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// FQDN endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FQDNEndpoint {
+    /// Hostname.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r#"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\.?$"#)
+    )]
+    pub hostname: String,
+    /// Port.
+    #[schemars(range(min = 0, max = 65535))]
+    pub port: i64,
+}
+
+/// IP endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IPEndpoint {
+    /// Address.
+    #[schemars(length(min = 3, max = 45))]
+    pub address: String,
+    /// Port.
+    #[schemars(range(min = 0, max = 65535))]
+    pub port: i64,
+}
+
+/// Unix socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnixSocket {
+    /// Path.
+    pub path: String,
+}
+
+open_enum! {
+    /// App protocol type.
+    AppProtocolType {
+        /// `gateway.envoyproxy.io/h2c`.
+        H2c = "gateway.envoyproxy.io/h2c",
+        /// `gateway.envoyproxy.io/ws`.
+        Ws = "gateway.envoyproxy.io/ws",
+        /// `gateway.envoyproxy.io/wss`.
+        Wss = "gateway.envoyproxy.io/wss",
+    }
+}
+
+/// Backend TLS.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendTLSSettings {
+    /// CA certificate refs.
+    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ca_certificate_refs: Vec<LocalObjectReference>,
+    /// Well known CA certificates.
+    #[serde(rename = "wellKnownCACertificates", skip_serializing_if = "Option::is_none")]
+    pub well_known_ca_certificates: Option<WellKnownCACertificatesType>,
+    /// Whether any certificate is believed.
+    #[schemars(extend("default" = false))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure_skip_verify: Option<bool>,
+    /// SNI, and the name that the certificate must hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// Auto SNI from endpoint hostname.
+    #[serde(
+        rename = "autoSNIFromEndpointHostname",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub auto_sni_from_endpoint_hostname: Option<bool>,
+    /// Backend TLS config.
+    #[serde(flatten)]
+    pub config: BackendTLSConfig,
+}
+
+/// Status of a Backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendStatus {
+    /// Conditions.
+    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}

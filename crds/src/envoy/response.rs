@@ -1,0 +1,139 @@
+//! Responses that take the place of others.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::policy::{CustomResponseBody, StringMatch};
+use crate::gateway::{HTTPHeaderFilter, HTTPPathModifier};
+use crate::open_enum::open_enum;
+
+/// Response override.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResponseOverride {
+    /// Match.
+    #[serde(rename = "match")]
+    pub match_: CustomResponseMatch,
+    /// Response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<CustomResponse>,
+    /// Redirect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<CustomRedirect>,
+    /// Source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<ResponseOverrideSource>,
+}
+
+/// Custom response match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomResponseMatch {
+    /// Status codes.
+    #[schemars(length(min = 1, max = 50))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub status_codes: Vec<StatusCodeMatch>,
+    /// Response headers.
+    #[schemars(length(min = 1, max = 16))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub response_headers: Vec<ResponseOverrideHeaderMatch>,
+}
+
+/// Status code match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusCodeMatch {
+    /// Which kind it is.
+    #[schemars(extend("default" = "Value"))]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_: Option<StatusCodeValueType>,
+    /// Value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<i64>,
+    /// Range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<StatusCodeRange>,
+}
+
+open_enum! {
+    /// Status code value type.
+    StatusCodeValueType {
+        /// `Value`.
+        Value = "Value",
+        /// `Range`.
+        Range = "Range",
+    }
+}
+
+/// Status code range.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusCodeRange {
+    /// Start.
+    pub start: i64,
+    /// End.
+    pub end: i64,
+}
+
+/// Response override header match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResponseOverrideHeaderMatch {
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: StringMatch,
+}
+
+/// Custom response.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomResponse {
+    /// Content type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<CustomResponseBody>,
+    /// Status code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<i64>,
+    /// Header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<HTTPHeaderFilter>,
+}
+
+/// Custom redirect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomRedirect {
+    /// Scheme.
+    #[schemars(extend("enum" = ["http", "https"]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// Hostname.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<HTTPPathModifier>,
+    /// Port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i64>,
+    /// Status code.
+    #[schemars(extend("default" = 302))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<i64>,
+}
+
+open_enum! {
+    /// Response override source.
+    ResponseOverrideSource {
+        /// `All`.
+        All = "All",
+        /// `Local`.
+        Local = "Local",
+        /// `Backend`.
+        Backend = "Backend",
+    }
+}
