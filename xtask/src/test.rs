@@ -36,7 +36,9 @@ pub enum Step {
     Walk,
     /// Bad input and restarts on a real cluster
     Resilience,
-    /// The core HTTP tests of the Gateway API conformance suite
+    /// Features of Gateway API that its conformance suite has no test for
+    Features,
+    /// The whole Gateway API conformance suite: five profiles, every feature
     Conformance,
 }
 
@@ -94,9 +96,8 @@ pub fn run(options: &Options) -> Result<bool> {
 
 /// A failed step without which this one makes no sense.
 fn blocker(step: Step, done: &[Done]) -> Option<Step> {
-    let needs_image = matches!(step, Step::Walk | Step::Resilience | Step::Conformance);
     done.iter()
-        .find(|done| needs_image && done.step == Step::Image && done.error.is_some())
+        .find(|done| step.needs_cluster() && done.step == Step::Image && done.error.is_some())
         .map(|done| done.step)
 }
 
@@ -126,7 +127,10 @@ fn name(step: Step) -> String {
 
 impl Step {
     fn needs_cluster(self) -> bool {
-        matches!(self, Self::Walk | Self::Resilience | Self::Conformance)
+        matches!(
+            self,
+            Self::Walk | Self::Resilience | Self::Features | Self::Conformance
+        )
     }
 
     fn run(self, done: &[Done], closing: &mut Vec<String>) -> Result<()> {
@@ -148,7 +152,8 @@ impl Step {
             Self::Image => sluice::image("release", None).map(drop),
             Self::Walk => e2e::run(&Test::Walk(cluster_options(done)), &NO_TARGET),
             Self::Resilience => e2e::run(&Test::Resilience(cluster_options(done)), &NO_TARGET),
-            Self::Conformance => conformance_core(done, closing),
+            Self::Features => e2e::run(&Test::Features(cluster_options(done)), &NO_TARGET),
+            Self::Conformance => conformance_suite(done, closing),
         }
     }
 }
@@ -168,13 +173,13 @@ fn cluster_options(done: &[Done]) -> e2e::Options {
     e2e::Options { reuse: !first, image }
 }
 
-fn conformance_core(done: &[Done], closing: &mut Vec<String>) -> Result<()> {
+fn conformance_suite(done: &[Done], closing: &mut Vec<String>) -> Result<()> {
     #[derive(Parser)]
     struct Defaults {
         #[command(flatten)]
         options: conformance::Options,
     }
-    let mut options = Defaults::try_parse_from(["conformance", "--profile=http-core", "--install"])?.options;
+    let mut options = Defaults::try_parse_from(["conformance", "--install"])?.options;
     options.image = cluster_options(done).image;
     let outcome = conformance::run(&options, &NO_TARGET);
     if let Ok(outcome) = &outcome {
