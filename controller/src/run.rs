@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::engine::{Changes, Engine, Environment, Event, Infrastructure, Mode};
-use crate::infra::{Fleet, Settings, account_name};
+use crate::infra::{Fleet, PodServices, Settings, account_name};
 use crate::leader::{Elector, Leadership};
 use crate::metrics::{self, Metrics};
 use crate::publish::{self, Authority, Publisher, TokenReviewer, server_names};
@@ -125,6 +125,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }),
         publisher,
         statuses: Statuses::start(&client, &options.controller_name, &leadership, &metrics, &stop),
+        pods: PodServices::start(&client, &options.controller_name, &leadership, &metrics, &stop),
         fleet: Fleet::start(&client, settings, bundle, &leadership, &metrics, &stop),
         leadership,
         leads: false,
@@ -209,6 +210,7 @@ struct Controller {
     publisher: Arc<Publisher>,
     statuses: Statuses,
     fleet: Fleet,
+    pods: PodServices,
     leadership: Leadership,
     leads: bool,
     metrics: Arc<Metrics>,
@@ -251,6 +253,7 @@ impl Controller {
             config,
             statuses,
             infra,
+            pods,
             translated,
         } = self.engine.apply(events);
         self.metrics.translated.inc_by(translated.len() as u64);
@@ -268,6 +271,7 @@ impl Controller {
             .observe(started.elapsed().as_secs_f64());
         if self.leads {
             self.fleet.put(infra);
+            self.pods.put(pods);
             self.statuses.put(statuses);
         }
     }
@@ -281,11 +285,15 @@ impl Controller {
         if !leads {
             self.statuses.clear();
             self.fleet.clear();
+            self.pods.clear();
             return;
         }
         let infra = self.engine.infra();
         self.fleet
             .lead(infra.map(|(gateway, infra)| (gateway.clone(), infra.clone())));
+        let pods = self.engine.pods();
+        self.pods
+            .put(pods.map(|(backend, pods)| (backend.clone(), pods.clone())));
         let mut statuses: BTreeMap<_, _> = self
             .engine
             .statuses()

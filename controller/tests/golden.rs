@@ -20,7 +20,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sluice_controller::engine::{
-    Changes, Engine, Environment, Event, GatewayRef, Infra, Infrastructure, Mode, ProxyReport, Status,
+    Changes, Engine, Environment, Event, GatewayRef, Infra, Infrastructure, Mode, PodService, ProxyReport,
+    Status,
 };
 use sluice_controller::store::{self, Object, ObjectRef};
 
@@ -197,6 +198,7 @@ struct Run {
     config: BTreeMap<String, BTreeMap<String, Value>>,
     statuses: BTreeMap<String, Value>,
     infra: BTreeMap<String, Value>,
+    pods: BTreeMap<String, Value>,
 }
 
 impl Run {
@@ -207,6 +209,7 @@ impl Run {
             config: BTreeMap::new(),
             statuses: BTreeMap::new(),
             infra: BTreeMap::new(),
+            pods: BTreeMap::new(),
         }
     }
 
@@ -215,6 +218,7 @@ impl Run {
             config,
             statuses,
             infra,
+            pods,
             ..
         } = self.engine.apply(events);
         for (gateway, change) in config {
@@ -235,6 +239,13 @@ impl Run {
                 None => self.statuses.remove(&object.to_string()),
             };
         }
+        for (backend, pods) in pods {
+            if pods == PodService::default() {
+                self.pods.remove(&backend.to_string());
+            } else {
+                self.pods.insert(backend.to_string(), pod_service(&pods));
+            }
+        }
         for (gateway, infra) in infra {
             match infra {
                 Infrastructure::Wanted(infra) => {
@@ -244,6 +255,14 @@ impl Run {
                 Infrastructure::None => _ = self.infra.remove(&gateway.to_string()),
             }
         }
+    }
+
+    /// What follows, as one has it who only saw the changes.
+    fn seen(&self) -> Value {
+        whole(
+            json!({ "statuses": self.statuses, "infra": self.infra, "config": self.config }),
+            &self.pods,
+        )
     }
 
     /// What follows, as the engine has it.
@@ -265,12 +284,19 @@ impl Run {
             .infra()
             .filter_map(|(gateway, infra)| Some((gateway.to_string(), infrastructure(infra.wanted()?))))
             .collect();
-        json!({ "statuses": statuses, "infra": infra, "config": config })
+        let pods = self.engine.pods();
+        let pods = pods.map(|(backend, pods)| (backend.to_string(), pod_service(pods)));
+        whole(
+            json!({ "statuses": statuses, "infra": infra, "config": config }),
+            &pods.collect(),
+        )
     }
 
     fn agrees(&self, expected: &Value, way: &str) -> Result<(), String> {
-        let seen = json!({ "statuses": self.statuses, "infra": self.infra, "config": self.config });
-        for (whose, state) in [("the engine's state", self.state()), ("the sum of changes", seen)] {
+        for (whose, state) in [
+            ("the engine's state", self.state()),
+            ("the sum of changes", self.seen()),
+        ] {
             if state != *expected {
                 let text = |value: &Value| serde_yaml_ng::to_string(value).unwrap();
                 return Err(format!(
@@ -281,6 +307,20 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Services that find pods are shown where there are any.
+fn whole(mut state: Value, pods: &BTreeMap<String, Value>) -> Value {
+    if !pods.is_empty() {
+        state["pods"] = json!(pods);
+    }
+    state
+}
+
+fn pod_service(pods: &PodService) -> Value {
+    let wanted = pods.wanted.as_ref();
+    let wanted = wanted.map(|w| json!({ "uid": w.uid, "labels": w.labels, "port": w.port }));
+    json!({ "wanted": wanted, "found": pods.found.iter().cloned().collect::<BTreeMap<_, _>>() })
 }
 
 /// A resource's content. Versions depend on key material, which differs from run to run.

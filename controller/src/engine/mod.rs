@@ -21,7 +21,8 @@ use std::sync::Arc;
 
 pub use config::ConfigChange;
 pub use output::{
-    AncestorStatus, Bundle, Infra, InfraPort, Infrastructure, ListenerStatus, Output, ParentStatus, Status,
+    AncestorStatus, Bundle, Infra, InfraPort, Infrastructure, ListenerStatus, Output, ParentStatus, PodService, Status,
+    WantedPodService,
 };
 pub use unit::{BackendId, BackendUsage, Dep, EndpointsId, GatewayRef, Unit};
 pub use view::{Environment, Mode, ProxyReport, View};
@@ -54,6 +55,8 @@ pub struct Changes {
     pub statuses: BTreeMap<ObjectRef, Option<Status>>,
     /// What is to become of infrastructure, by gateway.
     pub infra: BTreeMap<GatewayRef, Infrastructure>,
+    /// What is to become of the Services that find pods, by XBackend.
+    pub pods: BTreeMap<ObjectRef, PodService>,
     /// Units that were translated anew, in order.
     pub translated: Vec<Unit>,
 }
@@ -125,6 +128,16 @@ impl Engine {
             .filter_map(|(unit, translated)| match (unit, &translated.output.infra) {
                 (_, Infrastructure::None) => None,
                 (Unit::Gateway(gateway), infra) => Some((gateway, infra)),
+                _ => None,
+            })
+    }
+
+    /// The Services that find the pods of XBackends: what should be there and what is.
+    pub fn pods(&self) -> impl Iterator<Item = (&ObjectRef, &PodService)> {
+        self.units
+            .iter()
+            .filter_map(|(unit, translated)| match (unit, &translated.output.pods) {
+                (Unit::Policy(object), Some(pods)) => Some((object, pods)),
                 _ => None,
             })
     }
@@ -250,6 +263,12 @@ impl Engine {
             if old.infra != new.infra {
                 changes.infra.insert(gateway.clone(), new.infra.clone());
             }
+        }
+        if let Unit::Policy(object) = unit
+            && old.pods != new.pods
+        {
+            let pods = new.pods.clone().unwrap_or_default();
+            changes.pods.insert(object.clone(), pods);
         }
         let touched = self.configs.replace(unit, old, &new, |needed| {
             self.units.get(needed).map(|t| &t.output)

@@ -27,6 +27,38 @@ pub struct Output {
     pub model: Option<Arc<crate::translate::model::GatewayModel>>,
     /// What has to run for a Gateway.
     pub infra: Infrastructure,
+    /// The Services that find the pods of an XBackend, if there are or should be any.
+    pub pods: Option<PodService>,
+}
+
+/// The Services that find the pods of an XBackend: what should be there, and what is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodService {
+    /// `None`: no Service is to be there.
+    pub wanted: Option<WantedPodService>,
+    /// Names of those that are there, and whether each is as it should be.
+    pub found: Vec<(String, bool)>,
+}
+
+impl PodService {
+    /// Whether there is nothing to do.
+    pub fn is_as_wanted(&self) -> bool {
+        match &self.wanted {
+            Some(_) => matches!(self.found.as_slice(), [(_, true)]),
+            None => self.found.is_empty(),
+        }
+    }
+}
+
+/// A headless Service that selects pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedPodService {
+    /// The XBackend's uid, for the owner reference.
+    pub uid: String,
+    /// Labels of the pods.
+    pub labels: BTreeMap<String, String>,
+    /// The pods' port.
+    pub port: u16,
 }
 
 /// What is to become of a Gateway's infrastructure.

@@ -58,7 +58,9 @@ pub enum Unit {
     Endpoints(EndpointsId),
     /// Key material from a Secret, ConfigMap or ClusterTrustBundle.
     Secret(ObjectRef),
-    /// A policy: its status.
+    /// All entries of a Secret or ConfigMap that a policy names.
+    Data(ObjectRef),
+    /// A policy, or an XBackend as such: its status.
     Policy(ObjectRef),
 }
 
@@ -74,7 +76,14 @@ impl Unit {
             Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => {
                 Some(Self::Route(object.clone()))
             }
-            Kind::BackendTLSPolicy | Kind::XBackendTrafficPolicy => Some(Self::Policy(object.clone())),
+            Kind::BackendTLSPolicy
+            | Kind::XBackendTrafficPolicy
+            | Kind::XBackend
+            | Kind::SecurityPolicy
+            | Kind::BackendTrafficPolicy
+            | Kind::ClientTrafficPolicy
+            | Kind::EnvoyExtensionPolicy
+            | Kind::EnvoyPatchPolicy => Some(Self::Policy(object.clone())),
             _ => None,
         }
     }
@@ -85,7 +94,7 @@ impl Unit {
             Self::Class(name) => Some(ObjectRef::new(Kind::GatewayClass, "", Arc::clone(name))),
             Self::Gateway(gateway) => Some(gateway.object()),
             Self::Route(object) | Self::Policy(object) => Some(object.clone()),
-            Self::Backend(_) | Self::Endpoints(_) | Self::Secret(_) => None,
+            Self::Backend(_) | Self::Endpoints(_) | Self::Secret(_) | Self::Data(_) => None,
         }
     }
 }
@@ -103,6 +112,8 @@ pub struct BackendId {
     pub routing: RoutingType,
     /// The Gateway's backend client certificate, a Secret; used only if the connection is TLS.
     pub client_certificate: Option<ObjectRef>,
+    /// The BackendTrafficPolicies that say how it is used: the most specific first, then the one that it is laid over.
+    pub traffic: Vec<ObjectRef>,
 }
 
 /// Which sort of route uses a backend.

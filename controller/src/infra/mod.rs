@@ -8,10 +8,12 @@ mod apply;
 mod drift;
 mod fleet;
 mod name;
+pub mod pods;
 mod render;
 mod strategic;
 
 pub use fleet::Fleet;
+pub use pods::PodServices;
 pub use name::{deployment_name, is_daemon_set, name, service_name};
 pub use render::{Child, ChildKind, RenderError, Settings, account_name, check, render};
 

@@ -17,6 +17,8 @@ const MESSAGE_BYTES: usize = 32 * 1024;
 pub(super) const PARENTS: usize = 32;
 /// `maxItems` of `status.ancestors`.
 pub(super) const ANCESTORS: usize = 16;
+/// The same for XBackends.
+const BACKEND_ANCESTORS: usize = 32;
 
 /// Conditions as they are written; the time of one that was there with the same status is kept.
 pub(super) fn conditions(ours: &[Condition], generation: i64, live: &[Written], now: &Time) -> Vec<Written> {
@@ -62,6 +64,10 @@ pub(super) const OF_POLICIES: Entries = Entries {
     reference: "ancestorRef",
     list: "ancestors",
     max: ANCESTORS,
+};
+pub(super) const OF_BACKENDS: Entries = Entries {
+    max: BACKEND_ANCESTORS,
+    ..OF_POLICIES
 };
 
 impl Entries {

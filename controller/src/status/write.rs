@@ -5,12 +5,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use sluice_crds::envoy::{
+    BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy, SecurityPolicy,
+};
 use sluice_crds::gateway::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, Route, TCPRoute, TLSRoute,
     UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 
-use super::merge::{self, Entries, OF_POLICIES, OF_ROUTES};
+use super::merge::{self, Entries, OF_BACKENDS, OF_POLICIES, OF_ROUTES};
 use crate::engine::Status;
 use crate::leader::Leadership;
 use crate::store::{Kind, Object, ObjectRef};
@@ -169,13 +172,22 @@ fn way(kind: Kind) -> Option<(ApiResource, Way)> {
             ApiResource::erase::<BackendTLSPolicy>(&()),
             Way::Entries(OF_POLICIES),
         ),
-        Kind::XBackend => (ApiResource::erase::<XBackend>(&()), Way::Entries(OF_POLICIES)),
+        Kind::XBackend => (ApiResource::erase::<XBackend>(&()), Way::Entries(OF_BACKENDS)),
         Kind::XBackendTrafficPolicy => (
             ApiResource::erase::<XBackendTrafficPolicy>(&()),
             Way::Entries(OF_POLICIES),
         ),
+        Kind::SecurityPolicy => of_policies::<SecurityPolicy>(),
+        Kind::BackendTrafficPolicy => of_policies::<BackendTrafficPolicy>(),
+        Kind::ClientTrafficPolicy => of_policies::<ClientTrafficPolicy>(),
+        Kind::EnvoyExtensionPolicy => of_policies::<EnvoyExtensionPolicy>(),
+        Kind::EnvoyPatchPolicy => of_policies::<EnvoyPatchPolicy>(),
         _ => return None,
     })
+}
+
+fn of_policies<T: kube::Resource<DynamicType = ()>>() -> (ApiResource, Way) {
+    (ApiResource::erase::<T>(&()), Way::Entries(OF_POLICIES))
 }
 
 /// Whether the object, as the store has it, carries entries of ours.
@@ -185,7 +197,19 @@ pub(super) fn has_entries(object: &Object) -> bool {
             .downcast::<T>()
             .is_some_and(|route| !route.route_status().is_empty())
     }
+    macro_rules! policy {
+        ($kind:ty) => {
+            object
+                .downcast::<$kind>()
+                .is_some_and(|policy| policy.status.is_some())
+        };
+    }
     match object.reference().kind {
+        Kind::SecurityPolicy => policy!(SecurityPolicy),
+        Kind::BackendTrafficPolicy => policy!(BackendTrafficPolicy),
+        Kind::ClientTrafficPolicy => policy!(ClientTrafficPolicy),
+        Kind::EnvoyExtensionPolicy => policy!(EnvoyExtensionPolicy),
+        Kind::EnvoyPatchPolicy => policy!(EnvoyPatchPolicy),
         Kind::HTTPRoute => route::<HTTPRoute>(object),
         Kind::GRPCRoute => route::<GRPCRoute>(object),
         Kind::TLSRoute => route::<TLSRoute>(object),

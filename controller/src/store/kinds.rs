@@ -7,13 +7,17 @@ use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Deserializer};
-use sluice_crds::envoy::EnvoyProxy;
+use sluice_crds::envoy::{
+    Backend, BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy, EnvoyProxy,
+    HTTPRouteFilter, SecurityPolicy,
+};
 use sluice_crds::gateway::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute,
     TLSRoute, UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 
 use super::parse::admit;
+use super::targets;
 use super::{Object, ObjectRef};
 
 /// A kind of object that the store holds.
@@ -108,8 +112,30 @@ kinds! {
     };
     /// EnvoyProxy: parameters of a GatewayClass or Gateway.
     EnvoyProxy: EnvoyProxy, "gateway.envoyproxy.io";
-    /// Service.
-    Service: Service, "";
+    /// Backend of Envoy Gateway.
+    Backend: Backend, "gateway.envoyproxy.io";
+    /// SecurityPolicy; points at its targets.
+    SecurityPolicy: SecurityPolicy, "gateway.envoyproxy.io",
+        |policy| targets::of_policy(&policy.metadata, &policy.spec.targets);
+    /// BackendTrafficPolicy of Envoy Gateway; points at its targets.
+    BackendTrafficPolicy: BackendTrafficPolicy, "gateway.envoyproxy.io",
+        |policy| targets::of_policy(&policy.metadata, &policy.spec.targets);
+    /// ClientTrafficPolicy; points at its targets.
+    ClientTrafficPolicy: ClientTrafficPolicy, "gateway.envoyproxy.io",
+        |policy| targets::of_policy(&policy.metadata, &policy.spec.targets);
+    /// EnvoyExtensionPolicy; points at its targets.
+    EnvoyExtensionPolicy: EnvoyExtensionPolicy, "gateway.envoyproxy.io",
+        |policy| targets::of_policy(&policy.metadata, &policy.spec.targets);
+    /// EnvoyPatchPolicy.
+    EnvoyPatchPolicy: EnvoyPatchPolicy, "gateway.envoyproxy.io";
+    /// HTTPRouteFilter.
+    HTTPRouteFilter: HTTPRouteFilter, "gateway.envoyproxy.io";
+    /// Service; points at the XBackend that it was made for.
+    Service: Service, "", |service| {
+        let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+        let owner = crate::infra::pods::owner(&service.metadata);
+        owner.map(|owner| ObjectRef::new(Kind::XBackend, namespace, owner.name.as_str())).into_iter().collect()
+    };
     /// EndpointSlice; points at its Service.
     EndpointSlice: EndpointSlice, "discovery.k8s.io", |slice| {
         let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();

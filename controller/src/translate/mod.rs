@@ -18,6 +18,7 @@ mod route;
 mod secret;
 
 use crate::engine::{Output, Unit, View};
+use crate::store::Kind;
 
 /// Translates one unit.
 pub fn translate(unit: &Unit, view: &View<'_>) -> Output {
@@ -28,6 +29,8 @@ pub fn translate(unit: &Unit, view: &View<'_>) -> Output {
         Unit::Backend(backend) => backend::translate(backend, view),
         Unit::Endpoints(endpoints) => backend::endpoints::translate(endpoints, view),
         Unit::Secret(secret) => secret::translate(secret, view),
+        Unit::Data(object) => secret::data(object, view),
+        Unit::Policy(object) if object.kind == Kind::XBackend => backend::x_backend::translate(object, view),
         Unit::Policy(policy) => policy::translate(policy, view),
     }
 }

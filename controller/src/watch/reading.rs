@@ -8,12 +8,16 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Serialize;
 use sluice_crds::ClusterTrustBundle;
-use sluice_crds::envoy::EnvoyProxy;
+use sluice_crds::envoy::{
+    Backend, BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy, EnvoyProxy,
+    HTTPRouteFilter, SecurityPolicy,
+};
 use sluice_crds::gateway::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, PolicyStatus, ReferenceGrant,
     RouteStatus, TCPRoute, TLSRoute, UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 
+use crate::infra::pods;
 use crate::store::Stored;
 
 /// A stored kind, as far as watching it goes.
@@ -32,7 +36,7 @@ static DIGESTS: LazyLock<ahash::RandomState> = LazyLock::new(ahash::RandomState:
 /// A digest of all that matters of an object.
 pub(crate) fn digest<T: Read>(object: &T) -> u64 {
     let meta = object.meta();
-    // Owner references and finalizers are nobody's concern here; a deletion shows when it is done.
+    // Owner references (but a Service's) and finalizers are nobody's concern here; a deletion shows when it is done.
     let read = (&meta.uid, &meta.labels, object.reads());
     DIGESTS.hash_one(serde_json::to_vec(&read).unwrap_or_default())
 }
@@ -41,7 +45,7 @@ pub(crate) fn digest<T: Read>(object: &T) -> u64 {
 pub(crate) fn trim_metadata<T: Stored>(object: &mut T) {
     let meta = object.meta_mut();
     meta.managed_fields = None;
-    meta.owner_references = None;
+    meta.owner_references = pods::owner(meta).cloned().map(|owner| vec![owner]);
     if let Some(annotations) = &mut meta.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         annotations.remove("endpoints.kubernetes.io/last-change-trigger-time");
@@ -78,6 +82,13 @@ by_generation! {
     XBackend, nothing;
     ReferenceGrant;
     EnvoyProxy;
+    Backend, nothing;
+    SecurityPolicy, own_ancestors;
+    BackendTrafficPolicy, own_ancestors;
+    ClientTrafficPolicy, own_ancestors;
+    EnvoyExtensionPolicy, own_ancestors;
+    EnvoyPatchPolicy, own_ancestors;
+    HTTPRouteFilter;
 }
 
 fn nothing<S>(_: S, _: &str) -> Option<S> {
@@ -118,7 +129,7 @@ macro_rules! by_content {
 }
 
 by_content! {
-    Service, |service| (&service.spec, service.status.as_ref().map(|s| &s.load_balancer), &service.metadata.annotations);
+    Service, |service| (pods::owner(&service.metadata), &service.spec, service.status.as_ref().map(|s| &s.load_balancer), &service.metadata.annotations);
     EndpointSlice, |slice| (&slice.address_type, &slice.endpoints, &slice.ports);
     Secret, |secret| (&secret.type_, &secret.data);
     ConfigMap, |map| (&map.data, &map.binary_data);

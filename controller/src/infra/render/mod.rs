@@ -27,7 +27,7 @@ pub(super) const CONTROLLER: &str = "sluice.dev/controller-name";
 const GATEWAY: &str = "gateway.networking.k8s.io/gateway-name";
 const CLASS: &str = "gateway.networking.k8s.io/gateway-class-name";
 const APP: &str = "app.kubernetes.io/name";
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// What is the same for all proxies.
 #[derive(Debug, Clone)]

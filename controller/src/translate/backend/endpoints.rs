@@ -1,6 +1,6 @@
-//! The addresses of a Service's port: its endpoints, or its ClusterIP.
+//! The addresses of a Service's port: its endpoints, or its ClusterIP; and those of an XBackend.
 //!
-//! Reads the Service and its EndpointSlices and nothing else: when pods come and go, this is all that is done anew.
+//! Reads these and EndpointSlices and nothing else: when pods come and go, this is all that is done anew.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_config::{key, v1};
+use sluice_crds::gateway::XBackend;
 
-use super::service;
-use crate::engine::{EndpointsId, Output, View};
+use super::{service, x_backend};
+use crate::engine::{EndpointsId, Mode, Output, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::model::RoutingType;
 
@@ -38,6 +39,7 @@ pub fn resource_key(id: &EndpointsId) -> String {
 pub fn translate(id: &EndpointsId, view: &View<'_>) -> Output {
     let endpoints = match id.target.kind {
         Kind::Service => of_service(id, view).unwrap_or_default(),
+        Kind::XBackend => of_x_backend(id, view).unwrap_or_default(),
         _ => Vec::new(),
     };
     let mut output = Output::default();
@@ -61,15 +63,38 @@ fn of_service(id: &EndpointsId, view: &View<'_>) -> Option<Vec<v1::Endpoint>> {
         }]);
     }
     // A headless Service has no address of its own.
-    let slices = view.pointing_at::<EndpointSlice>(&ObjectRef::of(&*object));
+    Some(behind(&object, port, id.udp, view))
+}
+
+/// A name, or the pods behind the Service that was made for them.
+fn of_x_backend(id: &EndpointsId, view: &View<'_>) -> Option<Vec<v1::Endpoint>> {
+    let object = view.get::<XBackend>(&id.target.namespace, &id.target.name)?;
+    if let Some(hostname) = x_backend::hostname(&object) {
+        return Some(vec![v1::Endpoint {
+            hostname: hostname.to_owned(),
+            port: u32::from(id.port),
+            allow_local: view.environment().mode != Mode::Cluster,
+            ..Default::default()
+        }]);
+    }
+    let services = x_backend::services(&object, view);
+    let service = services.first()?;
+    let port = service::port(service, id.port, id.udp)?;
+    Some(behind(service, port, id.udp, view))
+}
+
+/// The endpoints of a Service's port.
+fn behind(object: &Service, port: &ServicePort, udp: bool, view: &View<'_>) -> Vec<v1::Endpoint> {
+    let slices = view.pointing_at::<EndpointSlice>(&ObjectRef::of(object));
     // Pods of a dual-stack Service are in slices of both families: one of them will do.
-    service::families(&object).into_iter().find_map(|family| {
+    let of_family = service::families(object).into_iter().find_map(|family| {
         let mut found = Found::new();
         for slice in slices.iter().filter(|slice| slice.address_type == family) {
-            add_slice(slice, port, id.udp, &mut found);
+            add_slice(slice, port, udp, &mut found);
         }
         (!found.is_empty()).then(|| found.into_values().collect())
-    })
+    });
+    of_family.unwrap_or_default()
 }
 
 fn add_slice(slice: &EndpointSlice, port: &ServicePort, udp: bool, found: &mut Found) {
@@ -98,6 +123,7 @@ fn add_slice(slice: &EndpointSlice, port: &ServicePort, udp: bool, found: &mut F
                 port: u32::from(port),
                 draining,
                 zone,
+                ..Default::default()
             };
             // While a pod moves between slices it may be in both.
             let held = found.entry((address, port)).or_insert_with(|| new.clone());

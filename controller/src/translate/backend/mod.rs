@@ -1,6 +1,6 @@
 //! Backends: destinations as routes use them, and their addresses.
 //!
-//! A backend is a Service's port together with all that is known about how to talk to it: protocol, TLS, retry
+//! A backend is a Service's port or an XBackend together with all that is known about how to talk to it: protocol, TLS, retry
 //! budget. A backend that must not be connected to (its TLS policy cannot be honoured) has no resource; routes leave
 //! its slot empty.
 
@@ -12,11 +12,12 @@ pub mod x_backend;
 
 use k8s_openapi::api::core::v1::Service;
 use sluice_config::{key, v1};
+use sluice_crds::gateway::XBackend;
 
 use crate::engine::{BackendId, BackendUsage, EndpointsId, Output, Unit, View};
 use crate::store::Kind;
 use crate::translate::model::RoutingType;
-use crate::translate::policy::{backend_tls, backend_traffic};
+use crate::translate::policy::{UpstreamTls, backend_tls, backend_traffic};
 
 /// Key of a backend's resource.
 pub fn key(id: &BackendId) -> String {
@@ -37,6 +38,12 @@ pub fn key(id: &BackendId) -> String {
             .as_ref()
             .map(|secret| format!("as/{}/{}", secret.namespace, secret.name)),
     );
+    // A policy is no Secret, so this cannot be taken for the one before.
+    variant.extend(
+        id.traffic
+            .iter()
+            .map(|policy| format!("by/{}/{}", policy.namespace, policy.name)),
+    );
     let target = &id.target;
     key::backend(
         target.kind.as_str(),
@@ -56,42 +63,69 @@ pub fn uses_tls_policy(usage: BackendUsage) -> bool {
     }
 }
 
+/// How a backend is connected to.
+struct Reach {
+    protocol: v1::BackendProtocol,
+    tls: Option<UpstreamTls>,
+    /// The Gateway's client certificate may be shown.
+    takes_gateway_certificate: bool,
+}
+
 /// Translates one backend.
 pub fn translate(id: &BackendId, view: &View<'_>) -> Output {
-    match id.target.kind {
-        Kind::Service => of_service(id, view).unwrap_or_default(),
-        _ => Output::default(),
-    }
+    let reach = match id.target.kind {
+        Kind::Service => of_service(id, view),
+        Kind::XBackend => of_x_backend(id, view),
+        _ => None,
+    };
+    reach.map_or_else(Output::default, |reach| reached(id, reach, view))
 }
 
 /// `None` if there is nothing that may be connected to.
-fn of_service(id: &BackendId, view: &View<'_>) -> Option<Output> {
+fn of_service(id: &BackendId, view: &View<'_>) -> Option<Reach> {
     let target = &id.target;
     let object = view.get::<Service>(&target.namespace, &target.name)?;
     let udp = id.usage == BackendUsage::Udp;
     let port = service::port(&object, id.port, udp)?;
-    let mut output = Output::default();
-
     let policy = if uses_tls_policy(id.usage) {
         backend_tls(view, target, port.name.as_deref())
     } else {
         None
     };
-    let has_tls = policy.is_some();
-    let tls = match policy.map(|policy| policy.config) {
-        None => None,
-        Some(Err(_)) => return None,
-        Some(Ok(mut upstream)) => {
-            output.shared.needs.append(&mut upstream.needs);
-            if let Some(secret) = &id.client_certificate {
-                upstream.tls.client_certificate_secret =
-                    key::secret(secret.kind.as_str(), &secret.namespace, &secret.name);
-                output.shared.needs.push(Unit::Secret(secret.clone()));
-            }
-            Some(upstream.tls)
+    let tls = policy.map(|policy| policy.config).transpose().ok()?;
+    let protocol = protocol::of_service(id.usage, port.app_protocol.as_deref(), || tls.is_some()).ok()?;
+    Some(Reach {
+        protocol,
+        tls,
+        takes_gateway_certificate: true,
+    })
+}
+
+/// `None` if there is nothing that may be connected to.
+fn of_x_backend(id: &BackendId, view: &View<'_>) -> Option<Reach> {
+    let object = view.get::<XBackend>(&id.target.namespace, &id.target.name)?;
+    let speech = x_backend::speech(view, &object, id.usage).ok()?;
+    Some(Reach {
+        protocol: speech.protocol,
+        tls: speech.tls,
+        takes_gateway_certificate: speech.takes_gateway_certificate,
+    })
+}
+
+fn reached(id: &BackendId, reach: Reach, view: &View<'_>) -> Output {
+    let target = &id.target;
+    let mut output = Output::default();
+    let tls = reach.tls.map(|mut upstream| {
+        output.shared.needs.append(&mut upstream.needs);
+        if reach.takes_gateway_certificate
+            && let Some(secret) = &id.client_certificate
+        {
+            upstream.tls.client_certificate_secret =
+                key::secret(secret.kind.as_str(), &secret.namespace, &secret.name);
+            output.shared.needs.push(Unit::Secret(secret.clone()));
         }
-    };
-    let protocol = protocol::of_service(id.usage, port.app_protocol.as_deref(), || has_tls).ok()?;
+        upstream.tls
+    });
     let retry_budget = match id.usage {
         BackendUsage::Http | BackendUsage::Grpc => backend_traffic(view, target)
             .and_then(|policy| policy.spec.retry_constraint.as_ref().map(retry_budget::translate)),
@@ -100,12 +134,12 @@ fn of_service(id: &BackendId, view: &View<'_>) -> Option<Output> {
     let endpoints = EndpointsId {
         target: target.clone(),
         port: id.port,
-        udp,
+        udp: id.usage == BackendUsage::Udp,
         routing: id.routing,
     };
     let backend = v1::Backend {
         name: format!("{}/{}:{}", target.namespace, target.name, id.port),
-        protocol: protocol.into(),
+        protocol: reach.protocol.into(),
         endpoints: endpoints::resource_key(&endpoints),
         tls,
         retry_budget,
@@ -113,5 +147,5 @@ fn of_service(id: &BackendId, view: &View<'_>) -> Option<Output> {
     };
     output.shared.needs.push(Unit::Endpoints(endpoints));
     output.shared.add(key(id), v1::resource::Body::Backend(backend));
-    Some(output)
+    output
 }

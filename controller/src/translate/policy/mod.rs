@@ -12,7 +12,7 @@ use super::condition::Condition;
 use crate::engine::{AncestorStatus, GatewayRef, Output, Status, View};
 use crate::store::{Kind, ObjectRef};
 
-pub use tls::backend_tls;
+pub use tls::{UpstreamTls, backend_tls, validation};
 pub use traffic::backend_traffic;
 
 /// Most ancestors that a status can hold.
@@ -39,7 +39,7 @@ pub fn translate(policy: &ObjectRef, view: &View<'_>) -> Output {
         .into_iter()
         .take(MOST_ANCESTORS)
         .map(|(gateway, conditions)| AncestorStatus {
-            ancestor_ref: reference(&gateway),
+            ancestor_ref: gateway_reference(&gateway),
             conditions,
         })
         .collect();
@@ -56,7 +56,8 @@ pub fn translate(policy: &ObjectRef, view: &View<'_>) -> Output {
 /// Conditions of a policy towards each ancestor.
 type Ancestors = Vec<(GatewayRef, Vec<Condition>)>;
 
-fn reference(gateway: &GatewayRef) -> ParentReference {
+/// A Gateway as an ancestor.
+pub fn gateway_reference(gateway: &GatewayRef) -> ParentReference {
     ParentReference {
         group: Some(GROUP.to_owned()),
         kind: Some("Gateway".to_owned()),

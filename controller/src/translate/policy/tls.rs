@@ -7,12 +7,13 @@ use k8s_openapi::api::core::v1::Service;
 use sluice_config::v1;
 use sluice_crds::gateway::{
     BackendTLSPolicy, BackendTLSPolicyValidation, LocalPolicyTargetReferenceWithSectionName, SubjectAltName,
-    SubjectAltNameType, WellKnownCACertificatesType,
+    SubjectAltNameType, WellKnownCACertificatesType, XBackend,
 };
 
 use super::Ancestors;
 use crate::engine::{GatewayRef, Unit, View};
 use crate::store::{Kind, ObjectRef};
+use crate::translate::backend::x_backend;
 use crate::translate::condition::Condition;
 use crate::translate::fault::{Fault, stated};
 use crate::translate::precedence::Precedence;
@@ -47,7 +48,7 @@ pub struct Validated {
     pub upstream: UpstreamTls,
 }
 
-/// The BackendTLSPolicy that applies to a port of `target` (a Service), if there is one. A policy for the very port
+/// The BackendTLSPolicy that applies to a port of `target` (a Service or XBackend), if there is one. A policy for the very port
 /// (`sectionName`) goes before one for the whole Service.
 pub fn backend_tls(view: &View<'_>, target: &ObjectRef, port_name: Option<&str>) -> Option<BackendTls> {
     let policies = view.pointing_at::<BackendTLSPolicy>(target);
@@ -226,6 +227,15 @@ fn target_fault(
             "Conflicted",
             format!("BackendTLSPolicy {name} has the same target and goes before"),
         ));
+    }
+    if target.kind == Kind::XBackend {
+        let object = view.get::<XBackend>(&target.namespace, &target.name)?;
+        if x_backend::has_tls(&object) {
+            let why = format!("{target} has TLS settings of its own, which go before");
+            return Some(Fault::new("Conflicted", why));
+        }
+        let why = |section| format!("{target} has no port named {section}");
+        return section.map(|section| Fault::new("TargetNotFound", why(section)));
     }
     let section = section?;
     let service = view.get::<Service>(&target.namespace, &target.name)?;

@@ -30,6 +30,8 @@ pub struct Context<'v, 'w> {
     pub needs: Vec<Unit>,
     routing: RoutingType,
     client_certificate: Option<&'v ObjectRef>,
+    /// BackendTrafficPolicies of the rule at hand; see [`BackendId::traffic`].
+    pub traffic: Vec<ObjectRef>,
 }
 
 impl<'v, 'w> Context<'v, 'w> {
@@ -47,7 +49,13 @@ impl<'v, 'w> Context<'v, 'w> {
             needs: Vec::new(),
             routing,
             client_certificate,
+            traffic: Vec::new(),
         }
+    }
+
+    /// A context for references that `referrer` holds, to backends that are reached as this one's are.
+    pub fn of<'s>(&'s self, referrer: &'s ObjectRef) -> Context<'s, 'w> {
+        Context::new(self.view, referrer, self.routing, self.client_certificate)
     }
 
     /// Key of the backend that `reference` names; `None`, with a note of why, if it must not be used.
@@ -64,22 +72,28 @@ impl<'v, 'w> Context<'v, 'w> {
                 return None;
             }
         };
-        let tls_problem = self.tls_problem(&target, port, usage, field);
+        let problem = self.problem(&target, port, usage, field);
         let client_certificate = self
             .client_certificate
             .filter(|_| backend::uses_tls_policy(usage))
             .cloned();
+        let kind = target.kind;
         let id = BackendId {
             target,
             port,
             usage,
-            routing: self.routing,
+            // Only a Service has an address of its own.
+            routing: match kind {
+                Kind::Service => self.routing,
+                _ => RoutingType::Endpoint,
+            },
             client_certificate,
+            traffic: self.traffic.clone(),
         };
         let key = backend::key(&id);
-        // Needed also if its TLS policy is invalid: the policy's status names the Gateways that use the backend.
+        // Needed also if it must not be connected to: statuses of XBackends and policies name the Gateways that use it.
         self.needs.push(Unit::Backend(id));
-        match tls_problem {
+        match problem {
             None => Some(key),
             Some(problem) => {
                 self.problems.unresolved(problem);
@@ -88,7 +102,7 @@ impl<'v, 'w> Context<'v, 'w> {
         }
     }
 
-    /// Session persistence that a policy asks for on this backend. One that is not valid has its own status.
+    /// Session persistence that this backend asks for, or else a policy on it. One that is not valid has its own status.
     pub fn backend_session(&self, reference: &BackendObjectReference) -> Option<v1::SessionPersistence> {
         let kind = Kind::parse(reference.group(), reference.kind())?;
         let target = ObjectRef::new(
@@ -96,6 +110,13 @@ impl<'v, 'w> Context<'v, 'w> {
             reference.namespace(&self.referrer.namespace),
             reference.name.as_str(),
         );
+        if kind == Kind::XBackend {
+            let object = self.view.get::<XBackend>(&target.namespace, &target.name)?;
+            if let Some(from) = backend::x_backend::session_persistence(&object) {
+                let field = format_args!("spec.sessionPersistence");
+                return session::translate(from, format_args!("{target}"), field).ok();
+            }
+        }
         let policy = backend_traffic(self.view, &target)?;
         let from = policy.spec.session_persistence.as_ref()?;
         session::translate(
@@ -195,26 +216,28 @@ impl<'v, 'w> Context<'v, 'w> {
                 format_args!("{target} does not exist"),
             ));
         };
-        backend::x_backend::port(&object)
-            .map_err(|why| Fault::unsupported(field, format_args!("{target}: {why}")))
+        Ok(backend::x_backend::port(&object))
     }
 
-    /// Why the TLS that a policy asks for cannot be had. Such a backend must not be connected to, least of all in
-    /// cleartext.
-    fn tls_problem(
+    /// Why a backend that is there must not be connected to: least of all in cleartext if the TLS that it asks for, or a
+    /// policy, cannot be had.
+    fn problem(
         &self,
         target: &ObjectRef,
         port: u16,
         usage: BackendUsage,
         field: fmt::Arguments<'_>,
     ) -> Option<Fault> {
+        if target.kind == Kind::XBackend {
+            let object = self.view.get::<XBackend>(&target.namespace, &target.name)?;
+            let fault = backend::x_backend::speech(self.view, &object, usage).err()?;
+            let why = format_args!("{target}: {}", fault.message);
+            return Some(Fault::at(fault.reason, field, why));
+        }
         if !backend::uses_tls_policy(usage) {
             return None;
         }
-        let object = match target.kind {
-            Kind::Service => self.view.get::<Service>(&target.namespace, &target.name)?,
-            _ => return None,
-        };
+        let object = self.view.get::<Service>(&target.namespace, &target.name)?;
         let port = service::port(&object, port, false)?;
         let tls = backend_tls(self.view, target, port.name.as_deref())?;
         let why = tls.config.err()?;
