@@ -1,5 +1,6 @@
 //! Development tasks: the local cluster, the image, the conformance suite and the test run.
 
+mod bench;
 mod build;
 mod chart;
 mod cluster;
@@ -64,6 +65,11 @@ enum Task {
         #[command(subcommand)]
         test: e2e::Test,
     },
+    /// Measure Sluice beside other proxies
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
     /// Every check of the project, as the README says
     Test(test::Options),
 }
@@ -93,6 +99,7 @@ fn run(task: Task) -> Result<ExitCode> {
             conformance::run(&options, &target).map(|_| ExitCode::SUCCESS)
         }
         Task::E2e { target, test } => e2e::run(&test, &target).map(|()| ExitCode::SUCCESS),
+        Task::Bench { bench } => bench::run(&bench).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|passed| {
             if passed {
                 ExitCode::SUCCESS

@@ -1,0 +1,87 @@
+//! Benchmarks beside other proxies: what a request, a byte, a connection, a route and a change cost.
+//!
+//! Owns the command line and what all benchmarks share. Load goes to loopback addresses alone, in bounded amounts, and
+//! every process that a run starts ends with it.
+
+mod host;
+mod load;
+mod peer;
+mod process;
+mod proxy;
+mod stats;
+mod template;
+mod verify;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use peer::Peer;
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// CPU and latency of a request: HTTP/1.1, TLS with HTTP/2, gRPC
+    Proxy(proxy::Options),
+}
+
+/// Options of all benchmarks.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// How many times each proxy has its turn; results are medians
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// Length of one measurement
+    #[arg(long, value_name = "N")]
+    seconds: Option<u32>,
+    /// Numbers of connections
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    connections: Vec<u32>,
+    /// Which proxies
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    peers: Vec<Peer>,
+    /// The program `sluice` to measure, instead of building it
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Print tables as Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// A short run that shows that it works; its numbers mean little
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Common {
+    fn rounds(&self, usual: u32) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { usual }).max(1)
+    }
+
+    fn seconds(&self, usual: u32) -> u32 {
+        self.seconds.unwrap_or(if self.quick { 1 } else { usual }).max(1)
+    }
+
+    fn connections(&self, usual: &[u32]) -> Vec<u32> {
+        if self.connections.is_empty() {
+            usual.to_vec()
+        } else {
+            self.connections.clone()
+        }
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        if self.peers.is_empty() {
+            Peer::ALL.to_vec()
+        } else {
+            self.peers.clone()
+        }
+    }
+}
+
+/// Runs one benchmark and prints its tables to standard output.
+pub fn run(bench: &Bench) -> Result<()> {
+    host::prepare()?;
+    match bench {
+        Bench::Proxy(options) => proxy::run(options),
+    }
+}
