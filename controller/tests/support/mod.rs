@@ -168,6 +168,11 @@ impl Api {
             (Method::GET, None) if query.contains("watch=true") => self.watch(path, &state, &query),
             (Method::GET, None) => state.list(&path, &query),
             (Method::POST, None) => {
+                let mut body = body;
+                if body["metadata"]["name"].is_null() {
+                    let prefix = body["metadata"]["generateName"].as_str().unwrap();
+                    body["metadata"]["name"] = format!("{prefix}{:05}", state.version).into();
+                }
                 let name = body["metadata"]["name"].as_str().unwrap().to_owned();
                 let path = Path {
                     name: Some(name),
