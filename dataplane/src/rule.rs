@@ -9,7 +9,7 @@ use rand::Rng;
 use sluice_config::v1;
 
 use crate::filter::session::Persistence;
-use crate::filter::{Filter, Lookup};
+use crate::filter::{Filter, Lookup, policy};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Slot;
 
@@ -52,9 +52,6 @@ impl Rule {
         rule: &v1::HttpRule,
         lookup: &mut dyn Lookup,
     ) -> Result<Self, String> {
-        if rule.policy.is_some() {
-            return Err("policy: not known to this version".into());
-        }
         let duration = |ms: u64| (ms != 0).then(|| Duration::from_millis(ms));
         let persistence = rule
             .session_persistence
@@ -66,7 +63,7 @@ impl Rule {
             route_name: Arc::clone(route_name),
             rule_name: rule.name.as_str().into(),
             grpc,
-            filters: Filter::compile_all(&rule.filters, lookup)?,
+            filters: policy::chain(rule.policy.as_ref(), &rule.filters, lookup)?,
             backends: Backends::compile(&rule.backends, lookup)?,
             request_timeout: duration(rule.request_timeout_ms),
             backend_request_timeout: duration(rule.backend_request_timeout_ms),

@@ -4,12 +4,16 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use sluice_config::v1;
 
-/// Changes to a set of header fields: removals first, then `set`, then `add`.
+use super::text::TextMatch;
+
+/// Changes to a set of header fields: removals first, then `set`, `add` and `add_if_absent`.
 #[derive(Debug, Default)]
 pub struct HeaderModifier {
     set: Vec<(HeaderName, HeaderValue)>,
     add: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
+    add_if_absent: Vec<(HeaderName, HeaderValue)>,
+    remove_on_match: Vec<TextMatch>,
 }
 
 impl HeaderModifier {
@@ -28,6 +32,12 @@ impl HeaderModifier {
             set: pairs(&config.set)?,
             add: pairs(&config.add)?,
             remove: config.remove.iter().map(|n| name(n)).collect::<Result<_, _>>()?,
+            add_if_absent: pairs(&config.add_if_absent)?,
+            remove_on_match: config
+                .remove_on_match
+                .iter()
+                .map(TextMatch::compile)
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -36,12 +46,44 @@ impl HeaderModifier {
         for name in &self.remove {
             headers.remove(name);
         }
+        if !self.remove_on_match.is_empty() {
+            self.remove_matching(headers);
+        }
         for (name, value) in &self.set {
             headers.insert(name, value.clone());
         }
         for (name, value) in &self.add {
             headers.append(name, value.clone());
         }
+        for (name, value) in &self.add_if_absent {
+            if !headers.contains_key(name) {
+                headers.insert(name, value.clone());
+            }
+        }
+    }
+
+    /// The host stays: without it there is no request.
+    fn remove_matching(&self, headers: &mut HeaderMap) {
+        let matches = |name: &HeaderName| {
+            name != http::header::HOST
+                && self
+                    .remove_on_match
+                    .iter()
+                    .any(|pattern| pattern.accepts(name.as_str()))
+        };
+        let named: Vec<_> = headers.keys().filter(|name| matches(name)).cloned().collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Parses a header name; the empty one is none.
+pub(super) fn optional_name(text: &str) -> Result<Option<HeaderName>, String> {
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        name(text).map(Some)
     }
 }
 
@@ -72,6 +114,11 @@ mod tests {
             set: vec![header("X-Set", "new")],
             add: vec![header("X-Add", "2")],
             remove: vec!["X-Remove".into()],
+            add_if_absent: vec![header("X-Set", "kept out"), header("X-Absent", "1")],
+            remove_on_match: vec![v1::StringMatch {
+                kind: v1::string_match::Kind::Prefix.into(),
+                value: "x-internal-".into(),
+            }],
         })
         .unwrap();
         let mut headers = HeaderMap::new();
@@ -80,6 +127,7 @@ mod tests {
             ("x-set", "older"),
             ("x-add", "1"),
             ("x-remove", "gone"),
+            ("x-internal-a", "gone"),
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
@@ -87,6 +135,8 @@ mod tests {
         assert_eq!(headers.get_all("x-set").iter().collect::<Vec<_>>(), ["new"]);
         assert_eq!(headers.get_all("x-add").iter().collect::<Vec<_>>(), ["1", "2"]);
         assert!(!headers.contains_key("x-remove"));
+        assert!(!headers.contains_key("x-internal-a"));
+        assert_eq!(headers["x-absent"], "1");
     }
 
     #[test]

@@ -3,28 +3,53 @@
 //! Each is compiled once from its resource, so that a request meets parsed header names and ready values. Filters
 //! change heads and answer requests; only [`auth`] and [`mirror`] name backends, and neither opens a connection here.
 
+pub mod api_key;
 pub mod auth;
+pub mod authorization;
+pub mod basic_auth;
+pub mod carrier;
 pub mod cors;
+pub mod credential;
+pub mod direct;
+pub mod fault;
+pub mod format;
 pub mod headers;
+pub mod jwt;
 pub mod mirror;
 pub mod path;
+pub mod policy;
+pub mod rate_limit;
 pub mod redirect;
+pub mod secret;
 pub mod session;
+pub mod store;
+pub mod text;
+pub mod tokens;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use sluice_config::v1;
 
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream;
 
+pub use api_key::ApiKeyAuth;
 pub use auth::ExternalAuth;
+pub use authorization::Authorization;
+pub use basic_auth::BasicAuth;
 pub use cors::Cors;
+pub use credential::CredentialInjection;
+pub use direct::DirectResponse;
+pub use fault::Fault;
 pub use headers::HeaderModifier;
+pub use jwt::Jwt;
 pub use mirror::Mirror;
+pub use rate_limit::RateLimit;
 pub use redirect::Redirect;
+pub use store::Store;
 
 /// Resolves what a resource names.
 pub trait Lookup {
@@ -33,6 +58,9 @@ pub trait Lookup {
 
     /// Counters of a route, by its name (`HTTPRoute/namespace/name`).
     fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics>;
+
+    /// What filters of several routes share.
+    fn store(&mut self) -> &mut Store;
 }
 
 /// One filter, ready to be applied.
@@ -54,6 +82,22 @@ pub enum Filter {
     ExternalAuth(Box<ExternalAuth>),
     /// Answers with this status.
     FixedResponse(StatusCode),
+    /// Answers without a backend.
+    DirectResponse(Box<DirectResponse>),
+    /// Puts a credential into the request.
+    CredentialInjection(Box<CredentialInjection>),
+    /// Disturbs a share of the requests.
+    Fault(Box<Fault>),
+    /// Lets clients with known keys pass.
+    ApiKeyAuth(Box<ApiKeyAuth>),
+    /// Lets known users pass.
+    BasicAuth(Box<BasicAuth>),
+    /// Lets requests with valid tokens pass.
+    Jwt(Box<Jwt>),
+    /// Lets pass what its rules allow.
+    Authorization(Box<Authorization>),
+    /// Lets pass what its limits leave room for.
+    RateLimit(Box<RateLimit>),
 }
 
 impl Filter {
@@ -83,9 +127,13 @@ impl Filter {
                     "external_auth",
                     ExternalAuth::compile(a, lookup),
                 )?)),
-                F::DirectResponse(_) | F::CredentialInjection(_) => {
-                    return Err("filter: of a kind that this version does not know".into());
+                F::DirectResponse(d) => {
+                    Self::DirectResponse(Box::new(field("direct_response", DirectResponse::compile(d))?))
                 }
+                F::CredentialInjection(c) => Self::CredentialInjection(Box::new(field(
+                    "credential_injection",
+                    CredentialInjection::compile(c, lookup),
+                )?)),
                 F::FixedResponse(f) => Self::FixedResponse(field("fixed_response.status", status(f.status))?),
             },
         )
@@ -114,6 +162,21 @@ fn status(code: u32) -> Result<StatusCode, String> {
         .ok_or_else(|| format!("{code} is not a status code"))
 }
 
+/// Why a filter does not let a request pass.
+#[derive(Debug)]
+pub struct Denial {
+    /// Status of the answer.
+    pub status: StatusCode,
+    /// Headers of the answer.
+    pub headers: HeaderMap,
+    /// Body of the answer.
+    pub body: Bytes,
+    /// Envoy's response flag; empty: none.
+    pub flags: &'static str,
+    /// Envoy's response code details.
+    pub details: &'static str,
+}
+
 /// What a filter may know of a request besides its head.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -121,6 +184,8 @@ pub struct Facts<'a> {
     pub host: &'a str,
     /// The client's address as far as it can be trusted.
     pub client: IpAddr,
+    /// `HTTPRoute/namespace/name`; empty for a listener's filters.
+    pub route: &'a str,
     /// The path that was routed on.
     pub path: &'a str,
     /// True if the client spoke TLS.
@@ -129,4 +194,30 @@ pub struct Facts<'a> {
     pub listener_port: u16,
     /// Length of what the rule's path prefix matched of `path`.
     pub prefix: Option<usize>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    /// Finds places for everything, all of them empty.
+    #[derive(Default)]
+    pub(crate) struct Nothing(HashMap<String, Arc<upstream::Slot>>, Metrics, Store);
+
+    impl Lookup for Nothing {
+        fn backend(&mut self, key: &str) -> Arc<upstream::Slot> {
+            Arc::clone(self.0.entry(key.into()).or_default())
+        }
+
+        fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics> {
+            self.1.route(route)
+        }
+
+        fn store(&mut self) -> &mut Store {
+            &mut self.2
+        }
+    }
 }

@@ -1,19 +1,27 @@
 //! Changing the path, for rewrites and for redirects, and the host.
 
-use http::header::{HOST, HeaderValue};
+use std::fmt::Write;
+
+use http::header::{HOST, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
+use regex::{Regex, RegexBuilder};
 use sluice_config::v1;
 
 use super::headers;
+use crate::route::{REGEX_CACHE, REGEX_SIZE};
+
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// How a path is replaced. The query stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum PathModifier {
     /// The whole path.
     Full(Box<str>),
     /// The part that the rule's prefix matched; kept without a slash at its end.
     Prefix(Box<str>),
+    /// Every part that the expression matches, by a text in which `${1}` stands for a group.
+    Regex(Box<Regex>, Box<str>),
 }
 
 impl PathModifier {
@@ -35,17 +43,47 @@ impl PathModifier {
         Ok(match &config.modifier {
             None => None,
             Some(Modifier::ReplaceFullPath(path)) => Some(Self::Full(check(path)?.into())),
-            Some(Modifier::ReplaceRegexMatch(_)) => return Err("path: of a kind that this version does not know".into()),
+            Some(Modifier::ReplaceRegexMatch(rewrite)) => Some(Self::compile_regex(rewrite)?),
             Some(Modifier::ReplacePrefixMatch(path)) => {
                 Some(Self::Prefix(check(path)?.trim_end_matches('/').into()))
             }
         })
     }
 
+    fn compile_regex(config: &v1::RegexRewrite) -> Result<Self, String> {
+        let regex = RegexBuilder::new(&config.pattern)
+            .size_limit(REGEX_SIZE)
+            .dfa_size_limit(REGEX_CACHE)
+            .build()
+            .map_err(|_| format!("path: `{}` is not a regular expression", config.pattern))?;
+        let mut template = String::new();
+        let mut characters = config.substitution.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '$' => template.push_str("$$"),
+                '\\' => match characters.next() {
+                    Some('\\') => template.push('\\'),
+                    Some(digit @ '0'..='9') => {
+                        let group = digit as usize - '0' as usize;
+                        if group >= regex.captures_len() {
+                            return Err(format!("path: there is no group {group} in `{}`", config.pattern));
+                        }
+                        // Writing to a text cannot fail.
+                        let _ = write!(template, "${{{group}}}");
+                    }
+                    _ => return Err(format!("path: `{}` is not a substitution", config.substitution)),
+                },
+                other => template.push(other),
+            }
+        }
+        Ok(Self::Regex(Box::new(regex), template.into()))
+    }
+
     /// The new path. `prefix` is the length of what the rule's prefix matched; without it a prefix is left alone.
     pub fn apply(&self, path: &str, prefix: Option<usize>) -> String {
         match self {
             Self::Full(new) => new.to_string(),
+            Self::Regex(regex, template) => regex.replace_all(path, &**template).into_owned(),
             Self::Prefix(new) => {
                 let Some(matched) = prefix.and_then(|n| path.get(..n)) else {
                     return path.to_owned();
@@ -66,6 +104,8 @@ impl PathModifier {
 #[derive(Debug)]
 pub struct UrlRewrite {
     host: Option<HeaderValue>,
+    host_from: Option<HeaderName>,
+    append_forwarded_host: bool,
     path: Option<PathModifier>,
 }
 
@@ -79,23 +119,53 @@ impl UrlRewrite {
             "" => None,
             host => Some(headers::value(host).map_err(|e| format!("hostname: {e}"))?),
         };
+        if config.hostname_from_backend {
+            return Err("hostname_from_backend: not known to this version".into());
+        }
         let path = config
             .path
             .as_ref()
             .map(PathModifier::compile)
             .transpose()?
             .flatten();
-        Ok(Self { host, path })
+        Ok(Self {
+            host,
+            host_from: headers::optional_name(&config.hostname_from_header)
+                .map_err(|e| format!("hostname_from_header: {e}"))?,
+            append_forwarded_host: config.append_x_forwarded_host,
+            path,
+        })
     }
 
     /// Rewrites the request. `path` is the path that was routed on, `prefix` what was matched of it.
     pub fn apply(&self, head: &mut Parts, path: &str, prefix: Option<usize>) {
-        if let Some(host) = &self.host {
-            head.headers.insert(HOST, host.clone());
+        let host = self.host.clone().or_else(|| {
+            let value = head.headers.get(self.host_from.as_ref()?)?;
+            Authority::try_from(value.as_bytes()).ok()?;
+            Some(value.clone())
+        });
+        if let Some(host) = host {
+            let before = head.headers.insert(HOST, host);
+            if self.append_forwarded_host
+                && let Some(before) = before
+            {
+                append(head, X_FORWARDED_HOST, &before);
+            }
         }
         if let Some(modifier) = &self.path {
             set_path(head, &modifier.apply(path, prefix));
         }
+    }
+}
+
+/// Appends to a header that is a list.
+fn append(head: &mut Parts, name: HeaderName, value: &HeaderValue) {
+    let joined = match head.headers.get(&name) {
+        Some(list) => [list.as_bytes(), value.as_bytes()].join(&b","[..]),
+        None => value.as_bytes().to_vec(),
+    };
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        head.headers.insert(name, joined);
     }
 }
 
@@ -105,7 +175,7 @@ pub fn set_path(head: &mut Parts, path: &str) {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         None => PathAndQuery::try_from(path),
     };
-    // Both halves have been part of a valid URI, so this holds; if not, the request keeps its path.
+    // Most halves have been part of a valid URI, so this holds; where it does not, the request keeps its path.
     if let Ok(target) = target {
         head.uri = http::Uri::from(target);
     }
@@ -158,6 +228,8 @@ mod tests {
             path: Some(v1::PathModifier {
                 modifier: Some(v1::path_modifier::Modifier::ReplaceFullPath("/new".into())),
             }),
+            append_x_forwarded_host: true,
+            ..Default::default()
         })
         .unwrap();
         let (mut head, ()) = http::Request::get("/old?a=b")
@@ -168,5 +240,47 @@ mod tests {
         rewrite.apply(&mut head, "/old", None);
         assert_eq!(head.uri, "/new?a=b");
         assert_eq!(head.headers[HOST], "two.example");
+        assert_eq!(head.headers[X_FORWARDED_HOST], "one.example");
+        rewrite.apply(&mut head, "/old", None);
+        assert_eq!(head.headers[X_FORWARDED_HOST], "one.example,two.example");
+    }
+
+    /// The table in the documentation of Envoy Gateway's ReplaceRegexMatch.
+    #[test]
+    fn replaces_by_expressions() {
+        let compile = |pattern: &str, substitution: &str| {
+            PathModifier::compile(&v1::PathModifier {
+                modifier: Some(v1::path_modifier::Modifier::ReplaceRegexMatch(v1::RegexRewrite {
+                    pattern: pattern.into(),
+                    substitution: substitution.into(),
+                })),
+            })
+        };
+        for (pattern, substitution, path, expected) in [
+            (
+                r"^/service/([^/]+)(/.*)$",
+                r"\2/instance/\1",
+                "/service/foo/v1/api",
+                "/v1/api/instance/foo",
+            ),
+            ("one", "two", "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/two/zzz"),
+            (
+                r"^(.*?)one(.*)$",
+                r"\1two\2",
+                "/xxx/one/yyy/one/zzz",
+                "/xxx/two/yyy/one/zzz",
+            ),
+            ("(?i)/xxx/", "/yyy/", "/aaa/XxX/bbb", "/aaa/yyy/bbb"),
+            ("a", r"$1\\", "/a", r"/$1\"),
+        ] {
+            let modifier = compile(pattern, substitution).unwrap().unwrap();
+            assert_eq!(modifier.apply(path, None), expected, "{pattern}");
+        }
+        for (pattern, substitution) in [("(", ""), ("(a)", r"\2"), ("a", r"\x"), ("a", r"\")] {
+            assert!(
+                compile(pattern, substitution).is_err(),
+                "{pattern} {substitution}"
+            );
+        }
     }
 }

@@ -94,6 +94,7 @@ mod tests {
         let facts = Facts {
             host: "own.example",
             client: std::net::Ipv4Addr::LOCALHOST.into(),
+            route: "",
             path: "/a/b",
             https,
             listener_port,

@@ -8,8 +8,12 @@ use super::downstream::{Chunk, Downstream};
 use super::exchange::{Limits, Stop};
 use super::reply::Reply;
 use super::source::Source;
-use super::{Conn, auth};
-use crate::filter::{Cors, ExternalAuth, Facts, Filter, HeaderModifier};
+use super::{Conn, auth, jwt};
+use crate::filter::direct::DirectResponse;
+use crate::filter::fault::{Abort, Fault};
+use crate::filter::format::Subject;
+use crate::filter::tokens::Tokens;
+use crate::filter::{Cors, Denial, ExternalAuth, Facts, Filter, HeaderModifier};
 use crate::upstream::Slot;
 
 /// Why a request does not go on.
@@ -32,6 +36,12 @@ impl From<Box<Reply>> for End {
     }
 }
 
+impl From<Denial> for End {
+    fn from(denial: Denial) -> Self {
+        Reply::from(denial).into()
+    }
+}
+
 impl From<Stop> for End {
     fn from(stop: Stop) -> Self {
         Self::Stop(stop)
@@ -45,6 +55,7 @@ pub(super) struct Effects<'a> {
     cors: Option<(&'a Cors, HeaderValue)>,
     added: Vec<(HeaderName, HeaderValue)>,
     pub(super) mirrors: Vec<&'a Slot>,
+    tokens: Tokens,
 }
 
 impl Effects<'_> {
@@ -97,9 +108,60 @@ impl<'a> Filtered<'_, 'a> {
                     self.effects.cors = cors.allowed_origin(self.head).map(|origin| (&**cors, origin));
                 }
                 Filter::ExternalAuth(auth) => self.authorize(auth).await?,
+                Filter::DirectResponse(response) => return Err(self.direct(response).into()),
+                Filter::CredentialInjection(credential) => credential.apply(self.head)?,
+                Filter::Fault(fault) => self.disturb(fault).await?,
+                Filter::ApiKeyAuth(auth) => auth.check(self.head)?,
+                Filter::BasicAuth(auth) => auth.check(self.head, &self.facts)?,
+                Filter::Jwt(jwt) => {
+                    let asking =
+                        jwt::authenticate(&self.conn.worker, jwt, self.head, &mut self.effects.tokens);
+                    let asked = self.limits.bound(self.down, asking).await?;
+                    asked.map_err(|fault| fault.denial(self.head, &self.facts))?;
+                }
+                Filter::RateLimit(limit) => {
+                    let shown = limit.check(self.head, &self.facts, true)?;
+                    self.effects.added.extend(shown);
+                }
+                Filter::Authorization(rules) => {
+                    if !rules.allows(self.head, &self.facts, &self.effects.tokens) {
+                        return Err(Reply::error(
+                            StatusCode::FORBIDDEN,
+                            "RBAC: access denied",
+                            "",
+                            "rbac_access_denied",
+                        )
+                        .into());
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    fn direct(&self, response: &DirectResponse) -> Reply {
+        let subject = response
+            .needs_subject()
+            .then(|| Subject::new(self.head, &self.facts));
+        let (status, headers, body) = response.render(subject.as_ref(), self.facts.route, StatusCode::OK);
+        let mut reply = Reply::direct(status, headers);
+        reply.body = body;
+        reply
+    }
+
+    async fn disturb(&mut self, fault: &Fault) -> Result<(), End> {
+        if let Some(delay) = fault.delay() {
+            self.limits.bound(self.down, tokio::time::sleep(delay)).await?;
+        }
+        match fault.abort() {
+            None => Ok(()),
+            Some(Abort::Http(status)) => {
+                Err(Reply::error(status, "fault filter abort", "FI", "fault_filter_abort").into())
+            }
+            Some(Abort::Grpc(code)) => {
+                Err(Reply::grpc(code, "fault filter abort", "FI", "fault_filter_abort").into())
+            }
+        }
     }
 
     async fn authorize(&mut self, filter: &ExternalAuth) -> Result<(), End> {

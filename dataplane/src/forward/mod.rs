@@ -3,7 +3,7 @@
 //! [`h1`] and [`h2`] read requests off a connection; [`request`] takes one through route, filters and tries to its
 //! end; [`exchange`] is one try. Owns nothing that outlives the connection, and never opens or accepts one itself.
 //!
-//! HTTP/1.1 heads and bodies are Pingora's sessions' business, both sides, and so are HTTP/2 connections to backends;
+//! HTTP/1.1 is read by [`message`] and written by [`encode`], on both sides; HTTP/2 connections to backends are Pingora's,
 //! HTTP/2 from clients is the h2 crate's. All of it is driven from one task a request, so that no request waits for
 //! another and a client that goes away takes its request to the backend with it.
 
@@ -16,6 +16,8 @@ mod encode;
 mod exchange;
 mod h1;
 mod h2;
+mod jwt;
+mod message;
 mod mirror;
 mod path;
 mod record;
@@ -23,14 +25,14 @@ mod reply;
 mod request;
 mod source;
 mod subrequest;
-mod tap;
 mod upstream;
 
 use std::io;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use bytes::BytesMut;
 
 use crate::listen::{Connection, TlsSession};
 use crate::route::Port;
@@ -86,22 +88,21 @@ pub async fn serve(connection: Connection) {
 
 /// Reads until it is certain whether the client speaks HTTP/2, and puts what was read back.
 async fn begins_with_preface(wire: &Wire) -> io::Result<bool> {
-    let mut buffer = [0; 4096];
-    let mut filled = 0;
-    let begins = loop {
-        let read = wire.clone().read(&mut buffer[filled..]).await?;
-        if read == 0 {
-            break false;
+    let mut read = BytesMut::new();
+    let begins = std::future::poll_fn(|cx| {
+        loop {
+            let come = ready!(wire.poll_input(cx, |bytes| {
+                read.extend_from_slice(bytes);
+                !bytes.is_empty()
+            }))?;
+            let compared = read.len().min(PREFACE.len());
+            let differs = read[..compared] != PREFACE[..compared];
+            if !come || differs || compared == PREFACE.len() {
+                return Poll::Ready(io::Result::Ok(come && !differs));
+            }
         }
-        filled += read;
-        let compared = filled.min(PREFACE.len());
-        if buffer[..compared] != PREFACE[..compared] {
-            break false;
-        }
-        if compared == PREFACE.len() {
-            break true;
-        }
-    };
-    wire.unread(&buffer[..filled]);
+    })
+    .await?;
+    wire.unread(read);
     Ok(begins)
 }

@@ -5,6 +5,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATI
 use http::{HeaderMap, StatusCode, response};
 
 use super::downstream::{Downstream, Gone};
+use crate::filter::Denial;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -52,6 +53,18 @@ impl Reply {
             details: "direct_response",
             intended: true,
         }
+    }
+
+    /// A gRPC status; no body.
+    pub(super) fn grpc(code: u32, message: &'static str, flags: &'static str, details: &'static str) -> Self {
+        let mut reply = Self::direct(StatusCode::OK, HeaderMap::new());
+        let headers = &mut reply.headers;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from(code));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(message));
+        reply.flags = flags;
+        reply.details = details;
+        reply
     }
 
     /// A redirect.
@@ -105,6 +118,19 @@ fn send_empty(down: &mut Downstream, mut head: response::Parts) -> Result<(), Go
     head.headers.remove(CONTENT_LENGTH);
     down.respond(head, true)?;
     down.finish(None)
+}
+
+impl From<Denial> for Reply {
+    fn from(denial: Denial) -> Self {
+        Self {
+            status: denial.status,
+            headers: denial.headers,
+            body: denial.body,
+            flags: denial.flags,
+            details: denial.details,
+            intended: false,
+        }
+    }
 }
 
 /// The gRPC project's mapping of HTTP statuses.

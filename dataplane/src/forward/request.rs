@@ -20,6 +20,7 @@ use crate::filter::Facts;
 use crate::filter::session::Session;
 use crate::route::{Matched, Miss, Site};
 use crate::rule::{Rule, WeightedBackend};
+use crate::upstream::Balancer;
 
 /// Serves one request.
 pub(super) async fn serve(conn: &Conn, down: &mut Downstream, mut head: request::Parts) {
@@ -136,6 +137,7 @@ async fn before_routing<'a>(
         facts: Facts {
             host: &admitted.host,
             client: admitted.client,
+            route: "",
             path: target.path(),
             https: conn.tls.is_some(),
             listener_port: site.listener.port,
@@ -194,6 +196,8 @@ impl Request<'_, '_> {
                 self.source.mirror_to(feed);
             }
         }
+        let hashing = backend.balancer.as_ref().and_then(Balancer::hashing);
+        let hashed = hashing.map(|hashing| hashing.hash(&head, admitted.client));
         self.record.backend = Some(Arc::clone(&backend));
         let tries = Tries {
             conn: self.conn,
@@ -202,6 +206,8 @@ impl Request<'_, '_> {
             upgrade: admitted.upgrade.as_ref(),
             body,
             session,
+            hashed: hashed.unwrap_or_default(),
+            version: head.version,
             idempotent: attempt::is_idempotent(&head.method),
         };
         let flow = Flow {
@@ -232,6 +238,7 @@ impl Request<'_, '_> {
         let facts = Facts {
             host: &admitted.host,
             client: admitted.client,
+            route: &matched.rule.route_name,
             path: target.path(),
             https: self.conn.tls.is_some(),
             listener_port: matched.listener.port,

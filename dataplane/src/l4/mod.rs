@@ -84,25 +84,10 @@ impl L4Route {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
-    use crate::telemetry::Metrics;
+    use crate::filter::tests::Nothing;
 
-    #[derive(Default)]
-    struct Slots(HashMap<String, Arc<Slot>>, Metrics);
-
-    impl Lookup for Slots {
-        fn backend(&mut self, key: &str) -> Arc<Slot> {
-            Arc::clone(self.0.entry(key.to_owned()).or_default())
-        }
-
-        fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics> {
-            self.1.route(route)
-        }
-    }
-
-    fn route(slots: &mut Slots, backends: &[(&str, u32)]) -> L4Route {
+    fn route(slots: &mut Nothing, backends: &[(&str, u32)]) -> L4Route {
         let backends = backends.iter().map(|(backend, weight)| v1::WeightedBackend {
             backend: (*backend).into(),
             weight: *weight,
@@ -121,7 +106,7 @@ mod tests {
 
     #[test]
     fn shares_follow_weights() {
-        let mut slots = Slots::default();
+        let mut slots = Nothing::default();
         let route = route(&mut slots, &[("a", 1), ("b", 0), ("c", 3), ("", 4)]);
         let mut seen = [0; 4];
         for _ in 0..8000 {
@@ -142,7 +127,7 @@ mod tests {
 
     #[test]
     fn without_weight_nothing_is_served() {
-        let mut slots = Slots::default();
+        let mut slots = Nothing::default();
         assert!(route(&mut slots, &[]).pick().is_none());
         assert!(route(&mut slots, &[("a", 0)]).pick().is_none());
         let held = route(&mut slots, &[("a", 0), ("b", 1)]);

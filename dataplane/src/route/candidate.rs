@@ -12,11 +12,12 @@ use regex::bytes::{Regex, RegexBuilder};
 use sluice_config::v1;
 use sluice_config::v1::path_match::Kind;
 
+use crate::filter::carrier::cookie;
 use crate::rule::Rule;
 
 /// Bytes that a compiled regular expression may take, and the cache it searches with.
-const REGEX_SIZE: usize = 1 << 20;
-const REGEX_CACHE: usize = 1 << 18;
+pub(crate) const REGEX_SIZE: usize = 1 << 20;
+pub(crate) const REGEX_CACHE: usize = 1 << 18;
 
 /// The path that a match asks for.
 #[derive(Debug, Clone)]
@@ -64,6 +65,7 @@ pub struct Candidate {
     method: Option<Method>,
     headers: Box<[(HeaderName, Test)]>,
     query: Box<[(Box<str>, Test)]>,
+    cookies: Box<[(Box<str>, Test)]>,
 }
 
 #[derive(Debug)]
@@ -101,11 +103,16 @@ impl Candidate {
             let compiled = Test::compile(test).map_err(|e| format!("query[{i}].value: {e}"))?;
             Ok::<_, String>((test.name.as_str().into(), compiled))
         };
+        let cookie = |(i, test): (usize, &v1::ValueMatch)| {
+            let compiled = Test::compile(test).map_err(|e| format!("cookies[{i}].value: {e}"))?;
+            Ok::<_, String>((test.name.as_str().into(), compiled))
+        };
         Ok(Self {
             path: Path::compile(config.path.as_ref()).map_err(|e| format!("path.{e}"))?,
             order: Order {
                 any_method: method.is_none(),
-                headers: Reverse(config.headers.len()),
+                // A cookie is a part of a header.
+                headers: Reverse(config.headers.len() + config.cookies.len()),
                 query: Reverse(config.query.len()),
                 route: route.clone(),
                 rule: at,
@@ -124,6 +131,12 @@ impl Candidate {
                 .iter()
                 .enumerate()
                 .map(parameter)
+                .collect::<Result<_, _>>()?,
+            cookies: config
+                .cookies
+                .iter()
+                .enumerate()
+                .map(cookie)
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -146,11 +159,19 @@ impl Candidate {
                     .iter()
                     .all(|(name, test)| parameter_matches(query, name, test))
             })
+            && self
+                .cookies
+                .iter()
+                .all(|(name, test)| cookie(head, name).is_some_and(|value| test.accepts(value.as_bytes())))
     }
 }
 
 impl Path {
-    fn compile(config: Option<&v1::PathMatch>) -> Result<Self, String> {
+    /// Reads the resource; `None` covers everything.
+    ///
+    /// # Errors
+    /// `field: reason` of what cannot be honoured.
+    pub fn compile(config: Option<&v1::PathMatch>) -> Result<Self, String> {
         let Some(config) = config else {
             return Ok(Self::Prefix("".into()));
         };
@@ -167,6 +188,17 @@ impl Path {
             Kind::Prefix => rooted().map(|()| Self::Prefix(value.trim_end_matches('/').into())),
             Kind::Regex => whole(value).map(Self::Regex).map_err(|e| format!("value: {e}")),
             Kind::Unspecified => Err("kind: not set, or one that this version does not know".into()),
+        }
+    }
+
+    /// True if this path is one of those.
+    pub fn covers(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => **exact == *path,
+            Self::Prefix(prefix) => path
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Regex(regex) => regex.is_match(path.as_bytes()),
         }
     }
 }
@@ -189,7 +221,7 @@ impl Test {
 }
 
 /// An expression that has to match the whole value.
-fn whole(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn whole(pattern: &str) -> Result<Regex, String> {
     let build = |pattern: &str| {
         RegexBuilder::new(pattern)
             .size_limit(REGEX_SIZE)
@@ -213,7 +245,7 @@ fn whole(pattern: &str) -> Result<Regex, String> {
 }
 
 /// The value of a header; several are joined by commas (RFC 9110, 5.2).
-fn header_value<'a>(head: &'a Parts, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+pub(crate) fn header_value<'a>(head: &'a Parts, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
     let mut values = head.headers.get_all(name).iter();
     let Some(first) = values.next() else {
         // HTTP/2 has the host in a pseudo header.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
 
+pub(crate) use candidate::{Path, REGEX_CACHE, REGEX_SIZE, header_value, whole};
 pub use compiled::{Attachment, Route};
 pub use hosts::HostMap;
 pub use site::Site;

@@ -1,7 +1,6 @@
 //! The tables against a matcher that knows nothing of them: it looks at every match of every route and takes the best.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,9 +9,8 @@ use sluice_config::v1;
 use sluice_config::v1::path_match::Kind as PathKind;
 
 use super::{Kind, Listener, Miss, Port, Route, Site, Table, Termination};
-use crate::filter::Lookup;
-use crate::telemetry::{Metrics, RouteMetrics};
-use crate::upstream::Slot;
+use crate::filter::tests::Nothing;
+use crate::telemetry::Metrics;
 
 const LISTENERS: &[&str] = &["", "*.com", "*.example.com", "a.example.com"];
 const NAMES: &[&str] = &[
@@ -37,19 +35,6 @@ const PREFIXES: &[&str] = &["/", "/a", "/a/", "/a/b", "/ab"];
 const EXPRESSIONS: &[&str] = &["/a.*", "/[ab]/b", "/.*"];
 const PATHS: &[&str] = &["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/abc", "/b/b", "//"];
 const METHODS: &[&str] = &["", "GET", "POST"];
-
-#[derive(Default)]
-struct Nothing(HashMap<String, Arc<Slot>>, Metrics);
-
-impl Lookup for Nothing {
-    fn backend(&mut self, key: &str) -> Arc<Slot> {
-        Arc::clone(self.0.entry(key.into()).or_default())
-    }
-
-    fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics> {
-        self.1.route(route)
-    }
-}
 
 fn values() -> impl Strategy<Value = Vec<v1::ValueMatch>> {
     let one =
@@ -81,6 +66,7 @@ fn one_match() -> impl Strategy<Value = v1::HttpMatch> {
         headers,
         query,
         method: method.into(),
+        cookies: Vec::new(),
     })
 }
 

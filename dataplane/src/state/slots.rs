@@ -10,11 +10,13 @@ use prost::Message;
 use rustls::pki_types::CertificateDer;
 use sluice_config::v1;
 
-use crate::filter::Lookup;
+use crate::filter::{Lookup, Store};
 use crate::telemetry::{Metrics, RouteMetrics};
 use crate::tls::client::ClientTls;
 use crate::tls::material::{KeyPair, Material, root_store};
-use crate::upstream::{Backend, EndpointSet, EndpointSlot, Slot};
+use crate::upstream::probe::Watch;
+use crate::upstream::resolve::{self, Followed};
+use crate::upstream::{Backend, EndpointSet, EndpointSlot, Prober, Resolver, Slot};
 
 /// Which resources name a resource.
 #[derive(Debug, Default)]
@@ -75,45 +77,70 @@ pub(super) struct Slots {
     empty: HashSet<String>,
     endpoints: HashMap<String, Arc<EndpointSlot>>,
     empty_endpoints: HashSet<String>,
+    resolver: Option<Resolver>,
+    /// The proxy's zone, or empty.
+    zone: Box<str>,
+    prober: Option<Prober>,
+    /// Health checks that run, by backend.
+    watches: HashMap<String, Watch>,
+    /// Endpoints with hostnames: they go on changing by themselves.
+    followed: HashMap<String, Followed>,
     secrets: HashMap<String, Material>,
     secret_users: Users,
     dependents: HashMap<String, Dependent>,
     /// How many empty slots there may be before they are looked through.
     sweep_at: usize,
+    store: Store,
 }
 
 impl Slots {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, resolver: Option<Resolver>) -> Self {
         Self {
             metrics,
+            resolver,
+            zone: "".into(),
+            prober: None,
+            watches: HashMap::new(),
             backends: HashMap::new(),
             empty: HashSet::new(),
             endpoints: HashMap::new(),
             empty_endpoints: HashSet::new(),
+            followed: HashMap::new(),
             secrets: HashMap::new(),
             secret_users: Users::default(),
             dependents: HashMap::new(),
             sweep_at: FEW,
+            store: Store::default(),
         }
+    }
+
+    /// Says where the proxy is, and what checks the health of endpoints.
+    pub(super) fn situate(&mut self, zone: &str, prober: Option<Prober>) {
+        (self.zone, self.prober) = (zone.into(), prober);
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Takes key material. Returns the backends that were built anew with it.
+    /// Takes a Secret. Returns the backends that were built anew with it.
     pub(super) fn put_secret(&mut self, key: &str, config: &v1::Secret) -> Result<Vec<Rebuilt>, String> {
+        if let Some(v1::secret::Body::Data(data)) = &config.body {
+            self.secrets.remove(key);
+            self.store.put_secret(key, Some(data.entries.clone()));
+            return Ok(Vec::new());
+        }
         self.secrets.insert(key.to_owned(), Material::parse(config)?);
+        self.store.put_secret(key, None);
         let users: Vec<String> = self.secret_users.of(key).cloned().collect();
         let mut rebuilt = Vec::new();
         for user in users {
             let Some(dependent) = self.dependents.remove(&user) else {
                 continue;
             };
-            match self.build(&dependent.config) {
+            match self.build(&user, &dependent.config) {
                 Ok(backend) => {
-                    self.slot(&user).store(Some(Arc::new(backend)));
-                    self.empty.remove(&user);
+                    self.fill(&user, backend);
                     rebuilt.push((user.clone(), dependent.version.clone(), dependent.encoded(&user)));
                 }
                 Err(reason) => tracing::warn!(backend = user, reason, "backend keeps its old TLS settings"),
@@ -123,9 +150,10 @@ impl Slots {
         Ok(rebuilt)
     }
 
-    /// Forgets key material. What was built with it stays as it is.
+    /// Forgets a Secret. What was built with key material stays as it is.
     pub(super) fn remove_secret(&mut self, key: &str) {
         self.secrets.remove(key);
+        self.store.put_secret(key, None);
     }
 
     pub(super) fn key_pair(&self, key: &str) -> Option<&Arc<KeyPair>> {
@@ -144,13 +172,26 @@ impl Slots {
 
     pub(super) fn put_endpoints(&mut self, key: &str, config: &v1::Endpoints) -> Result<(), String> {
         let slot = self.endpoint_slot(key);
-        let set = EndpointSet::build(config, &slot.load())?;
-        slot.store(Arc::new(set));
+        if resolve::has_names(config) {
+            if let Some(followed) = self.followed.get_mut(key) {
+                followed.update(config)?;
+            } else {
+                let resolver = self.resolver.as_ref();
+                let resolver = resolver.ok_or("endpoints: hostnames cannot be looked up here")?;
+                self.followed
+                    .insert(key.to_owned(), resolver.follow(config, slot)?);
+            }
+        } else {
+            let set = EndpointSet::build(config, &slot.load())?;
+            self.followed.remove(key);
+            slot.store(Arc::new(set));
+        }
         self.empty_endpoints.remove(key);
         Ok(())
     }
 
     pub(super) fn remove_endpoints(&mut self, key: &str) {
+        self.followed.remove(key);
         if let Some(slot) = self.endpoints.get(key) {
             slot.store(Arc::default());
             self.empty_endpoints.insert(key.to_owned());
@@ -173,14 +214,24 @@ impl Slots {
             };
             self.dependents.insert(key.to_owned(), dependent);
         }
-        let backend = self.build(config)?;
-        self.slot(key).store(Some(Arc::new(backend)));
-        self.empty.remove(key);
+        let backend = self.build(key, config)?;
+        self.fill(key, backend);
         Ok(())
+    }
+
+    fn fill(&mut self, key: &str, (backend, watch): (Arc<Backend>, Option<Watch>)) {
+        self.slot(key).store(Some(backend));
+        self.empty.remove(key);
+        // The checks of its last version end here.
+        match watch {
+            Some(watch) => drop(self.watches.insert(key.to_owned(), watch)),
+            None => drop(self.watches.remove(key)),
+        }
     }
 
     pub(super) fn remove_backend(&mut self, key: &str) {
         self.forget_dependent(key);
+        self.watches.remove(key);
         if let Some(slot) = self.backends.get(key) {
             slot.store(None);
             self.empty.insert(key.to_owned());
@@ -190,6 +241,7 @@ impl Slots {
     /// Drops the slots that hold nothing and that nobody holds, when there may be as many of them as of others: an
     /// update does not pay for slots that wait for their resources.
     pub(super) fn sweep(&mut self) {
+        self.store.sweep();
         if self.empty.len() + self.empty_endpoints.len() < self.sweep_at {
             return;
         }
@@ -228,11 +280,19 @@ impl Slots {
         }
     }
 
-    fn build(&mut self, config: &v1::Backend) -> Result<Backend, String> {
+    fn build(&mut self, key: &str, config: &v1::Backend) -> Result<(Arc<Backend>, Option<Watch>), String> {
         let tls = config.tls.as_ref().map(|tls| self.client_tls(tls)).transpose()?;
         let endpoints = self.endpoint_slot(&config.endpoints);
         let metrics = self.metrics.backend(&config.name);
-        Ok(Backend::new(config, endpoints, tls.map(Arc::new), metrics))
+        let before = self.backends.get(key).and_then(|slot| slot.load());
+        let tls = tls.map(Arc::new);
+        let backend = Backend::new(config, endpoints, tls, metrics, before.as_deref(), &self.zone)?;
+        let backend = Arc::new(backend);
+        let watch = match &self.prober {
+            Some(prober) => prober.watch(config, &backend)?,
+            None => None,
+        };
+        Ok((backend, watch))
     }
 
     fn client_tls(&self, config: &v1::UpstreamTls) -> Result<ClientTls, String> {
@@ -278,6 +338,10 @@ impl Lookup for Slots {
     fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics> {
         self.metrics.route(route)
     }
+
+    fn store(&mut self) -> &mut Store {
+        &mut self.store
+    }
 }
 
 fn secrets_of(config: &v1::Backend) -> Vec<&String> {
@@ -292,7 +356,7 @@ mod tests {
 
     #[test]
     fn empty_slots_go_when_nobody_holds_them() {
-        let mut slots = Slots::new(Arc::default());
+        let mut slots = Slots::new(Arc::default(), None);
         let held: Vec<_> = (0..FEW)
             .map(|i| slots.backend(&format!("backend/held-{i}")))
             .collect();

@@ -41,6 +41,8 @@ pub fn start() -> Dataplane {
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
         access_log: AccessLogTarget::Off,
+        name_servers: Vec::new(),
+        zone: String::new(),
     })
     .unwrap()
 }
@@ -106,6 +108,7 @@ pub fn listener_with(
         hostname: hostname.into(),
         tls,
         filters: Vec::new(),
+        ..Default::default()
     };
     resource(&format!("listener/{name}"), version, Body::Listener(body))
 }

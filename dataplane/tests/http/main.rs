@@ -13,7 +13,11 @@ mod filters;
 mod grpc;
 mod headers;
 mod http2;
+mod jwt;
 mod malformed;
+mod names;
+mod policies;
+mod rate_limits;
 mod retries;
 mod sessions;
 mod tls;
@@ -26,6 +30,21 @@ use support::config as cfg;
 /// A proxy with one listener and one route of all paths to one backend.
 async fn simple(backend: &Backend) -> (Proxy, u16) {
     with_rule(&[("b", backend)], cfg::rule("/", &["b"])).await
+}
+
+/// A proxy with one rule of all paths to one echoing backend, this policy on it, and what else it needs.
+async fn with_policy(
+    policy: sluice_config::v1::Policy,
+    others: Vec<sluice_config::v1::Resource>,
+) -> (Proxy, Backend, u16) {
+    let backend = Backend::echo("b").await;
+    let port = support::free_port();
+    let mut rule = cfg::rule("/", &["b"]);
+    rule.policy = Some(policy);
+    let mut resources = vec![cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])];
+    resources.extend(cfg::backend("b", &[backend.address]));
+    resources.extend(others);
+    (Proxy::start(resources).await, backend, port)
 }
 
 /// A proxy with one listener and one rule, and these backends.

@@ -86,6 +86,21 @@ pub fn trust(name: &str, pem: &str) -> v1::Resource {
     secret(name, v1::secret::Body::TrustBundle(pem.into()))
 }
 
+/// A Secret of entries that policies name.
+pub fn data(name: &str, entries: &[(&str, &str)]) -> v1::Resource {
+    let entries = entries.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+    let entries = entries.collect();
+    secret(name, v1::secret::Body::Data(v1::SecretData { entries }))
+}
+
+/// An entry of it.
+pub fn entry(secret: &str, entry: &str) -> Option<v1::SecretEntry> {
+    Some(v1::SecretEntry {
+        secret: format!("secret/{secret}"),
+        entry: entry.into(),
+    })
+}
+
 fn secret(name: &str, body: v1::secret::Body) -> v1::Resource {
     resource(
         format!("secret/{name}"),

@@ -1,0 +1,133 @@
+//! Asking for a token, and for the keys that verify it.
+//!
+//! Owns the order in which providers are asked and the fetching of remote key sets. What cannot be verified does not
+//! pass: a provider whose keys cannot be had vouches for nobody.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, HOST, HeaderValue};
+use http::{StatusCode, request};
+
+use super::subrequest;
+use crate::filter::jwt::keys::{KeySet, RemoteKeys};
+use crate::filter::jwt::{Fault, Jwt, Keys, Provider};
+use crate::filter::tokens::Tokens;
+use crate::upstream::connect::Version;
+use crate::worker::Worker;
+
+/// Lets a request pass that one of the providers vouches for; claims go where they are to go.
+pub(super) async fn authenticate(
+    worker: &Worker,
+    jwt: &Jwt,
+    head: &mut request::Parts,
+    tokens: &mut Tokens,
+) -> Result<(), Fault> {
+    jwt.clear_claims(head);
+    let mut worst = Fault::Missing;
+    for provider in &jwt.providers {
+        let carried = provider.tokens(head);
+        match verify_all(worker, provider, &carried).await {
+            Ok(verified) => {
+                for claims in verified {
+                    provider.forward_claims(&claims, head);
+                    tokens.push(&provider.name, claims);
+                }
+                return Ok(());
+            }
+            // What another provider has found wrong says more.
+            Err(fault) if matches!(worst, Fault::Missing | Fault::UnknownIssuer) => worst = fault,
+            Err(_) => {}
+        }
+    }
+    if worst == Fault::Missing && jwt.optional {
+        return Ok(());
+    }
+    Err(worst)
+}
+
+async fn verify_all(
+    worker: &Worker,
+    provider: &Provider,
+    carried: &[String],
+) -> Result<Vec<crate::filter::tokens::Claims>, Fault> {
+    if carried.is_empty() {
+        return Err(Fault::Missing);
+    }
+    let mut keys = match &provider.keys {
+        Keys::Local(local) => (*local.get()).clone().ok_or(Fault::NoKeys)?,
+        Keys::Remote(remote) => current(worker, remote).await.ok_or(Fault::NoKeys)?,
+    };
+    let mut verified = Vec::with_capacity(carried.len());
+    for token in carried {
+        let mut judged = provider.verify(token, &keys);
+        if judged == Err(Fault::UnknownKey)
+            && let Keys::Remote(remote) = &provider.keys
+            && let Some(newer) = rotated(worker, remote, &keys).await
+        {
+            keys = newer;
+            judged = provider.verify(token, &keys);
+        }
+        verified.push(judged?);
+    }
+    Ok(verified)
+}
+
+/// The keys of a remote set, fetched if need be.
+async fn current(worker: &Worker, remote: &RemoteKeys) -> Option<Arc<KeySet>> {
+    if let Some(keys) = remote.fresh() {
+        return Some(keys);
+    }
+    let _fetching = remote.fetching.lock().await;
+    if let Some(keys) = remote.fresh() {
+        return Some(keys);
+    }
+    if !remote.may_fetch() {
+        return remote.stale();
+    }
+    fetch(worker, remote).await.or_else(|| remote.stale())
+}
+
+/// A newer set than `known`, if there is one.
+async fn rotated(worker: &Worker, remote: &RemoteKeys, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+    if !remote.may_rotate(known) {
+        return None;
+    }
+    let _fetching = remote.fetching.lock().await;
+    if let Some(newer) = remote.other_than(known) {
+        return Some(newer);
+    }
+    if !remote.may_rotate(known) {
+        return None;
+    }
+    fetch(worker, remote).await
+}
+
+async fn fetch(worker: &Worker, remote: &RemoteKeys) -> Option<Arc<KeySet>> {
+    remote.begin();
+    let fetched = tokio::time::timeout(remote.timeout, request(worker, remote))
+        .await
+        .unwrap_or_else(|_| Err("timeout".into()));
+    match fetched {
+        Ok(keys) => Some(remote.store(keys)),
+        Err(reason) => {
+            tracing::warn!(host = %remote.host, path = %remote.path, reason, "JWKS not fetched");
+            None
+        }
+    }
+}
+
+async fn request(worker: &Worker, remote: &RemoteKeys) -> Result<KeySet, String> {
+    let backend = remote.backend.load().ok_or("no such backend")?;
+    let host = HeaderValue::from_str(&remote.host).map_err(|e| e.to_string())?;
+    let request = http::Request::get(&*remote.path)
+        .header(HOST, host)
+        .header(ACCEPT, HeaderValue::from_static("application/json"))
+        .body(Bytes::new())
+        .map_err(|e| e.to_string())?;
+    let answer = subrequest::call(worker, &backend, request, Version::Any).await?;
+    if answer.head.status != StatusCode::OK {
+        return Err(format!("status {}", answer.head.status));
+    }
+    KeySet::parse(&answer.body).ok_or_else(|| "not a key set".to_owned())
+}
