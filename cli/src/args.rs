@@ -93,6 +93,9 @@ pub(crate) struct Dataplane {
     /// Seconds that new connections are still accepted after readiness has failed.
     #[arg(long, env = "SLUICE_MIN_DRAIN", default_value_t = 10)]
     pub min_drain: u64,
+    /// Topology zone that the proxy runs in, for backends that prefer endpoints of it.
+    #[arg(long, env = "SLUICE_ZONE", default_value = "")]
+    pub zone: String,
     /// No access log.
     #[arg(long, env = "SLUICE_NO_ACCESS_LOG")]
     pub no_access_log: bool,

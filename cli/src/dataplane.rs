@@ -27,6 +27,8 @@ pub(crate) async fn run(args: args::Dataplane) -> anyhow::Result<ExitCode> {
         drain_delay: Duration::from_secs(args.min_drain),
         drain_timeout: Duration::from_secs(args.drain_timeout),
         access_log,
+        name_servers: Vec::new(),
+        zone: args.zone,
     })?;
     let listener = TcpListener::bind(args.admin_address)
         .await

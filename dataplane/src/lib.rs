@@ -32,7 +32,7 @@ pub mod worker;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -60,6 +60,10 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Where the access log goes.
     pub access_log: telemetry::AccessLogTarget,
+    /// Servers that know the hostnames of endpoints; none: those of the system.
+    pub name_servers: Vec<SocketAddr>,
+    /// The zone that the proxy is in; empty: not known.
+    pub zone: String,
 }
 
 impl Default for Options {
@@ -70,6 +74,8 @@ impl Default for Options {
             drain_delay: Duration::from_secs(10),
             drain_timeout: Duration::from_mins(1),
             access_log: telemetry::AccessLogTarget::Stdout,
+            name_servers: Vec::new(),
+            zone: String::new(),
         }
     }
 }
@@ -114,8 +120,15 @@ impl Dataplane {
             drain: Drain::new(),
         });
         let workers = Workers::start(options.workers, &shared).map_err(StartError::Worker)?;
-        let sockets = listen::Sockets::new(options.bind, workers.handles());
-        let state = Mutex::new(State::new(Arc::clone(&shared), Box::new(sockets)));
+        let handles = workers.handles();
+        let sockets = listen::Sockets::new(options.bind, handles.clone());
+        let first = handles.first();
+        let resolver =
+            first.map(|worker| upstream::Resolver::new(worker.runtime.clone(), options.name_servers.clone()));
+        let mut state = State::new(Arc::clone(&shared), Box::new(sockets), resolver);
+        let prober = first.map(|worker| upstream::Prober::new(worker.runtime.clone()));
+        state.situate(&options.zone, prober);
+        let state = Mutex::new(state);
         let inner = Arc::new(Inner {
             state,
             shared,

@@ -5,7 +5,7 @@
 //! therefore leave in one `send`, and both directions of a session run on one task without one blocking the other.
 //! It never decides what is written; framing is HTTP's business.
 
-use std::any::Any;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -23,10 +23,19 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::upstream::breaker::Lease;
+
 /// Bytes that may wait in the output buffer before the writer is told to hold back.
 const HIGH_WATER: usize = 64 * 1024;
+/// Bytes that are read at once.
+const INPUT: usize = 128 * 1024;
 /// An output buffer that has grown beyond this is given back once it is empty.
 const KEEP_CAPACITY: usize = 16 * 1024;
+
+thread_local! {
+    /// What is being read, on whatever connection of this thread.
+    static SHARED_INPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A TCP socket whose input can be recorded, so that a TLS ClientHello can be read and still be passed on.
 #[derive(Debug)]
@@ -91,6 +100,9 @@ impl AsyncRead for Socket {
         if !self.prefix.is_empty() {
             let n = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix.split_to(n));
+            if self.prefix.is_empty() {
+                self.prefix = BytesMut::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
@@ -175,6 +187,9 @@ pub struct Wire {
     fd: RawFd,
     peer: SocketAddr,
     local: SocketAddr,
+    /// Bounds on the connection's life, if there are any.
+    lease: Option<Arc<Lease>>,
+    high_water: usize,
 }
 
 impl Wire {
@@ -193,7 +208,30 @@ impl Wire {
             fd,
             peer,
             local,
+            lease: None,
+            high_water: HIGH_WATER,
         }
+    }
+
+    /// Holds a lease for as long as the connection lives.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Option<Arc<Lease>>) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// The lease that it holds.
+    pub fn lease(&self) -> Option<&Arc<Lease>> {
+        self.lease.as_ref()
+    }
+
+    /// Lets so many bytes wait in the output buffer before the writer is told to hold back; 0: the default.
+    #[must_use]
+    pub fn with_buffer_limit(mut self, bytes: usize) -> Self {
+        if bytes != 0 {
+            self.high_water = bytes;
+        }
+        self
     }
 
     /// The other end's address.
@@ -214,9 +252,9 @@ impl Wire {
     }
 
     /// Puts bytes that were read already back in front of the input. Only sensible on a plain socket.
-    pub fn unread(&self, bytes: &[u8]) {
+    pub fn unread(&self, bytes: BytesMut) {
         if let Transport::Tcp(socket) = &mut self.lock().transport {
-            socket.prefix.extend_from_slice(bytes);
+            socket.prefix = bytes;
         }
     }
 
@@ -230,6 +268,43 @@ impl Wire {
         encode(&mut self.lock().out)
     }
 
+    /// Appends `data` and `after` to what is buffered. On a plain socket all of it is offered to the kernel first, and only
+    /// what that does not take is copied.
+    pub fn put_large(&self, data: &[u8], after: &[u8]) {
+        let inner = &mut *self.lock();
+        let mut taken = match &inner.transport {
+            // An error is met again by whoever sends the rest.
+            Transport::Tcp(socket) if inner.buffered => {
+                let parts = [&inner.out[..], data, after].map(io::IoSlice::new);
+                socket.tcp.try_write_vectored(&parts).unwrap_or_default()
+            }
+            _ => 0,
+        };
+        let from_out = taken.min(inner.out.len());
+        inner.out.advance(from_out);
+        taken -= from_out;
+        for part in [data, after] {
+            let from_part = taken.min(part.len());
+            inner.out.extend_from_slice(&part[from_part..]);
+            taken -= from_part;
+        }
+    }
+
+    /// Reads once into a buffer that all connections of the thread share, and gives `take` what came; nothing at the end
+    /// of the input.
+    pub fn poll_input<R>(&self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> R) -> Poll<io::Result<R>> {
+        // Out of its place while it is in use: were `take` to read as well, it would get another one.
+        let mut buffer = SHARED_INPUT.take();
+        if buffer.is_empty() {
+            buffer = vec![0; INPUT];
+        }
+        let mut input = ReadBuf::new(&mut buffer);
+        let read = each!(&mut self.lock().transport, io => Pin::new(io).poll_read(cx, &mut input));
+        let read = read.map_ok(|()| take(input.filled()));
+        SHARED_INPUT.set(buffer);
+        read
+    }
+
     /// Sends what is buffered; ready when all of it is with the kernel.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.lock().poll_drain(cx)
@@ -238,11 +313,11 @@ impl Wire {
     /// Ready when more may be written. Sends only if the buffer is full.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.lock();
-        if inner.out.len() < HIGH_WATER {
+        if inner.out.len() < self.high_water {
             return Poll::Ready(Ok(()));
         }
         match inner.poll_drain(cx) {
-            Poll::Pending if inner.out.len() < HIGH_WATER => Poll::Ready(Ok(())),
+            Poll::Pending if inner.out.len() < self.high_water => Poll::Ready(Ok(())),
             other => other,
         }
     }
@@ -374,9 +449,3 @@ impl GetSocketDigest for Wire {
 }
 
 impl Peek for Wire {}
-
-/// Gets the [`Wire`] back out of the box that a session held it in.
-pub fn unbox(stream: pingora_core::protocols::Stream) -> Option<Wire> {
-    let any: Box<dyn Any> = stream.into_any();
-    any.downcast::<Wire>().ok().map(|wire| *wire)
-}

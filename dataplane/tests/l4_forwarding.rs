@@ -38,6 +38,8 @@ fn start_logging(access_log: AccessLogTarget) -> Dataplane {
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
         access_log,
+        name_servers: Vec::new(),
+        zone: String::new(),
     })
     .unwrap()
 }

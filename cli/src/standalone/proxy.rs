@@ -48,6 +48,8 @@ impl Proxy {
             drain_delay: Duration::ZERO,
             drain_timeout: DRAIN,
             access_log,
+            name_servers: Vec::new(),
+            zone: String::new(),
         })?;
         if let Some(address) = args.admin_address.filter(|_| first) {
             let listener = TcpListener::bind(address)

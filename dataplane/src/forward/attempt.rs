@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::HeaderValue;
-use http::{Method, StatusCode, request, response};
+use http::header::{HeaderValue, SET_COOKIE};
+use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::Conn;
 use super::edge;
@@ -21,7 +21,9 @@ use super::upstream::{BodyKind, Failure, Upstream};
 use crate::filter::session::Session;
 use crate::rule::Rule;
 use crate::upstream::connect::{Version, Wants, connect};
-use crate::upstream::{Active, Backend, ConnectError, EndpointSet, RetryBudget};
+use crate::upstream::breaker::Permit;
+use crate::upstream::hashing::Hashed;
+use crate::upstream::{Active, Ask, Backend, ConnectError, Ends, Outcome, RetryBudget};
 
 /// Tries on other endpoints where a connection was refused, if the rule does not speak of retries.
 const FREE_RETRIES: u32 = 2;
@@ -36,6 +38,10 @@ pub(super) struct Tries<'a> {
     pub(super) upgrade: Option<&'a HeaderValue>,
     pub(super) body: BodyKind,
     pub(super) session: Option<Session>,
+    /// What the backend hashes of the request.
+    pub(super) hashed: Hashed,
+    /// The version that the request came in with.
+    pub(super) version: http::Version,
     /// True if the request may be repeated where it is not known whether it was carried out.
     pub(super) idempotent: bool,
 }
@@ -47,6 +53,8 @@ struct Progress {
     retries: u32,
     stale: u32,
     fresh: bool,
+    /// Held by a retry if retries are bounded.
+    permit: Option<Permit>,
 }
 
 /// Why a try failed.
@@ -55,6 +63,18 @@ enum Failed {
     /// The backend cannot have acted on the request.
     Unseen(Stop),
     Stop(Stop),
+}
+
+impl Failed {
+    /// True if it says something about the endpoint.
+    fn is_of_backend(&self) -> bool {
+        match self {
+            Self::Connect(error) => !matches!(error, ConnectError::Overflow),
+            Self::Unseen(stop) | Self::Stop(stop) => {
+                matches!(stop, Stop::Upstream(_) | Stop::TryTimeout | Stop::RequestTimeout)
+            }
+        }
+    }
 }
 
 /// Sends a request until it is answered.
@@ -71,7 +91,8 @@ pub(super) async fn run(
         budget.request();
     }
     loop {
-        let active = tries.pick(&progress)?;
+        let active = tries.pick(&progress, head.as_ref().map(|head| &head.headers))?;
+        let _permit = tries.permit()?;
         record.endpoint = Some(Arc::clone(active.endpoint()));
         let Some(this) = (if tries.may_retry() {
             head.clone()
@@ -90,6 +111,7 @@ pub(super) async fn run(
             Ok((response, exchange)) => {
                 record.upstream_time = Some(began.elapsed());
                 let status = response.status;
+                tries.backend.report(&active, Outcome::Status(status.as_u16()));
                 let again = tries
                     .rule
                     .retry
@@ -114,6 +136,9 @@ pub(super) async fn run(
             Err(failed) => {
                 tries.backend.metrics.request(0, began.elapsed());
                 drop(counted);
+                if failed.is_of_backend() {
+                    tries.backend.report(&active, Outcome::Failed);
+                }
                 tries
                     .recover(failed, &active, &mut progress, &mut flow, record)
                     .await?;
@@ -128,16 +153,20 @@ impl Tries<'_> {
         self.rule.retry.as_ref().is_none_or(|retry| retry.attempts > 0)
     }
 
-    fn pick(&self, progress: &Progress) -> Result<Active, Box<Reply>> {
-        let set = self.backend.endpoints.load();
+    fn pick(&self, progress: &Progress, headers: Option<&HeaderMap>) -> Result<Active, Box<Reply>> {
         let bound = self
             .session
             .filter(|_| progress.tried.is_empty())
-            .and_then(|session| set.find(session.endpoint));
-        if let Some(endpoint) = bound {
-            return Ok(EndpointSet::claim(&endpoint));
+            .and_then(|session| self.backend.claim(session.endpoint));
+        if let Some(active) = bound {
+            return Ok(active);
         }
-        set.pick(&progress.tried).ok_or_else(|| {
+        let ask = Ask {
+            tried: &progress.tried,
+            hash: self.hashed.key,
+            headers,
+        };
+        self.backend.pick(ask).ok_or_else(|| {
             Reply::error(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no healthy upstream",
@@ -148,6 +177,37 @@ impl Tries<'_> {
         })
     }
 
+    /// Room for one more request to the backend, if that is bounded.
+    fn permit(&self) -> Result<Option<Permit>, Box<Reply>> {
+        let Some(breaker) = &self.backend.breaker else {
+            return Ok(None);
+        };
+        breaker
+            .request()
+            .map(Some)
+            .map_err(|_| self.overflow().into())
+    }
+
+    /// Both ends of the client's connection.
+    fn client(&self) -> Option<Ends> {
+        Some((self.conn.wire.peer(), self.conn.wire.local()))
+    }
+
+    /// What the client is told if there is no room.
+    fn overflow(&self) -> Reply {
+        self.backend.metrics.overflow();
+        let mut reply = Reply::error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+            "UO",
+            "upstream_reset_before_response_started{overflow}",
+        );
+        reply
+            .headers
+            .insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+        reply
+    }
+
     async fn exchange<'e>(
         &self,
         head: request::Parts,
@@ -156,16 +216,23 @@ impl Tries<'_> {
         flow: &'e mut Flow<'_>,
         record: &mut Record,
     ) -> Result<(response::Parts, Exchange<'e>), Failed> {
+        let as_client = self.backend.use_client_protocol;
         let version = match (self.upgrade.is_some(), self.rule.grpc) {
             (true, _) => Version::Http1,
             (false, true) => Version::Http2,
+            (false, false) if as_client && self.version == http::Version::HTTP_2 => Version::Http2,
+            (false, false) if as_client => Version::Http1,
             (false, false) => Version::Any,
         };
         let connecting = connect(
             &self.conn.worker.pool,
             &self.backend,
-            active.endpoint(),
-            Wants { fresh, version },
+            active,
+            Wants {
+                fresh,
+                version,
+                client: self.client(),
+            },
         );
         let connected = flow
             .limits
@@ -206,6 +273,9 @@ impl Tries<'_> {
         if let Some(persistence) = &self.rule.persistence {
             persistence.write(self.session, active.endpoint().address(), &mut response.headers);
         }
+        if let Some(cookie) = &self.hashed.cookie {
+            response.headers.append(SET_COOKIE, cookie.clone());
+        }
         record.status = response.status.as_u16();
         record.details = "via_upstream".into();
         if self.conn.worker.shared.drain.is_draining() {
@@ -230,7 +300,7 @@ impl Tries<'_> {
         exchange.body().await?;
         exchange
             .into_upstream()
-            .recycle(&self.conn.worker.pool, self.backend.pool_key(active.endpoint()));
+            .recycle(&self.conn.worker.pool, self.backend.pool_key(active.endpoint(), self.client()));
         Ok(())
     }
 
@@ -244,6 +314,7 @@ impl Tries<'_> {
         record: &mut Record,
     ) -> Result<(), End> {
         match failed {
+            Failed::Connect(ConnectError::Overflow) => Err(self.overflow().into()),
             Failed::Connect(error) => {
                 active.endpoint().eject();
                 record.transport_failure = Some(error.to_string());
@@ -286,12 +357,23 @@ impl Tries<'_> {
 impl Progress {
     /// True if the rule and the body allow another try. Takes it from the budget; if that is used up, the client is
     /// told so (`retryConstraint` of XBackendTrafficPolicy asks for 503, whatever the last try met).
-    fn may_repeat(&self, tries: &Tries<'_>, source: &mut Source) -> Result<bool, Box<Reply>> {
+    fn may_repeat(&mut self, tries: &Tries<'_>, source: &mut Source) -> Result<bool, Box<Reply>> {
         let Some(retry) = &tries.rule.retry else {
             return Ok(false);
         };
         if self.retries >= retry.attempts || !source.rewind() {
             return Ok(false);
+        }
+        if tries.backend.retry_budget.is_none()
+            && let Some(breaker) = &tries.backend.breaker
+        {
+            self.permit = None;
+            // The client is told what the last try met.
+            let Ok(permit) = breaker.retry() else {
+                tries.backend.metrics.overflow();
+                return Ok(false);
+            };
+            self.permit = Some(permit);
         }
         let granted = tries.backend.retry_budget.as_ref().is_none_or(RetryBudget::retry);
         granted.then_some(true).ok_or_else(|| {

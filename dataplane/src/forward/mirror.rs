@@ -14,7 +14,7 @@ use super::downstream::Chunk;
 use super::subrequest;
 use super::upstream::BodyKind;
 use crate::upstream::connect::Version;
-use crate::upstream::{Backend, Slot};
+use crate::upstream::{Ask, Backend, Slot};
 use crate::worker::Worker;
 
 /// Pieces of a body that may wait for a mirror.
@@ -79,10 +79,9 @@ async fn run(
     http2: bool,
     mut feed: mpsc::Receiver<Item>,
 ) -> Result<(), String> {
-    let active = backend.endpoints.load().pick(&[]).ok_or("no endpoint")?;
-    let endpoint = active.endpoint();
+    let active = backend.pick(Ask::default()).ok_or("no endpoint")?;
     let version = if http2 { Version::Http2 } else { Version::Any };
-    let mut up = subrequest::open(worker, backend, endpoint, head, body, version).await?;
+    let mut up = subrequest::open(worker, backend, &active, head, body, version).await?;
     let mut sending = body != BodyKind::Empty;
     let mut headed = false;
     std::future::poll_fn(|cx| {
@@ -120,7 +119,7 @@ async fn run(
     })
     .await?;
     if !sending {
-        up.recycle(&worker.pool, backend.pool_key(endpoint));
+        up.recycle(&worker.pool, backend.pool_key(active.endpoint(), None));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, request, response};
 use super::downstream::Chunk;
 use super::upstream::{BodyKind, Upstream};
 use crate::upstream::connect::{Version, Wants, connect};
-use crate::upstream::{Backend, Endpoint};
+use crate::upstream::{Active, Ask, Backend};
 use crate::worker::Worker;
 
 /// Largest response that is read.
@@ -25,7 +25,7 @@ pub(super) struct Answer {
 pub(super) async fn open(
     worker: &Worker,
     backend: &Backend,
-    endpoint: &Endpoint,
+    active: &Active,
     head: request::Parts,
     body: BodyKind,
     version: Version,
@@ -33,8 +33,9 @@ pub(super) async fn open(
     let wants = Wants {
         fresh: false,
         version,
+        client: None,
     };
-    let connected = connect(&worker.pool, backend, endpoint, wants)
+    let connected = connect(&worker.pool, backend, active, wants)
         .await
         .map_err(|e| e.to_string())?;
     Upstream::start(connected, head, body, None::<&HeaderValue>, backend.tls.is_some())
@@ -48,14 +49,14 @@ pub(super) async fn call(
     request: http::Request<Bytes>,
     version: Version,
 ) -> Result<Answer, String> {
-    let active = backend.endpoints.load().pick(&[]).ok_or("no healthy upstream")?;
+    let active = backend.pick(Ask::default()).ok_or("no healthy upstream")?;
     let (head, body) = request.into_parts();
     let kind = if body.is_empty() {
         BodyKind::Empty
     } else {
         BodyKind::Length
     };
-    let mut up = open(worker, backend, active.endpoint(), head, kind, version).await?;
+    let mut up = open(worker, backend, &active, head, kind, version).await?;
     if !body.is_empty() {
         up.push(body)
             .and_then(|()| up.finish(None))
@@ -86,7 +87,7 @@ pub(super) async fn call(
             return Err("the response is too large".into());
         }
     }
-    up.recycle(&worker.pool, backend.pool_key(active.endpoint()));
+    up.recycle(&worker.pool, backend.pool_key(active.endpoint(), None));
     Ok(Answer {
         head,
         body: answer.freeze(),

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpStream;
-
 use super::relay::{End, Outcome, relay};
 use super::{L4Route, log};
 use crate::telemetry::metrics::BackendActive;
-use crate::upstream::{Active, Backend, ConnectError};
+use crate::upstream::breaker::Lease;
+use crate::upstream::connect::dial;
+use crate::upstream::{self, Active, Ask, Backend, Balancer, ConnectError, Ends};
 use crate::wire::{Socket, Transport};
 use crate::worker::Worker;
 
@@ -49,7 +49,7 @@ pub async fn tcp(
         peer,
         server_name,
     };
-    let upstream = match connect(&route).await {
+    let upstream = match connect(&route, (peer, downstream_local)).await {
         Ok(upstream) => upstream,
         Err(failure) => {
             let reason = failure.to_string();
@@ -114,6 +114,7 @@ struct Upstream {
     backend: Arc<Backend>,
     active: Active,
     _counted: BackendActive,
+    _lease: Option<Arc<Lease>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +123,8 @@ enum Failure {
     NoBackend,
     #[error("backend {0} has no endpoint")]
     NoEndpoint(Arc<str>),
+    #[error("backend has no room for another connection")]
+    Overflow,
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
@@ -132,6 +135,7 @@ impl Failure {
         match self {
             Self::NoBackend => "NC",
             Self::NoEndpoint(_) => "UH",
+            Self::Overflow => "UO",
             Self::Connect(_) => "UF",
         }
     }
@@ -139,23 +143,37 @@ impl Failure {
 
 /// Connects to an endpoint of the backend whose turn it is. Nothing has been sent yet, so an endpoint that refuses
 /// may be passed over for another.
-async fn connect(route: &L4Route) -> Result<Upstream, Failure> {
+async fn connect(route: &L4Route, client: Ends) -> Result<Upstream, Failure> {
     let backend = route
         .pick()
         .and_then(|slot| slot.load())
         .ok_or(Failure::NoBackend)?;
+    let hashing = backend.balancer.as_ref().and_then(Balancer::hashing);
+    let hash = hashing.and_then(|hashing| hashing.hash_connection(client.0.ip()));
     let mut tried = Vec::new();
     let mut failure = Failure::NoEndpoint(Arc::clone(&backend.name));
     while tried.len() < TRIES {
-        let Some(active) = backend.endpoints.load().pick(&tried) else {
+        let ask = Ask {
+            tried: &tried,
+            hash,
+            headers: None,
+        };
+        let Some(active) = backend.pick(ask) else {
             break;
         };
         let address = active.endpoint().address();
         if tried.contains(&address) {
             break;
         }
+        let lease = match &backend.breaker {
+            None => None,
+            Some(breaker) => Some(breaker.try_lease(active.member()).ok_or_else(|| {
+                backend.metrics.overflow();
+                Failure::Overflow
+            })?),
+        };
         let counted = backend.metrics.active();
-        let opened = tokio::time::timeout(backend.connect_timeout, open(&backend, address)).await;
+        let opened = tokio::time::timeout(backend.connect_timeout, open(&backend, address, client)).await;
         match opened.map_err(|_| ConnectError::Timeout).flatten() {
             Ok(transport) => {
                 backend.metrics.connected();
@@ -164,10 +182,12 @@ async fn connect(route: &L4Route) -> Result<Upstream, Failure> {
                     backend,
                     active,
                     _counted: counted,
+                    _lease: lease,
                 });
             }
             Err(error) => {
                 backend.metrics.connect_failure();
+                backend.report(&active, upstream::Outcome::Failed);
                 active.endpoint().eject();
                 tried.push(address);
                 failure = error.into();
@@ -177,9 +197,10 @@ async fn connect(route: &L4Route) -> Result<Upstream, Failure> {
     Err(failure)
 }
 
-async fn open(backend: &Backend, address: SocketAddr) -> Result<Transport, ConnectError> {
-    let tcp = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
-    tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
+async fn open(backend: &Backend, address: SocketAddr, client: Ends) -> Result<Transport, ConnectError> {
+    let tcp = dial(backend, address, Some(client))
+        .await
+        .map_err(ConnectError::Tcp)?;
     let socket = Socket::new(tcp);
     let Some(tls) = &backend.tls else {
         return Ok(Transport::Tcp(socket));

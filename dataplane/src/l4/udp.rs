@@ -21,7 +21,7 @@ use super::sessions::Sessions;
 use super::{L4Route, log};
 use crate::telemetry::ListenerMetrics;
 use crate::telemetry::metrics::{BackendActive, ListenerConnection};
-use crate::upstream::{Active, Backend, Endpoint, EndpointSet, Slot};
+use crate::upstream::{Active, Ask, Backend, Balancer, Endpoint, EndpointSet, Slot};
 use crate::worker::Worker;
 
 /// A session on which nothing moves for this long is ended; Envoy's default.
@@ -164,7 +164,12 @@ impl Server {
         let Some(slot) = route.pick() else { return false };
         let Some(backend) = slot.load() else { return false };
         let endpoints = backend.endpoints.load_full();
-        let Some(active) = endpoints.pick(&[]) else {
+        let hashing = backend.balancer.as_ref().and_then(Balancer::hashing);
+        let ask = Ask {
+            hash: hashing.and_then(|hashing| hashing.hash_connection(client.ip())),
+            ..Ask::default()
+        };
+        let Some(active) = backend.pick(ask) else {
             return false;
         };
         let endpoint = Arc::clone(active.endpoint());

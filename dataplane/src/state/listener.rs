@@ -176,7 +176,7 @@ mod tests {
             "listener/Gateway/default/gw/web",
             "1",
             &config,
-            &mut Slots::new(Arc::default()),
+            &mut Slots::new(Arc::default(), None),
         )
     }
 

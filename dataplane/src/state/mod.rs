@@ -18,6 +18,7 @@ use sluice_config::{key, v1};
 pub use ports::Bind;
 
 use crate::route::{Attachment, Port, Route};
+use crate::upstream::{Prober, Resolver};
 use crate::worker::Shared;
 use listener::{Compiled, Place};
 use ports::{Ports, Refusal};
@@ -67,9 +68,9 @@ impl Pending {
 }
 
 impl State {
-    /// Nothing yet. Sockets are opened with `bind`.
-    pub fn new(shared: Arc<Shared>, bind: Box<dyn Bind>) -> Self {
-        let slots = Slots::new(Arc::clone(&shared.metrics));
+    /// Nothing yet. Sockets are opened with `bind`; without a `resolver` no endpoint can be given by name.
+    pub fn new(shared: Arc<Shared>, bind: Box<dyn Bind>, resolver: Option<Resolver>) -> Self {
+        let slots = Slots::new(Arc::clone(&shared.metrics), resolver);
         Self {
             shared,
             held: HashMap::new(),
@@ -80,6 +81,11 @@ impl State {
             listener_secrets: Users::default(),
             unbound: BTreeMap::new(),
         }
+    }
+
+    /// Says in which zone the proxy is (empty: not known), and what checks the health of endpoints (`None`: nothing).
+    pub fn situate(&mut self, zone: &str, prober: Option<Prober>) {
+        self.slots.situate(zone, prober);
     }
 
     /// Applies an update.

@@ -180,7 +180,36 @@ impl Snapshot {
         )?;
         counter(to, "backend_retries", "Requests tried again", label, held, |b| {
             b.0.sum(|c| &c.retries)
-        })
+        })?;
+        counter(
+            to,
+            "backend_overflows",
+            "Requests that a circuit breaker had no room for",
+            label,
+            held,
+            |b| b.0.sum(|c| &c.overflows),
+        )?;
+        let watched: Held<BackendMetrics> = held
+            .iter()
+            .filter(|(_, backend)| backend.1.watched.load(Ordering::Relaxed))
+            .cloned()
+            .collect();
+        gauge(
+            to,
+            "backend_endpoints",
+            "Endpoints to choose from",
+            label,
+            &watched,
+            |b| b.1.endpoints.load(Ordering::Relaxed),
+        )?;
+        gauge(
+            to,
+            "backend_endpoints_healthy",
+            "Those of them that are healthy",
+            label,
+            &watched,
+            |b| b.1.healthy.load(Ordering::Relaxed),
+        )
     }
 
     fn config(&self, to: &mut DescriptorEncoder) -> fmt::Result {

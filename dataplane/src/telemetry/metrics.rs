@@ -4,7 +4,7 @@
 //! object goes, so do its metrics.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -179,11 +179,20 @@ pub(super) struct BackendCells {
     pub(super) connections: AtomicU64,
     pub(super) connect_failures: AtomicU64,
     pub(super) retries: AtomicU64,
+    pub(super) overflows: AtomicU64,
+}
+
+/// Endpoints of a backend whose health is watched.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    pub(super) watched: AtomicBool,
+    pub(super) endpoints: AtomicI64,
+    pub(super) healthy: AtomicI64,
 }
 
 /// Counts what a backend does.
 #[derive(Debug, Default)]
-pub struct BackendMetrics(pub(super) Sharded<BackendCells>);
+pub struct BackendMetrics(pub(super) Sharded<BackendCells>, pub(super) Health);
 
 impl BackendMetrics {
     /// One try has ended, `duration` after it began; status 0: without a response.
@@ -205,6 +214,19 @@ impl BackendMetrics {
     /// A connection could not be opened.
     pub fn connect_failure(&self) {
         add(&self.0.here().connect_failures, 1);
+    }
+
+    /// A circuit breaker has no room for a request.
+    pub fn overflow(&self) {
+        add(&self.0.here().overflows, 1);
+    }
+
+    /// How many endpoints there are to choose from, and how many of them are healthy.
+    pub fn endpoints(&self, all: usize, healthy: usize) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.1.endpoints.store(count(all), Ordering::Relaxed);
+        self.1.healthy.store(count(healthy), Ordering::Relaxed);
+        self.1.watched.store(true, Ordering::Relaxed);
     }
 
     /// A request is tried again.

@@ -4,16 +4,20 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pingora_core::connectors::http::v2::{H2HandshakeSettings, handshake};
 use pingora_core::protocols::http::v2::client::Http2Session;
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::{Backend, Endpoint, Key, Pool, Protocol, pool};
+use super::breaker::{Admission, Lease};
+use super::{Active, Backend, Endpoint, Ends, Key, Pool, Protocol, pool, proxy_protocol};
 use crate::wire::{Socket, Transport, Wire};
 
 /// Concurrent streams on one HTTP/2 connection before another is opened.
-const MAX_H2_STREAMS: usize = 256;
+const MAX_H2_STREAMS: u32 = 256;
 /// Bytes of one response that a backend may send before they are read.
 const STREAM_WINDOW: u32 = 1 << 18;
 /// The same for all responses on a connection.
@@ -34,6 +38,9 @@ pub enum ConnectError {
     /// The endpoint takes no further stream on a connection that it has just accepted.
     #[error("HTTP/2: no stream available")]
     NoStream,
+    /// There are as many connections to the backend, or requests that wait for one, as there may be.
+    #[error("overflow")]
+    Overflow,
     /// It took longer than the backend's connect timeout.
     #[error("connection timeout")]
     Timeout,
@@ -66,6 +73,8 @@ pub struct Wants {
     pub fresh: bool,
     /// The HTTP version.
     pub version: Version,
+    /// Whose request it is, for backends that are told.
+    pub client: Option<Ends>,
 }
 
 /// The HTTP version that a request needs.
@@ -91,6 +100,7 @@ enum Http2 {
 impl Http2 {
     fn choose(backend: &Backend, version: Version) -> Self {
         match (backend.protocol, version) {
+            (_, Version::Http2) if backend.use_client_protocol => Self::Must,
             (_, Version::Http1) | (Protocol::Http1, _) => Self::No,
             (Protocol::H2c, _) | (Protocol::Auto, Version::Http2) => Self::Must,
             (Protocol::Auto, Version::Any) if backend.tls.is_some() => Self::May,
@@ -99,17 +109,18 @@ impl Http2 {
     }
 }
 
-/// A connection to `endpoint`, from the pool or new.
+/// A connection to an endpoint, from the pool or new.
 ///
 /// # Errors
 /// See [`ConnectError`].
 pub async fn connect(
     pool: &Pool,
     backend: &Backend,
-    endpoint: &Endpoint,
+    active: &Active,
     wants: Wants,
 ) -> Result<Connected, ConnectError> {
-    let key = backend.pool_key(endpoint);
+    let endpoint = active.endpoint();
+    let key = backend.pool_key(endpoint, wants.client);
     let http2 = Http2::choose(backend, wants.version);
     if !wants.fresh {
         if http2 != Http2::No
@@ -127,7 +138,34 @@ pub async fn connect(
             return Ok(Connected::H1 { wire, reused: true });
         }
     }
-    let fresh = open(pool, key, backend, endpoint, http2);
+    let Some(breaker) = &backend.breaker else {
+        return open_counted(pool, key, backend, endpoint, http2, wants.client, None).await;
+    };
+    let reuse = || pool.take_h1(&key).filter(|_| http2 != Http2::Must);
+    let admitted = tokio::time::timeout(backend.connect_timeout, breaker.admit(active.member(), reuse));
+    let (admission, _pending) = admitted
+        .await
+        .map_err(|_| ConnectError::Timeout)?
+        .map_err(|_| ConnectError::Overflow)?;
+    match admission {
+        Admission::Reuse(wire) => Ok(Connected::H1 { wire, reused: true }),
+        Admission::Open(lease) => {
+            lease.begin();
+            open_counted(pool, key, backend, endpoint, http2, wants.client, Some(lease)).await
+        }
+    }
+}
+
+async fn open_counted(
+    pool: &Pool,
+    key: Key,
+    backend: &Backend,
+    endpoint: &Endpoint,
+    http2: Http2,
+    client: Option<Ends>,
+    lease: Option<Arc<Lease>>,
+) -> Result<Connected, ConnectError> {
+    let fresh = open(pool, key, backend, endpoint, http2, client, lease);
     let opened = tokio::time::timeout(backend.connect_timeout, fresh)
         .await
         .unwrap_or(Err(ConnectError::Timeout));
@@ -156,16 +194,25 @@ async fn open(
     backend: &Backend,
     endpoint: &Endpoint,
     http2: Http2,
+    client: Option<Ends>,
+    lease: Option<Arc<Lease>>,
 ) -> Result<Connected, ConnectError> {
-    let (wire, is_h2) = open_transport(backend, endpoint, http2).await?;
+    let (wire, is_h2) = open_transport(backend, endpoint, http2, client).await?;
+    let wire = wire.with_lease(lease.clone());
     if !is_h2 {
         return Ok(Connected::H1 { wire, reused: false });
     }
     let local = wire.local();
     let mut settings = H2HandshakeSettings::new();
-    settings.max_streams = MAX_H2_STREAMS;
-    settings.stream_window_size = Some(STREAM_WINDOW);
-    settings.connection_window_size = Some(CONNECTION_WINDOW);
+    let tuned = backend
+        .tuning
+        .as_ref()
+        .map(|tuning| tuning.http2)
+        .unwrap_or_default();
+    let or = |tuned: u32, default: u32| if tuned == 0 { default } else { tuned };
+    settings.max_streams = or(tuned.max_concurrent_streams, MAX_H2_STREAMS) as usize;
+    settings.stream_window_size = Some(or(tuned.initial_stream_window, STREAM_WINDOW));
+    settings.connection_window_size = Some(or(tuned.initial_connection_window, CONNECTION_WINDOW));
     let connection = handshake(Box::new(wire.unbuffered()), settings)
         .await
         .map_err(ConnectError::H2)?;
@@ -174,7 +221,14 @@ async fn open(
         .await
         .map_err(ConnectError::H2)?
         .ok_or(ConnectError::NoStream)?;
-    pool.put_h2(key, pool::Shared { connection, local });
+    pool.put_h2(
+        key,
+        pool::Shared {
+            connection,
+            local,
+            lease,
+        },
+    );
     Ok(Connected::H2 {
         session: Box::new(session),
         local,
@@ -187,15 +241,16 @@ async fn open_transport(
     backend: &Backend,
     endpoint: &Endpoint,
     http2: Http2,
+    client: Option<Ends>,
 ) -> Result<(Wire, bool), ConnectError> {
-    let tcp = TcpStream::connect(endpoint.address())
+    let tcp = dial(backend, endpoint.address(), client)
         .await
         .map_err(ConnectError::Tcp)?;
-    tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     let local = tcp.local_addr().map_err(ConnectError::Tcp)?;
+    let limit = backend.tuning.as_ref().map_or(0, |tuning| tuning.buffer_limit);
+    let wire = |transport| Wire::new(transport, endpoint.address(), local).with_buffer_limit(limit);
     let Some(tls) = &backend.tls else {
-        let wire = Wire::new(Transport::Tcp(Socket::new(tcp)), endpoint.address(), local);
-        return Ok((wire, http2 == Http2::Must));
+        return Ok((wire(Transport::Tcp(Socket::new(tcp))), http2 == Http2::Must));
     };
     let stream = tls
         .handshake(Socket::new(tcp), http2 != Http2::No)
@@ -206,5 +261,29 @@ async fn open_transport(
         None => http2 == Http2::Must,
     };
     let transport = Transport::Tls(Box::new(tokio_rustls::TlsStream::Client(stream)));
-    Ok((Wire::new(transport, endpoint.address(), local), is_h2))
+    Ok((wire(transport), is_h2))
+}
+
+/// Connects, with all that comes before TLS. `client` are both ends of the client's connection.
+///
+/// # Errors
+/// Those of the socket.
+pub async fn dial(backend: &Backend, address: SocketAddr, client: Option<Ends>) -> io::Result<TcpStream> {
+    let mut tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    let Some(tuning) = &backend.tuning else {
+        return Ok(tcp);
+    };
+    if let Some(keepalive) = &tuning.keepalive {
+        SockRef::from(&tcp).set_tcp_keepalive(keepalive)?;
+    }
+    if let Some(version) = tuning.proxy_protocol {
+        let (source, destination) = match client {
+            Some(ends) => ends,
+            None => (tcp.local_addr()?, address),
+        };
+        let header = proxy_protocol::header(version, source, destination);
+        tcp.write_all(&header).await?;
+    }
+    Ok(tcp)
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use sluice_config::v1;
 
+use super::health::Member;
+
 /// How long an endpoint that refused a connection is passed over while others are left.
 const EJECTION: Duration = Duration::from_secs(2);
 
@@ -19,16 +21,18 @@ pub struct Endpoint {
     address: SocketAddr,
     /// `address` as the access log prints it.
     display: String,
+    zone: Box<str>,
     active: AtomicU32,
     /// Milliseconds since [`epoch`] until which the endpoint is passed over.
     ejected_until: AtomicU64,
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr) -> Self {
+    fn new(address: SocketAddr, zone: &str) -> Self {
         Self {
             address,
             display: address.to_string(),
+            zone: zone.into(),
             active: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
         }
@@ -50,12 +54,19 @@ impl Endpoint {
             .store(now_ms() + duration_ms(EJECTION), Ordering::Relaxed);
     }
 
-    fn is_ejected(&self) -> bool {
+    /// Where it is, if that is known; else empty.
+    pub fn zone(&self) -> &str {
+        &self.zone
+    }
+
+    /// True if it refused a connection just now.
+    pub fn is_ejected(&self) -> bool {
         let until = self.ejected_until.load(Ordering::Relaxed);
         until != 0 && until > now_ms()
     }
 
-    fn load(&self) -> u32 {
+    /// Requests under way to it.
+    pub fn load(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 }
@@ -75,18 +86,32 @@ fn now_ms() -> u64 {
 
 /// Counts one request towards an endpoint's load until it is dropped.
 #[derive(Debug)]
-pub struct Active(Arc<Endpoint>);
+pub struct Active {
+    endpoint: Arc<Endpoint>,
+    member: Option<Arc<Member>>,
+}
 
 impl Active {
     /// The endpoint that the request goes to.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.endpoint
+    }
+
+    /// The endpoint as its backend knows it, if the backend keeps an eye on it.
+    pub fn member(&self) -> Option<&Arc<Member>> {
+        self.member.as_ref()
+    }
+
+    pub(super) fn of(member: &Arc<Member>) -> Self {
+        let mut active = EndpointSet::claim(member.endpoint());
+        active.member = Some(Arc::clone(member));
+        active
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -117,13 +142,13 @@ impl EndpointSet {
                 .filter(|port| *port != 0)
                 .ok_or_else(|| format!("endpoints[{i}].port: {} is not a port", endpoint.port))?;
             let address = SocketAddr::new(ip, port);
-            let known = previous.find(address);
+            let known = previous.find(address).filter(|known| *known.zone == *endpoint.zone);
             let target = if endpoint.draining {
                 &mut set.draining
             } else {
                 &mut set.serving
             };
-            target.push(known.unwrap_or_else(|| Arc::new(Endpoint::new(address))));
+            target.push(known.unwrap_or_else(|| Arc::new(Endpoint::new(address, &endpoint.zone))));
         }
         Ok(set)
     }
@@ -135,6 +160,16 @@ impl EndpointSet {
             .chain(&self.draining)
             .find(|e| e.address == address)
             .cloned()
+    }
+
+    /// Those that serve.
+    pub fn serving(&self) -> &[Arc<Endpoint>] {
+        &self.serving
+    }
+
+    /// Those that end but still serve.
+    pub fn draining(&self) -> &[Arc<Endpoint>] {
+        &self.draining
     }
 
     /// True if there is nothing to send a request to.
@@ -177,7 +212,10 @@ impl EndpointSet {
     /// Takes a given endpoint, as session persistence asks.
     pub fn claim(endpoint: &Arc<Endpoint>) -> Active {
         endpoint.active.fetch_add(1, Ordering::Relaxed);
-        Active(Arc::clone(endpoint))
+        Active {
+            endpoint: Arc::clone(endpoint),
+            member: None,
+        }
     }
 }
 
@@ -207,7 +245,7 @@ mod tests {
             address: "127.0.0.1".into(),
             port: u32::from(*port),
             draining,
-            zone: String::new(),
+            ..Default::default()
         };
         let endpoints = serving
             .iter()

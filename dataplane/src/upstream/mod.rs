@@ -3,21 +3,36 @@
 //! A [`Slot`] is the stable place of a backend: routes hold slots, updates swap what is in them, so that an endpoint
 //! change touches no route. Never looks at a request.
 
+pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod connect;
 pub mod endpoints;
+pub mod hashing;
+pub mod health;
 pub mod pool;
+pub mod probe;
+pub mod proxy_protocol;
+pub mod resolve;
+pub mod tuning;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sluice_config::v1;
 
+pub use balance::{Ask, Balancer};
+pub use breaker::Breaker;
 pub use budget::RetryBudget;
 pub use connect::{ConnectError, Connected};
 pub use endpoints::{Active, Endpoint, EndpointSet};
+pub use health::Outcome;
 pub use pool::{Key, Pool};
+pub use probe::Prober;
+pub use resolve::Resolver;
+pub use tuning::Tuning;
 
 use crate::telemetry::metrics::BackendMetrics;
 use crate::tls::client::ClientTls;
@@ -70,18 +85,32 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// Bound on the share of retries, if there is one.
     pub retry_budget: Option<RetryBudget>,
+    /// Set if the backend says how endpoints are chosen, or watches their health.
+    pub balancer: Option<Balancer>,
+    /// Set if what is under way to it, or the life of its connections, is bounded.
+    pub breaker: Option<Arc<Breaker>>,
+    /// Set if its connections are not as they are by default.
+    pub tuning: Option<Box<Tuning>>,
+    /// Requests go out with the HTTP version that they came in with.
+    pub use_client_protocol: bool,
     /// Counters of this backend.
     pub metrics: Arc<BackendMetrics>,
 }
 
 impl Backend {
-    /// Builds a backend from its resource and what the resource names.
+    /// Builds a backend from its resource and what the resource names. `before` is its last version; what is known of
+    /// endpoints and what is under way goes on from there. `zone` is the proxy's own, or empty.
+    ///
+    /// # Errors
+    /// Names the field that cannot be honoured.
     pub fn new(
         config: &v1::Backend,
         endpoints: Arc<EndpointSlot>,
         tls: Option<Arc<ClientTls>>,
         metrics: Arc<BackendMetrics>,
-    ) -> Self {
+        before: Option<&Self>,
+        zone: &str,
+    ) -> Result<Self, String> {
         let protocol = match config.protocol() {
             v1::BackendProtocol::H2c => Protocol::H2c,
             v1::BackendProtocol::Http1 | v1::BackendProtocol::Websocket => Protocol::Http1,
@@ -91,22 +120,59 @@ impl Backend {
             0 => DEFAULT_CONNECT_TIMEOUT,
             ms => Duration::from_millis(ms),
         };
-        Self {
+        let balancer = before.and_then(|before| before.balancer.as_ref());
+        let breaker = before.and_then(|before| before.breaker.as_deref());
+        Ok(Self {
             name: config.name.as_str().into(),
             protocol,
             endpoints,
             tls,
             connect_timeout,
             retry_budget: config.retry_budget.as_ref().map(RetryBudget::new),
+            balancer: Balancer::compile(config, zone, balancer, &metrics)?,
+            breaker: Breaker::new(config, breaker),
+            tuning: Tuning::new(config),
+            use_client_protocol: config.use_client_protocol,
             metrics,
+        })
+    }
+
+    /// An endpoint for a request. `None`: there is none that may be used.
+    pub fn pick(&self, ask: Ask<'_>) -> Option<Active> {
+        match &self.balancer {
+            None => self.endpoints.load().pick(ask.tried),
+            Some(balancer) => balancer.pick(&self.endpoints, ask),
         }
     }
 
-    /// Key under which connections to `endpoint` are pooled.
-    pub fn pool_key(&self, endpoint: &Endpoint) -> Key {
+    /// The endpoint with this address, as session persistence asks. `None`: it is gone, or not healthy.
+    pub fn claim(&self, address: SocketAddr) -> Option<Active> {
+        match &self.balancer {
+            None => self
+                .endpoints
+                .load()
+                .find(address)
+                .map(|endpoint| EndpointSet::claim(&endpoint)),
+            Some(balancer) => balancer.claim(&self.endpoints, address),
+        }
+    }
+
+    /// Takes in how a request went.
+    pub fn report(&self, active: &Active, outcome: Outcome) {
+        if let (Some(balancer), Some(member)) = (&self.balancer, active.member()) {
+            balancer.report(member, outcome);
+        }
+    }
+
+    /// Key under which connections to `endpoint` are pooled. `client` are both ends of the client's connection.
+    pub fn pool_key(&self, endpoint: &Endpoint, client: Option<Ends>) -> Key {
         Key {
             address: endpoint.address(),
             tls: self.tls.as_ref().map_or(0, |tls| tls.identity()),
+            settings: self.tuning.as_ref().map_or(0, |tuning| tuning.identity(client)),
         }
     }
 }
+
+/// Both ends of a client's connection: its own address, and the one that it connected to.
+pub type Ends = (SocketAddr, SocketAddr);

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pingora_core::connectors::http::v2::ConnectionRef;
 
+use super::breaker::Lease;
 use crate::wire::Wire;
 
 /// How long an unused connection is kept.
@@ -24,6 +25,8 @@ pub struct Key {
     pub address: SocketAddr,
     /// Identity of the TLS settings; 0 for cleartext.
     pub tls: u64,
+    /// Identity of what else the backend says of its connections; 0: nothing.
+    pub settings: u64,
 }
 
 struct Idle {
@@ -38,6 +41,15 @@ pub struct Shared {
     pub connection: ConnectionRef,
     /// Our end of it.
     pub local: SocketAddr,
+    /// Bounds on its life, if there are any.
+    pub lease: Option<Arc<Lease>>,
+}
+
+impl Shared {
+    /// False if no further request may go over it.
+    fn may_serve(&self) -> bool {
+        self.lease.as_ref().is_none_or(|lease| !lease.is_spent())
+    }
 }
 
 struct Multiplexed {
@@ -65,7 +77,7 @@ impl Pool {
         let mut inner = self.lock();
         let idle = inner.h1.get_mut(key)?;
         while let Some(candidate) = idle.pop() {
-            if candidate.wire.is_quiet() {
+            if candidate.wire.lease().is_none_or(|lease| lease.begin()) && candidate.wire.is_quiet() {
                 return Some(candidate.wire);
             }
         }
@@ -74,6 +86,10 @@ impl Pool {
 
     /// Gives an HTTP/1.1 connection back.
     pub fn put_h1(&self, key: Key, wire: Wire) {
+        let lease = wire.lease().cloned();
+        if lease.as_ref().is_some_and(|lease| lease.is_spent()) {
+            return;
+        }
         let mut inner = self.lock();
         let idle = inner.h1.entry(key).or_default();
         if idle.len() < MAX_IDLE {
@@ -82,16 +98,23 @@ impl Pool {
                 since: Instant::now(),
             });
         }
+        drop(inner);
+        if let Some(lease) = lease {
+            lease.returned();
+        }
     }
 
     /// An HTTP/2 connection with a free stream.
     pub fn get_h2(&self, key: &Key) -> Option<Shared> {
         let mut inner = self.lock();
         let connections = inner.h2.get_mut(key)?;
-        connections.retain(|c| is_usable(&c.shared.connection));
+        connections.retain(|c| is_usable(&c.shared.connection) && c.shared.may_serve());
         let found = connections
             .iter_mut()
             .find(|c| c.shared.connection.more_streams_allowed())?;
+        if let Some(lease) = &found.shared.lease {
+            lease.begin();
+        }
         found.used = Instant::now();
         Some(found.shared.clone())
     }
@@ -108,17 +131,22 @@ impl Pool {
     pub fn sweep(&self) {
         let mut inner = self.lock();
         inner.h1.retain(|_, idle| {
-            idle.retain(|c| c.since.elapsed() < IDLE_TIMEOUT && c.wire.is_quiet());
+            idle.retain(|c| c.since.elapsed() < idle_timeout(c.wire.lease()) && c.wire.is_quiet());
             !idle.is_empty()
         });
         inner.h2.retain(|_, connections| {
             connections.retain(|c| {
                 let connection = &c.shared.connection;
-                is_usable(connection) && (c.used.elapsed() < IDLE_TIMEOUT || !connection.is_idle())
+                let idle = idle_timeout(c.shared.lease.as_ref());
+                is_usable(connection) && (c.used.elapsed() < idle || !connection.is_idle())
             });
             !connections.is_empty()
         });
     }
+}
+
+fn idle_timeout(lease: Option<&Arc<Lease>>) -> Duration {
+    lease.and_then(|lease| lease.idle()).unwrap_or(IDLE_TIMEOUT)
 }
 
 fn is_usable(connection: &ConnectionRef) -> bool {

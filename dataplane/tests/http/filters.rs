@@ -18,6 +18,7 @@ async fn header_modifiers() {
             set: vec![cfg::header("X-Set", "new")],
             add: vec![cfg::header("X-Add", "2")],
             remove: vec!["X-Remove".into()],
+            ..Default::default()
         })),
         cfg::filter(F::ResponseHeaders(v1::HeaderModifier {
             set: vec![cfg::header("X-Response", "set")],
@@ -89,6 +90,7 @@ async fn rewrites() {
     prefix.filters = vec![cfg::filter(F::UrlRewrite(v1::UrlRewrite {
         hostname: "inner.example".into(),
         path: Some(cfg::replace_prefix("/x")),
+        ..Default::default()
     }))];
     let mut full = cfg::rule("/full", &["b"]);
     full.backends[0].filters = vec![cfg::filter(F::UrlRewrite(v1::UrlRewrite {

@@ -33,6 +33,7 @@ fn retrying(attempts: u32, codes: &[u32]) -> v1::HttpRule {
             codes: codes.to_vec(),
             attempts,
             backoff_ms: 1,
+            ..Default::default()
         }),
         ..cfg::rule("/", &["b"])
     }

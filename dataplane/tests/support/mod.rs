@@ -7,7 +7,7 @@ pub mod config;
 #[path = "../ports/mod.rs"]
 mod ports;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,12 +30,27 @@ impl Proxy {
     }
 
     pub async fn with_log(resources: Vec<v1::Resource>, access_log: AccessLogTarget) -> Self {
+        Self::with(resources, access_log, Vec::new()).await
+    }
+
+    /// With a server that knows the hostnames of endpoints.
+    pub async fn with_name_server(resources: Vec<v1::Resource>, server: SocketAddr) -> Self {
+        Self::with(resources, AccessLogTarget::Off, vec![server]).await
+    }
+
+    async fn with(
+        resources: Vec<v1::Resource>,
+        access_log: AccessLogTarget,
+        name_servers: Vec<SocketAddr>,
+    ) -> Self {
         let options = Options {
             workers: 2,
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(5),
             access_log,
+            name_servers,
+            zone: String::new(),
         };
         let proxy = Self {
             dataplane: Dataplane::start(options).unwrap(),

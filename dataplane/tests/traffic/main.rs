@@ -1,0 +1,11 @@
+//! What policies ask for on a backend and on a listener, end to end: the real dataplane on loopback between real clients
+//! and real backends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod balancing;
+
+use support::config as cfg;
