@@ -126,7 +126,7 @@ fn state(by: By, count: usize) -> State {
         settings: ArcSwap::default(),
         drain: Drain::new(),
     };
-    let mut state = State::new(Arc::new(shared), Box::new(NoSockets));
+    let mut state = State::new(Arc::new(shared), Box::new(NoSockets), None);
     let routes = (0..count).map(|i| route(by, i, 0));
     apply(&mut state, routes.chain([listener()]).collect());
     state

@@ -1,0 +1,191 @@
+//! Endpoints that are given by name: looked up, followed when the name moves, kept when it cannot be looked up.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use sluice_config::v1;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::cfg;
+use super::support::backend::Backend;
+use super::support::client::Http;
+use super::support::{self, Proxy};
+
+/// What is known of the one name that there is.
+#[derive(Clone, Copy)]
+enum Answer {
+    Address(Ipv4Addr),
+    Failure,
+}
+
+/// A name server on loopback.
+struct NameServer {
+    address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl NameServer {
+    async fn start(answer: Answer) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let server = Self {
+            address: socket.local_addr().unwrap(),
+            answer: Arc::new(Mutex::new(answer)),
+            asked: Arc::default(),
+        };
+        let (answer, asked) = (Arc::clone(&server.answer), Arc::clone(&server.asked));
+        tokio::spawn(async move {
+            let mut query = [0; 512];
+            while let Ok((length, client)) = socket.recv_from(&mut query).await {
+                let answer = *answer.lock().unwrap();
+                let reply = reply(&query[..length], answer);
+                socket.send_to(&reply, client).await.unwrap();
+                asked.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        server
+    }
+
+    fn say(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+/// RFC 1035, section 4.1. Answers live for no time at all: they are asked for again as soon as that is allowed.
+fn reply(query: &[u8], answer: Answer) -> Vec<u8> {
+    let name = query[12..].iter().position(|b| *b == 0).unwrap();
+    let question = &query[12..12 + name + 5];
+    let is_a = question[name + 1..name + 3] == [0, 1];
+    let (rcode, address) = match answer {
+        Answer::Address(address) => (0, is_a.then_some(address)),
+        Answer::Failure => (2, None),
+    };
+    let mut reply = query[..2].to_vec();
+    reply.extend([
+        0x81,
+        0x80 | rcode,
+        0,
+        1,
+        0,
+        u8::from(address.is_some()),
+        0,
+        0,
+        0,
+        0,
+    ]);
+    reply.extend(question);
+    if let Some(address) = address {
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+        reply.extend(address.octets());
+    }
+    reply
+}
+
+/// Answers 418 to everything, at another address of this host.
+async fn teapot(port: u16) {
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port))
+        .await
+        .unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 418 Teapot\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .await;
+        }
+    });
+}
+
+fn named(port: u16, allow_local: bool) -> v1::Resource {
+    let mut resource = cfg::endpoints("b", &[]);
+    resource.body = Some(v1::resource::Body::Endpoints(v1::Endpoints {
+        endpoints: vec![v1::Endpoint {
+            hostname: "backend.example".to_owned(),
+            port: u32::from(port),
+            allow_local,
+            ..Default::default()
+        }],
+    }));
+    resource
+}
+
+async fn proxy(names: &NameServer, endpoints: v1::Resource) -> (Proxy, Http) {
+    let port = support::free_port();
+    let mut resources = cfg::backend("b", &[]);
+    resources.retain(|resource| resource.key != endpoints.key);
+    resources.push(endpoints);
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
+    (
+        Proxy::with_name_server(resources, names.address).await,
+        Http::new(port),
+    )
+}
+
+async fn until(http: &Http, status: u16) {
+    for _ in 0..2000 {
+        if http.get("/").await.status == status {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("never: {status}");
+}
+
+async fn asked_again(names: &NameServer) {
+    let before = names.asked();
+    // Both families, twice.
+    support::eventually("names are looked up again", || names.asked() >= before + 4).await;
+}
+
+#[tokio::test]
+async fn a_name_is_followed_and_outlives_its_server() {
+    let backend = Backend::echo("b").await;
+    teapot(backend.address.port()).await;
+    let names = NameServer::start(Answer::Failure).await;
+    let (_proxy, http) = proxy(&names, named(backend.address.port(), true)).await;
+    assert_eq!(http.get("/").await.status, 503, "no address is known");
+
+    names.say(Answer::Address(Ipv4Addr::LOCALHOST));
+    until(&http, 200).await;
+    names.say(Answer::Address(Ipv4Addr::new(127, 0, 0, 2)));
+    until(&http, 418).await;
+
+    names.say(Answer::Failure);
+    asked_again(&names).await;
+    assert_eq!(http.get("/").await.status, 418, "the last address stays in use");
+    names.say(Answer::Address(Ipv4Addr::LOCALHOST));
+    until(&http, 200).await;
+}
+
+#[tokio::test]
+async fn another_configuration_of_the_same_name_keeps_its_address() {
+    let (first, second) = (Backend::echo("b").await, Backend::status(204).await);
+    let names = NameServer::start(Answer::Address(Ipv4Addr::LOCALHOST)).await;
+    let (proxy, http) = proxy(&names, named(first.address.port(), true)).await;
+    until(&http, 200).await;
+    names.say(Answer::Failure);
+    asked_again(&names).await;
+    proxy.apply(vec![named(second.address.port(), true)]);
+    assert_eq!(http.get("/").await.status, 204);
+}
+
+#[tokio::test]
+async fn a_name_does_not_lead_to_the_proxy_itself_unless_that_is_allowed() {
+    let backend = Backend::echo("b").await;
+    let names = NameServer::start(Answer::Address(Ipv4Addr::LOCALHOST)).await;
+    let (proxy, http) = proxy(&names, named(backend.address.port(), false)).await;
+    asked_again(&names).await;
+    assert_eq!(http.get("/").await.status, 503);
+    proxy.apply(vec![named(backend.address.port(), true)]);
+    assert_eq!(http.get("/").await.status, 200);
+}
