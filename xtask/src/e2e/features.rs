@@ -10,6 +10,7 @@ mod curl;
 mod retry;
 mod session;
 mod trust;
+mod xbackend;
 
 use std::time::Duration;
 
@@ -37,12 +38,13 @@ struct Check {
     run: fn(&World<'_>) -> Result<()>,
 }
 
-const CHECKS: [&[Check]; 5] = [
+const CHECKS: [&[Check]; 6] = [
     &trust::CHECKS,
     &addresses::CHECKS,
     &auth::CHECKS,
     &session::CHECKS,
     &retry::CHECKS,
+    &xbackend::CHECKS,
 ];
 
 /// What the checks share.
@@ -70,7 +72,7 @@ fn prepare(cluster: &Cluster) -> Result<World<'_>> {
     install::apply_file(cluster, "e2e/manifests/features/namespace.yaml")?;
     let certificates = Certificates::make(&paths::state()?.join("features"))?;
     certificates.apply(cluster)?;
-    for file in ["backends", "gateways", "routes"] {
+    for file in ["backends", "gateways", "routes", "xbackends"] {
         install::apply_file(cluster, &format!("e2e/manifests/features/{file}.yaml"))?;
     }
     let gateway = wait_for("Gateway main Programmed, with an address", START, || {
@@ -84,7 +86,7 @@ fn prepare(cluster: &Cluster) -> Result<World<'_>> {
             .as_str()
             .map(str::to_owned))
     })?;
-    for deployment in ["echo", "tls-backend", "flaky", "authz"] {
+    for deployment in ["echo", "tls-backend", "flaky", "authz", "labelled"] {
         install::wait_deployment(cluster, NAMESPACE, deployment)?;
     }
     Ok(World {

@@ -68,6 +68,11 @@ impl Seen {
         self.0["pod"].as_str().unwrap_or_default()
     }
 
+    /// The host that was asked for.
+    pub fn host(&self) -> &str {
+        self.0["host"].as_str().unwrap_or_default()
+    }
+
     /// The server name of the TLS connection to the backend.
     pub fn server_name(&self) -> &str {
         self.0["tls"]["serverName"].as_str().unwrap_or_default()

@@ -7,14 +7,21 @@ use anyhow::{Context, Result, ensure};
 use super::{Check, World};
 use crate::paths;
 
-pub const CHECKS: [Check; 2] = [
+pub const CHECKS: [Check; 3] = [
     Check {
         name: "HTTPRouteSessionPersistenceCookie",
         run: cookie,
     },
     Check {
         name: "HTTPRouteSessionPersistenceHeader",
-        run: header,
+        run: |world| header(world, "/session-header"),
+    },
+    Check {
+        name: "XBackendTrafficPolicySessionPersistence",
+        run: |world| {
+            world.wait_policy("xbackendtrafficpolicy", "session", &["Accepted"])?;
+            header(world, "/session-policy")
+        },
     },
 ];
 
@@ -39,8 +46,8 @@ fn cookie(world: &World<'_>) -> Result<()> {
     )
 }
 
-fn header(world: &World<'_>) -> Result<()> {
-    let path = "/session-header";
+/// The session is in the header X-Session.
+pub fn header(world: &World<'_>, path: &str) -> Result<()> {
     let first = world.wait_status(path, &[], 200)?;
     let token = first.header("x-session").context("no x-session")?;
     sticks(world, path, &format!("X-Session: {token}"), first.seen()?.pod())
