@@ -5,6 +5,7 @@
 
 mod kinds;
 mod parse;
+mod targets;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use kinds::{Kind, Stored};
+pub use targets::selected;
 pub use parse::{Document, Fault, Problem, admit, parse};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;

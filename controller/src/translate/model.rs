@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::engine::GatewayRef;
 use crate::store::{Kind, ObjectRef};
+use crate::translate::policy::envoy::Policies;
 
 /// A Gateway with all its listeners, its ListenerSets' among them.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct GatewayModel {
     pub routing: RoutingType,
     /// Certificate that is shown to backends (`spec.tls.backend.clientCertificateRef`), a Secret.
     pub backend_client_certificate: Option<ObjectRef>,
+    /// The policies for the Gateway as a whole.
+    pub policies: Policies,
 }
 
 /// How a Service is reached.
@@ -53,6 +56,8 @@ pub struct ListenerModel {
     pub namespaces: AllowedNamespaces,
     /// False if the listener serves nothing (invalid, conflicted, not accepted): routes are told, none is configured.
     pub serving: bool,
+    /// The policies for what reaches it, unless routes have their own.
+    pub policies: Policies,
 }
 
 /// Listener protocol; TLS carries its mode.

@@ -3,6 +3,9 @@
 //!
 //! Whether a reference is allowed is not asked here (see `grant`). Key material never gets into a message.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use rustls::RootCertStore;
@@ -37,6 +40,52 @@ pub fn translate(object: &ObjectRef, view: &View<'_>) -> Output {
         add(trust_key(object), Material::TrustBundle(bundle));
     }
     output
+}
+
+/// Translates the object to all of its entries, as they are.
+pub fn data(object: &ObjectRef, view: &View<'_>) -> Output {
+    let mut output = Output::default();
+    if let Some(entries) = entries(view, object) {
+        let data = v1::SecretData {
+            entries: entries.into_iter().collect(),
+        };
+        let body = Body::Secret(v1::Secret {
+            body: Some(Material::Data(data)),
+        });
+        output.shared.add(data_key(object), body);
+    }
+    output
+}
+
+/// Key of the resource with all entries of a Secret or ConfigMap.
+pub fn data_key(object: &ObjectRef) -> String {
+    let own = key::secret(object.kind.as_str(), &object.namespace, &object.name);
+    format!("{own}/data")
+}
+
+/// The entries of a Secret or ConfigMap; `None` if it is not there.
+pub fn entries(view: &View<'_>, object: &ObjectRef) -> Option<BTreeMap<String, Vec<u8>>> {
+    let (namespace, name) = (&object.namespace, &object.name);
+    let binary = |data: Option<&BTreeMap<String, ByteString>>| -> BTreeMap<String, Vec<u8>> {
+        let entries = data.into_iter().flatten();
+        entries
+            .map(|(key, bytes)| (key.clone(), bytes.0.clone()))
+            .collect()
+    };
+    match object.kind {
+        Kind::Secret => {
+            let secret = view.get::<Secret>(namespace, name)?;
+            Some(binary(secret.data.as_ref()))
+        }
+        Kind::ConfigMap => {
+            let map = view.get::<ConfigMap>(namespace, name)?;
+            let mut all = binary(map.binary_data.as_ref());
+            let texts = map.data.iter().flatten();
+            all.extend(texts.map(|(key, text)| (key.clone(), text.clone().into_bytes())));
+            Some(all)
+        }
+        _ => None,
+    }
 }
 
 /// Key of the resource with a Secret's certificate.

@@ -16,7 +16,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::runtime::watcher::Config;
 use sluice_crds::ClusterTrustBundle;
-use sluice_crds::envoy::EnvoyProxy;
+use sluice_crds::envoy::{
+    Backend, BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy, EnvoyProxy,
+    HTTPRouteFilter, SecurityPolicy,
+};
 use sluice_crds::gateway::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute,
     TLSRoute, UDPRoute, XBackend, XBackendTrafficPolicy,
@@ -83,6 +86,13 @@ impl Watches {
         watch.start::<XBackend>(all());
         watch.start::<XBackendTrafficPolicy>(all());
         watch.start::<EnvoyProxy>(all());
+        watch.start::<Backend>(all());
+        watch.start::<SecurityPolicy>(all());
+        watch.start::<BackendTrafficPolicy>(all());
+        watch.start::<ClientTrafficPolicy>(all());
+        watch.start::<EnvoyExtensionPolicy>(all());
+        watch.start::<EnvoyPatchPolicy>(all());
+        watch.start::<HTTPRouteFilter>(all());
         watch.start::<Service>(all());
         watch.start::<EndpointSlice>(all());
         watch.start::<Secret>(all().fields(SECRETS));

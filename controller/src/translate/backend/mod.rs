@@ -17,6 +17,7 @@ use sluice_crds::gateway::XBackend;
 use crate::engine::{BackendId, BackendUsage, EndpointsId, Output, Unit, View};
 use crate::store::Kind;
 use crate::translate::model::RoutingType;
+use crate::translate::policy::envoy::cluster;
 use crate::translate::policy::{UpstreamTls, backend_tls, backend_traffic};
 
 /// Key of a backend's resource.
@@ -137,7 +138,7 @@ fn reached(id: &BackendId, reach: Reach, view: &View<'_>) -> Output {
         udp: id.usage == BackendUsage::Udp,
         routing: id.routing,
     };
-    let backend = v1::Backend {
+    let mut backend = v1::Backend {
         name: format!("{}/{}:{}", target.namespace, target.name, id.port),
         protocol: reach.protocol.into(),
         endpoints: endpoints::resource_key(&endpoints),
@@ -145,6 +146,7 @@ fn reached(id: &BackendId, reach: Reach, view: &View<'_>) -> Output {
         retry_budget,
         ..v1::Backend::default()
     };
+    cluster::apply_policies(view, &id.traffic, &mut backend);
     output.shared.needs.push(Unit::Endpoints(endpoints));
     output.shared.add(key(id), v1::resource::Body::Backend(backend));
     output

@@ -17,6 +17,7 @@ use crate::engine::{Unit, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
 use crate::translate::model::{AllowedNamespaces, Protocol, RoutingType};
+use crate::translate::policy::envoy::client::ClientPolicy;
 use crate::translate::route;
 
 /// What a listener gets from its Gateway.
@@ -65,6 +66,10 @@ pub struct Draft {
     pub filters: Vec<v1::Filter>,
     /// Units that its configuration needs.
     pub needs: Vec<Unit>,
+    /// How its clients are treated.
+    pub client: Option<v1::ClientSettings>,
+    /// Resources that belong to its configuration.
+    pub resources: Vec<(String, v1::resource::Body)>,
     /// False if it is not even known what it asks for: then it stands in nobody's way.
     pub well_formed: bool,
 }
@@ -106,6 +111,8 @@ impl Draft {
             tls: None,
             filters: Vec::new(),
             needs: Vec::new(),
+            client: None,
+            resources: Vec::new(),
             well_formed: false,
         }
     }
@@ -238,6 +245,30 @@ impl Draft {
             self.resolved.get_or_insert_with(|| fault.clone());
         }
         self.needs.extend(context.needs);
+    }
+
+    /// Has a ClientTrafficPolicy applied. One that cannot be honoured says so itself; a listener whose clients it would
+    /// have to show certificates serves nobody then.
+    pub fn apply(&mut self, policy: ObjectRef, found: ClientPolicy) {
+        let demands = found.validation.is_some() && self.terminates();
+        if let Some(fault) = found.faults.first() {
+            if demands {
+                self.tls = None;
+                let message = format!("{policy}: {}", fault.message);
+                self.resolved
+                    .get_or_insert(Fault::new("InvalidClientCertificateRef", message));
+            }
+            return;
+        }
+        self.client = Some(found.settings).filter(|settings| *settings != v1::ClientSettings::default());
+        if let Some(tls) = &mut self.tls {
+            tls.parameters = found.tls;
+            if found.validation.is_some() {
+                tls.client_validation = found.validation;
+            }
+        }
+        self.needs.extend(found.needs);
+        self.resources.extend(found.resources);
     }
 
     /// Notes why the listener is not accepted; the first reason counts.

@@ -24,12 +24,13 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_config::v1::resource::Body;
 use sluice_config::{key, v1};
-use sluice_crds::envoy::{EnvoyProxySpec, RoutingType as EnvoyRoutingType};
+use sluice_crds::envoy::{ClientTrafficPolicy, EnvoyProxySpec, RoutingType as EnvoyRoutingType};
 use sluice_crds::gateway::Gateway;
 
 use super::class;
 use super::fault::Fault;
 use super::model::{GatewayModel, ListenerModel, Protocol, RoutingType};
+use super::policy::envoy::{Candidates, ParentPolicies, Policies, client};
 use crate::engine::{Bundle, GatewayRef, Infra, InfraPort, Infrastructure, Mode, Output, Status, View};
 use crate::infra;
 use crate::store::ObjectRef;
@@ -177,10 +178,41 @@ impl Read<'_, '_> {
                 .map(|spec| Draft::new(&around, &set.reference, spec))
         });
         let mut drafts: Vec<_> = own.chain(theirs).collect();
+        self.apply_client_policies(&sets, &mut drafts);
         conflict::settle(&mut drafts);
         let bound = self.bind(&mut drafts);
         conflict::mark_overlaps(&mut drafts);
         Listeners { drafts, sets, bound }
+    }
+
+    /// Has the ClientTrafficPolicies applied: that of a listener goes before that of its ListenerSet or Gateway.
+    fn apply_client_policies(&self, sets: &[Set], drafts: &mut [Draft]) {
+        let of =
+            |object: &ObjectRef, labels| Candidates::<ClientTrafficPolicy>::of(self.view, object, labels);
+        let own = of(&self.reference, self.object.metadata.labels.as_ref());
+        let of_sets: BTreeMap<_, _> = sets
+            .iter()
+            .map(|set| {
+                (
+                    &set.reference,
+                    of(&set.reference, set.object.metadata.labels.as_ref()),
+                )
+            })
+            .collect();
+        for draft in drafts {
+            let closest = of_sets.get(&draft.parent);
+            let policy = match closest {
+                Some(of_set) => of_set
+                    .most_specific(Some(&draft.name))
+                    .or_else(|| own.winner(None)),
+                None => own.most_specific(Some(&draft.name)),
+            };
+            if let Some(policy) = policy {
+                let hostname = draft.hostname.clone();
+                let found = client::translate(self.view, policy, &draft.key, hostname.as_deref());
+                draft.apply(ObjectRef::of(policy.as_ref()), found);
+            }
+        }
     }
 
     fn bind(&self, drafts: &mut [Draft]) -> BTreeMap<Port, u16> {
@@ -254,6 +286,9 @@ impl Read<'_, '_> {
                 continue;
             };
             bundle.needs.extend(draft.needs.iter().cloned());
+            for (key, body) in &draft.resources {
+                bundle.add(key.clone(), body.clone());
+            }
             bundle.add(draft.key.to_string(), Body::Listener(resource(draft, *bind_port)));
         }
         BTreeMap::from([(self.gateway.clone(), bundle)])
@@ -265,8 +300,22 @@ impl Read<'_, '_> {
         serves: bool,
         client_certificate: Option<&ObjectRef>,
     ) -> GatewayModel {
+        let own = ParentPolicies::of(self.view, &self.reference, self.object.metadata.labels.as_ref());
+        let policies = own.whole();
+        let mut parents = BTreeMap::from([(&self.reference, own)]);
+        for set in &listeners.sets {
+            let labels = set.object.metadata.labels.as_ref();
+            let of_set = ParentPolicies::of(self.view, &set.reference, labels);
+            parents.insert(&set.reference, of_set);
+        }
         let listener = |draft: &Draft| {
+            let outer = if draft.parent == self.reference {
+                Policies::default()
+            } else {
+                policies.clone()
+            };
             Some(ListenerModel {
+                policies: parents.get(&draft.parent)?.at(&draft.name, &outer),
                 key: draft.key.clone(),
                 parent: draft.parent.clone(),
                 name: draft.name.clone(),
@@ -283,6 +332,7 @@ impl Read<'_, '_> {
             listeners: listeners.drafts.iter().filter_map(listener).collect(),
             routing: self.routing(),
             backend_client_certificate: client_certificate.cloned(),
+            policies: policies.clone(),
         }
     }
 
@@ -334,6 +384,7 @@ fn resource(draft: &Draft, bind_port: u16) -> v1::Listener {
         hostname: draft.hostname.as_deref().unwrap_or_default().to_owned(),
         tls: draft.tls.clone(),
         filters: draft.filters.clone(),
+        client: draft.client.clone(),
         ..v1::Listener::default()
     }
 }

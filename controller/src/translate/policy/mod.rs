@@ -3,6 +3,7 @@
 //! A policy's ancestors are the Gateways that use one of its targets. Entries of other controllers are not known here;
 //! the status writer keeps them.
 
+pub mod envoy;
 mod tls;
 mod traffic;
 
@@ -33,7 +34,7 @@ pub fn translate(policy: &ObjectRef, view: &View<'_>) -> Output {
             };
             (object.metadata.generation, traffic::ancestors(&object, view))
         }
-        _ => return Output::default(),
+        _ => return envoy::translate(policy, view),
     };
     let ancestors = ancestors
         .into_iter()

@@ -41,10 +41,12 @@ pub fn http(route: &HTTPRoute, context: &mut Context<'_, '_>) -> v1::HttpRules {
                 &rule.filters,
                 &rule.backend_refs,
             )?;
+            // What the rule itself says goes before what policies say.
+            let request_timeout = timeouts.request.map(session::millis);
             Ok(v1::HttpRule {
-                request_timeout_ms: timeouts.request.map(session::millis).unwrap_or_default(),
+                request_timeout_ms: request_timeout.unwrap_or(translated.request_timeout_ms),
                 backend_request_timeout_ms: timeouts.backend_request.map(session::millis).unwrap_or_default(),
-                retry: rule.retry.as_ref().and_then(retry),
+                retry: rule.retry.as_ref().map_or(translated.retry, retry),
                 ..translated
             })
         });
@@ -112,6 +114,7 @@ fn common<F: Filter>(
     backends: &[BackendRef<F>],
 ) -> Result<v1::HttpRule, Fault> {
     let rule = parts.index;
+    let governing = context.enter(parts.name);
     let place = Place {
         matches: &matches,
         usage: parts.usage,
@@ -128,14 +131,35 @@ fn common<F: Filter>(
         let field = format_args!("spec.rules[{rule}].backendRefs[{i}]");
         weighted.push(weighted_backend(context, backend, place, field)?);
     }
-    Ok(v1::HttpRule {
+    let matches = with_cookies(matches, &std::mem::take(&mut context.cookies));
+    let mut translated = v1::HttpRule {
         name: parts.name.unwrap_or_default().to_owned(),
         filters,
         backends: weighted,
         session_persistence: session_persistence(context, parts, backends)?,
         matches,
         ..Default::default()
-    })
+    };
+    if let Some(governing) = governing {
+        let scope = format!("{}/{rule}", context.scope());
+        governing.apply(context, scope, &mut translated);
+    }
+    Ok(translated)
+}
+
+/// Each of the matches with each of the sets of cookies.
+fn with_cookies(matches: Vec<v1::HttpMatch>, sets: &[Vec<v1::ValueMatch>]) -> Vec<v1::HttpMatch> {
+    if sets.is_empty() {
+        return matches;
+    }
+    let with = |set: &Vec<v1::ValueMatch>, matched: &v1::HttpMatch| v1::HttpMatch {
+        cookies: set.clone(),
+        ..matched.clone()
+    };
+    matches
+        .iter()
+        .flat_map(|matched| sets.iter().map(move |set| with(set, matched)))
+        .collect()
 }
 
 fn weighted_backend<F: Filter>(

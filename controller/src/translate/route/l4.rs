@@ -20,6 +20,7 @@ pub fn rules(rules: &[L4RouteRule], usage: BackendUsage, context: &mut Context<'
             continue;
         }
         context.problems.rule(Ok(()));
+        let governing = context.enter(None);
         for (b, backend) in rule.backend_refs.iter().enumerate() {
             let field = format_args!("spec.rules[{i}].backendRefs[{b}]");
             all.backends.push(v1::WeightedBackend {
@@ -27,6 +28,10 @@ pub fn rules(rules: &[L4RouteRule], usage: BackendUsage, context: &mut Context<'
                 weight: backend.weight(),
                 filters: Vec::new(),
             });
+        }
+        if let Some(governing) = governing {
+            let scope = context.scope();
+            governing.apply_to_connections(context, scope, &mut all);
         }
     }
     all

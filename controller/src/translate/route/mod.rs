@@ -27,6 +27,7 @@ use crate::engine::{BackendUsage, GatewayRef, Output, ParentStatus, Status, Unit
 use crate::store::{Kind, ObjectRef, Stored};
 use crate::translate::fault::stated;
 use crate::translate::model::{GatewayModel, Protocol};
+use crate::translate::policy::envoy::{Policies, RoutePolicies};
 use hostname::Served;
 use parents::{Attaching, Parent};
 use problems::Problems;
@@ -104,6 +105,9 @@ fn usual(kind: Kind) -> BackendUsage {
     }
 }
 
+/// What tells scopes apart: nothing else of a listener matters to the rules.
+type ScopeKey = (GatewayRef, BackendUsage, Policies);
+
 /// A Gateway's listeners at which the rules come to the same configuration.
 struct Scope {
     model: Arc<GatewayModel>,
@@ -117,6 +121,7 @@ struct Scope {
 struct Translated {
     rules: v1::route::Rules,
     needs: BTreeSet<Unit>,
+    resources: Vec<(String, v1::resource::Body)>,
     problems: Problems,
 }
 
@@ -136,9 +141,16 @@ fn of_kind<R: RouteKind>(reference: &ObjectRef, view: &View<'_>) -> Output {
         return output;
     };
 
+    let own = RoutePolicies::of(view, reference, route.meta().labels.as_ref());
     let mut problems = BTreeMap::new();
-    for ((gateway, usage), scope) in scopes(&parents) {
-        let translated = rules(&*route, reference, &scope.model, usage, view);
+    for ((gateway, usage, policies), scope) in scopes(&parents) {
+        let variant = variant(&scope.model, usual(reference.kind), usage, &policies);
+        let governed = Governed {
+            own: &own,
+            inherited: &policies,
+            variant,
+        };
+        let translated = rules(&*route, reference, &scope.model, usage, view, &governed);
         if translated.problems.fatal().is_none() {
             output.attached.extend(
                 scope
@@ -151,19 +163,30 @@ fn of_kind<R: RouteKind>(reference: &ObjectRef, view: &View<'_>) -> Output {
             bundle.needs.extend(translated.needs);
             if !scope.serving.is_empty() {
                 let resource = resource(&*route, reference, scope.serving, translated.rules);
+                for (key, body) in translated.resources {
+                    bundle.add(key, body);
+                }
+                let key = key::route(reference.kind.as_str(), &reference.namespace, &reference.name);
                 bundle.add(
-                    resource_key(reference, usage),
+                    format!("{key}{}", governed.variant),
                     v1::resource::Body::Route(resource),
                 );
             }
         }
-        problems.insert((gateway, usage), translated.problems);
+        problems.insert((gateway, usage, policies), translated.problems);
     }
     if problems.is_empty() {
         // Attached nowhere: whether its references resolve is said all the same.
         let usage = usual(reference.kind);
-        let translated = rules(&*route, reference, &first.model, usage, view);
-        problems.insert((first.model.gateway.clone(), usage), translated.problems);
+        let policies = first.model.policies.clone();
+        let governed = Governed {
+            own: &own,
+            inherited: &policies,
+            variant: String::new(),
+        };
+        let translated = rules(&*route, reference, &first.model, usage, view, &governed);
+        let key = (first.model.gateway.clone(), usage, policies.clone());
+        problems.insert(key, translated.problems);
     }
     let status = parents.iter().map(|parent| status(parent, &problems)).collect();
     let generation = route.meta().generation.unwrap_or_default();
@@ -177,12 +200,16 @@ fn of_kind<R: RouteKind>(reference: &ObjectRef, view: &View<'_>) -> Output {
     output
 }
 
-fn scopes(parents: &[Parent]) -> BTreeMap<(GatewayRef, BackendUsage), Scope> {
+fn scopes(parents: &[Parent]) -> BTreeMap<ScopeKey, Scope> {
     let mut scopes = BTreeMap::new();
     for parent in parents {
         for attached in parent.attached.iter().flatten() {
             let scope = scopes
-                .entry((parent.model.gateway.clone(), attached.usage))
+                .entry((
+                    parent.model.gateway.clone(),
+                    attached.usage,
+                    attached.policies.clone(),
+                ))
                 .or_insert_with(|| Scope {
                     model: Arc::clone(&parent.model),
                     attached: BTreeSet::new(),
@@ -200,12 +227,21 @@ fn scopes(parents: &[Parent]) -> BTreeMap<(GatewayRef, BackendUsage), Scope> {
     scopes
 }
 
+/// The policies that govern a route in a scope.
+struct Governed<'a> {
+    own: &'a RoutePolicies,
+    inherited: &'a Policies,
+    /// What tells the scope apart in keys.
+    variant: String,
+}
+
 fn rules<R: RouteKind>(
     route: &R,
     reference: &ObjectRef,
     model: &GatewayModel,
     usage: BackendUsage,
     view: &View<'_>,
+    governed: &Governed<'_>,
 ) -> Translated {
     let mut context = Context::new(
         view,
@@ -213,22 +249,35 @@ fn rules<R: RouteKind>(
         model.routing,
         model.backend_client_certificate.as_ref(),
     );
+    context.policies = Some((governed.own, governed.inherited));
+    context.variant.clone_from(&governed.variant);
     let rules = route.rules(usage, &mut context);
     Translated {
         rules,
+        resources: context.resources,
         needs: context.needs.into_iter().collect(),
         problems: context.problems,
     }
 }
 
-fn resource_key(route: &ObjectRef, usage: BackendUsage) -> String {
-    let key = key::route(route.kind.as_str(), &route.namespace, &route.name);
-    if usage == usual(route.kind) {
-        key
-    } else {
+/// What a scope's keys end in: nothing for the listeners that most routes have.
+fn variant(model: &GatewayModel, usual: BackendUsage, usage: BackendUsage, policies: &Policies) -> String {
+    let mut variant = String::new();
+    if usage != usual {
         // A TLSRoute at a listener that terminates: there may be the one for listeners that pass through as well.
-        format!("{key}/terminated")
+        variant.push_str("/terminated");
     }
+    if *policies != model.policies {
+        let named = [&policies.security, &policies.traffic, &policies.extension];
+        for policy in named.into_iter().flatten() {
+            variant.push_str("/under/");
+            variant.push_str(&policy.to_string().replace(' ', "/"));
+        }
+        if policies == &Policies::default() {
+            variant.push_str("/under/none");
+        }
+    }
+    variant
 }
 
 fn resource<R: RouteKind>(
@@ -259,11 +308,11 @@ fn resource<R: RouteKind>(
     }
 }
 
-fn status(parent: &Parent, problems: &BTreeMap<(GatewayRef, BackendUsage), Problems>) -> ParentStatus {
+fn status(parent: &Parent, problems: &BTreeMap<ScopeKey, Problems>) -> ParentStatus {
     let gateway = &parent.model.gateway;
-    let attached = parent.attached.iter().flatten().map(|attached| attached.usage);
+    let attached = parent.attached.iter().flatten();
     let mut own: Vec<_> = attached
-        .filter_map(|usage| problems.get(&(gateway.clone(), usage)))
+        .filter_map(|attached| problems.get(&(gateway.clone(), attached.usage, attached.policies.clone())))
         .collect();
     if own.is_empty() {
         // Not attached here. Validity of rules does not depend on where.

@@ -12,6 +12,7 @@ use crate::engine::{BackendUsage, GatewayRef, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
 use crate::translate::model::GatewayModel;
+use crate::translate::policy::envoy::Policies;
 
 /// A route as its parents see it.
 #[derive(Clone, Copy)]
@@ -44,6 +45,8 @@ pub struct Attached {
     pub serving: bool,
     /// What the route's backends are spoken to with.
     pub usage: BackendUsage,
+    /// The policies that Gateway and ListenerSet have for it.
+    pub policies: Policies,
     /// Hostnames that the route serves there.
     pub hostnames: Vec<Served>,
 }
@@ -205,6 +208,7 @@ fn attach(
                 listener: Arc::clone(&listener.key),
                 serving: listener.serving,
                 usage,
+                policies: listener.policies.clone(),
                 hostnames,
             })
         })

@@ -16,6 +16,7 @@ use crate::translate::backend::{self, protocol, service};
 use crate::translate::fault::Fault;
 use crate::translate::grant;
 use crate::translate::model::RoutingType;
+use crate::translate::policy::envoy::{Governing, Policies, RoutePolicies};
 use crate::translate::policy::{backend_tls, backend_traffic};
 
 /// Where references are resolved from, and what came of it.
@@ -29,7 +30,16 @@ pub struct Context<'v, 'w> {
     /// Units that the configuration made here needs.
     pub needs: Vec<Unit>,
     routing: RoutingType,
+    routing_of_rule: Option<RoutingType>,
     client_certificate: Option<&'v ObjectRef>,
+    /// Resources that belong to the configuration made here.
+    pub resources: Vec<(String, v1::resource::Body)>,
+    /// Sets of cookies, of which all of one must match, that filters of the rule at hand ask for.
+    pub cookies: Vec<Vec<v1::ValueMatch>>,
+    /// Tells apart what one route comes to at different listeners.
+    pub variant: String,
+    /// The policies for the route, and those that it inherits.
+    pub policies: Option<(&'v RoutePolicies, &'v Policies)>,
     /// BackendTrafficPolicies of the rule at hand; see [`BackendId::traffic`].
     pub traffic: Vec<ObjectRef>,
 }
@@ -48,9 +58,30 @@ impl<'v, 'w> Context<'v, 'w> {
             problems: Problems::default(),
             needs: Vec::new(),
             routing,
+            routing_of_rule: None,
             client_certificate,
+            resources: Vec::new(),
+            cookies: Vec::new(),
+            variant: String::new(),
+            policies: None,
             traffic: Vec::new(),
         }
+    }
+
+    /// Names what is translated here in keys.
+    pub fn scope(&self) -> String {
+        let (kind, namespace, name) = (self.referrer.kind, &self.referrer.namespace, &self.referrer.name);
+        format!("{kind}/{namespace}/{name}{}", self.variant)
+    }
+
+    /// Enters a rule: its backends are used as the policies say that govern it.
+    pub fn enter(&mut self, rule: Option<&str>) -> Option<Governing> {
+        let (own, inherited) = self.policies?;
+        let governing = Governing::of(self.view, own, inherited, rule);
+        self.cookies.clear();
+        self.traffic = governing.traffic();
+        self.routing_of_rule = governing.routing();
+        Some(governing)
     }
 
     /// A context for references that `referrer` holds, to backends that are reached as this one's are.
@@ -84,7 +115,7 @@ impl<'v, 'w> Context<'v, 'w> {
             usage,
             // Only a Service has an address of its own.
             routing: match kind {
-                Kind::Service => self.routing,
+                Kind::Service => self.routing_of_rule.unwrap_or(self.routing),
                 _ => RoutingType::Endpoint,
             },
             client_certificate,

@@ -12,6 +12,7 @@ use std::fmt;
 use http::uri::PathAndQuery;
 use sluice_config::v1;
 use sluice_config::v1::{filter, path_match, path_modifier};
+use sluice_crds::envoy::HTTPRouteFilter;
 use sluice_crds::gateway::{
     HTTPCORSFilter, HTTPPathModifier, HTTPPathModifierType, HTTPRequestMirrorFilter,
     HTTPRequestRedirectFilter,
@@ -22,7 +23,9 @@ pub use spec::{Filter, Spec};
 
 use super::refs::Context;
 use crate::engine::BackendUsage;
+use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
+use crate::translate::policy::envoy::{Reader, http_filter};
 
 /// What the API says a browser may keep a preflight's answer for, in seconds.
 const DEFAULT_MAX_AGE: u32 = 5;
@@ -50,9 +53,12 @@ pub fn translate<F: Filter>(
     check_combination(filters, field)?;
     let mut all = Vec::with_capacity(filters.len());
     for (i, from) in filters.iter().enumerate() {
-        if let Some(filter) = one(context, &from.spec(), place, format_args!("{field}[{i}]"))? {
-            all.push(v1::Filter { filter: Some(filter) });
-        }
+        let filters = one(context, &from.spec(), place, format_args!("{field}[{i}]"))?;
+        all.extend(
+            filters
+                .into_iter()
+                .map(|filter| v1::Filter { filter: Some(filter) }),
+        );
     }
     Ok(all)
 }
@@ -78,8 +84,8 @@ fn one(
     from: &Spec<'_>,
     place: Place<'_>,
     field: fmt::Arguments<'_>,
-) -> Result<Option<filter::Filter>, Fault> {
-    Ok(Some(match from {
+) -> Result<Vec<filter::Filter>, Fault> {
+    Ok(vec![match from {
         Spec::RequestHeaders(from) => filter::Filter::RequestHeaders(headers::modifier(
             from,
             format_args!("{field}.requestHeaderModifier"),
@@ -90,7 +96,7 @@ fn one(
         )?),
         Spec::Mirror(from) => {
             let mirror = mirror(context, from, place.usage, format_args!("{field}.requestMirror"))?;
-            return Ok(mirror.map(filter::Filter::Mirror));
+            return Ok(mirror.map(filter::Filter::Mirror).into_iter().collect());
         }
         Spec::Redirect(from) => {
             filter::Filter::Redirect(redirect(from, place, format_args!("{field}.requestRedirect"))?)
@@ -108,6 +114,9 @@ fn one(
             ));
         }
         Spec::ExternalAuth(from) => auth::translate(context, from, format_args!("{field}.externalAuth"))?,
+        Spec::Extension(to) if Kind::parse(&to.group, &to.kind) == Some(Kind::HTTPRouteFilter) => {
+            return extension(context, &to.name, format_args!("{field}.extensionRef"));
+        }
         Spec::Extension(to) => {
             let why = format!(
                 "{} {} of group {:?} is not a filter that is supported",
@@ -124,7 +133,37 @@ fn one(
             let why = format_args!("{name:?} is not a type of filter, or its settings are missing");
             return Err(Fault::unsupported(field, why));
         }
-    }))
+    }])
+}
+
+/// An HTTPRouteFilter; an error for every request if it is not there, or cannot be honoured.
+fn extension(
+    context: &mut Context<'_, '_>,
+    name: &str,
+    field: fmt::Arguments<'_>,
+) -> Result<Vec<filter::Filter>, Fault> {
+    let namespace = context.referrer.namespace.clone();
+    let owner = ObjectRef::new(Kind::HTTPRouteFilter, namespace, name);
+    let unresolved = |context: &mut Context<'_, '_>, why: &str| {
+        let fault = Fault::at("BackendNotFound", field, format_args!("{owner}: {why}"));
+        context.problems.unresolved(fault);
+        vec![filter::Filter::FixedResponse(v1::FixedResponse {
+            status: UNRESOLVED,
+        })]
+    };
+    let Some(object) = context.view.get::<HTTPRouteFilter>(&owner.namespace, &owner.name) else {
+        return Ok(unresolved(context, "it does not exist"));
+    };
+    let scope = context.scope();
+    let mut reader = Reader::new(context, scope);
+    let found = http_filter::translate(&mut reader, &owner, &object);
+    let (faults, needs) = (reader.faults, reader.needs);
+    context.needs.extend(needs);
+    if let Some(fault) = faults.first() {
+        return Ok(unresolved(context, &fault.message));
+    }
+    context.cookies.extend(found.cookies);
+    Ok(found.filters)
 }
 
 /// `None` if the backend is not to be used: the API drops the mirror, not the rule.

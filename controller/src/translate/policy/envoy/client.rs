@@ -1,0 +1,322 @@
+//! ClientTrafficPolicy: what it comes to for a listener.
+
+mod tls;
+
+use sluice_config::v1;
+use sluice_config::v1::client_headers::{CertDetail, ForwardedClientCert, RequestId, Underscores};
+use sluice_config::v1::client_ip_detection::{CustomHeader, Networks, Source};
+use sluice_config::v1::client_path::EscapedSlashes;
+use sluice_config::v1::resource::Body;
+use sluice_crds::envoy::{
+    ClientConnection, ClientIPDetectionSettings, ClientTimeout, ClientTrafficPolicy, ClientTrafficPolicySpec,
+    HeaderFilter, HeaderSettings, PathEscapedSlashAction, PathSettings, RequestIDAction,
+    SchemeHeaderTransform, StringMatch, StringMatchType, WithUnderscoresAction, XFCCCertData,
+    XFCCForwardMode,
+};
+
+use super::reader::Reader;
+use super::traffic::bytes;
+use super::{cluster, gaps, response};
+use crate::engine::Unit;
+use crate::engine::View;
+use crate::store::{Kind, ObjectRef};
+use crate::translate::fault::Fault;
+use crate::translate::model::RoutingType;
+use crate::translate::route::{Context, millis};
+
+/// What a policy comes to for a listener.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClientPolicy {
+    /// How clients are treated.
+    pub settings: v1::ClientSettings,
+    /// Versions, ciphers and so on, if it speaks of TLS.
+    pub tls: Option<v1::TlsParameters>,
+    /// What of client certificates is demanded, if it speaks of that.
+    pub validation: Option<v1::ClientValidation>,
+    /// Units that this needs.
+    pub needs: Vec<Unit>,
+    /// Resources that go with it.
+    pub resources: Vec<(String, Body)>,
+    /// Why it cannot be honoured.
+    pub faults: Vec<Fault>,
+    /// What of it has no effect.
+    pub warnings: Vec<String>,
+}
+
+/// What the policy comes to for the listener with this key and hostname.
+pub fn translate(
+    view: &View<'_>,
+    policy: &ClientTrafficPolicy,
+    listener: &str,
+    hostname: Option<&str>,
+) -> ClientPolicy {
+    let owner = ObjectRef::of(policy);
+    let context = Context::new(view, &owner, RoutingType::default(), None);
+    let mut reader = Reader::new(&context, listener.to_owned());
+    let spec = &policy.spec;
+    gaps::note(&mut reader, Kind::ClientTrafficPolicy, spec);
+    let settings = settings(&mut reader, spec, hostname);
+    let tls = spec.tls.as_ref().map(|tls| tls::parameters(&mut reader, tls));
+    let validation = spec
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.client_validation.as_ref())
+        .map(|from| tls::validation(&mut reader, &owner, from));
+    ClientPolicy {
+        settings,
+        tls,
+        validation,
+        needs: reader.needs,
+        resources: reader.resources,
+        faults: reader.faults,
+        warnings: reader.warnings,
+    }
+}
+
+fn settings(
+    reader: &mut Reader<'_, '_, '_>,
+    spec: &ClientTrafficPolicySpec,
+    hostname: Option<&str>,
+) -> v1::ClientSettings {
+    let http1 = spec.http1.as_ref().map(|http1| {
+        let default_host = http1
+            .http10
+            .as_ref()
+            .is_some_and(|old| old.use_default_host == Some(true));
+        let host = hostname.filter(|host| default_host && !host.starts_with('*'));
+        v1::ClientHttp1 {
+            http10: http1.http10.is_some(),
+            http10_default_host: host.unwrap_or_default().to_owned(),
+            trailers: http1.enable_trailers.unwrap_or_default(),
+            preserve_header_case: http1.preserve_header_case.unwrap_or_default(),
+        }
+    });
+    let proxy_protocol = match (&spec.proxy_protocol, spec.enable_proxy_protocol) {
+        (Some(from), _) => Some(v1::ClientProxyProtocol {
+            optional: from.optional.unwrap_or_default(),
+        }),
+        (None, Some(true)) => Some(v1::ClientProxyProtocol::default()),
+        _ => None,
+    };
+    v1::ClientSettings {
+        ip_detection: spec
+            .client_ip_detection
+            .as_ref()
+            .and_then(|from| ip_detection(reader, from)),
+        headers: spec.headers.as_ref().map(|from| headers(reader, from)),
+        path: spec.path.as_ref().map(|from| path(reader, from)),
+        timeouts: spec.timeout.as_ref().map(timeouts),
+        connections: spec.connection.as_ref().map(|from| connections(reader, from)),
+        http1,
+        http2: spec.http2.as_ref().map(|from| cluster::http2(reader, from)),
+        proxy_protocol,
+        tcp_keepalive: spec
+            .tcp_keepalive
+            .as_ref()
+            .map(|from| cluster::keepalive(reader, from, "tcpKeepalive")),
+        health_check_path: spec
+            .health_check
+            .as_ref()
+            .map(|check| check.path.clone())
+            .unwrap_or_default(),
+        scheme_matches_backend: spec.scheme == Some(SchemeHeaderTransform::MatchBackend),
+        http3: false,
+    }
+}
+
+fn ip_detection(
+    reader: &mut Reader<'_, '_, '_>,
+    from: &ClientIPDetectionSettings,
+) -> Option<v1::ClientIpDetection> {
+    let field = "clientIPDetection";
+    let source = match (&from.x_forwarded_for, &from.custom_header, &from.direct_source_ip) {
+        (Some(xff), None, None) if !xff.trusted_cidrs.is_empty() => {
+            let mut cidrs = Vec::new();
+            for cidr in &xff.trusted_cidrs {
+                cidrs.push(reader.cidr(cidr, "clientIPDetection.xForwardedFor.trustedCIDRs"));
+            }
+            Source::TrustedNetworks(Networks { cidrs })
+        }
+        (Some(xff), None, None) => {
+            let hops = xff.num_trusted_hops.unwrap_or_default();
+            Source::TrustedHops(reader.number(hops, "clientIPDetection.xForwardedFor.numTrustedHops"))
+        }
+        (None, Some(header), None) => Source::Header(CustomHeader {
+            name: reader.header(&header.name, "clientIPDetection.customHeader.name"),
+            fail_closed: header.fail_closed.unwrap_or_default(),
+        }),
+        (None, None, Some(_)) => Source::TrustedHops(0),
+        _ => {
+            let why = "exactly one of xForwardedFor, customHeader and directSourceIP must be set";
+            reader.fault(field, why);
+            return None;
+        }
+    };
+    Some(v1::ClientIpDetection { source: Some(source) })
+}
+
+fn headers(reader: &mut Reader<'_, '_, '_>, from: &HeaderSettings) -> v1::ClientHeaders {
+    let underscores = match &from.with_underscores_action {
+        None => Underscores::Reject,
+        Some(WithUnderscoresAction::RejectRequest) => Underscores::Reject,
+        Some(WithUnderscoresAction::Allow) => Underscores::Allow,
+        Some(WithUnderscoresAction::DropHeader) => Underscores::Drop,
+        Some(WithUnderscoresAction::Other(other)) => {
+            reader.fault(
+                "headers.withUnderscoresAction",
+                format_args!("{other:?} is not known"),
+            );
+            Underscores::Reject
+        }
+    };
+    let request_id = match (&from.request_id, from.preserve_x_request_id) {
+        (Some(RequestIDAction::PreserveOrGenerate), _) | (None, Some(true)) => RequestId::PreserveOrGenerate,
+        (Some(RequestIDAction::Preserve), _) => RequestId::Preserve,
+        (Some(RequestIDAction::Generate), _) => RequestId::Generate,
+        (Some(RequestIDAction::Disable), _) => RequestId::Disable,
+        (Some(RequestIDAction::Other(other)), _) => {
+            reader.fault("headers.requestID", format_args!("{other:?} is not known"));
+            RequestId::Unspecified
+        }
+        (None, _) => RequestId::Unspecified,
+    };
+    let certificate = from.x_forwarded_client_cert.clone().unwrap_or_default();
+    let mode = match &certificate.mode {
+        None | Some(XFCCForwardMode::Sanitize) => ForwardedClientCert::Sanitize,
+        Some(XFCCForwardMode::ForwardOnly) => ForwardedClientCert::ForwardOnly,
+        Some(XFCCForwardMode::AppendForward) => ForwardedClientCert::AppendForward,
+        Some(XFCCForwardMode::SanitizeSet) => ForwardedClientCert::SanitizeSet,
+        Some(XFCCForwardMode::AlwaysForwardOnly) => ForwardedClientCert::AlwaysForwardOnly,
+        Some(XFCCForwardMode::Other(other)) => {
+            reader.fault(
+                "headers.xForwardedClientCert.mode",
+                format_args!("{other:?} is not known"),
+            );
+            ForwardedClientCert::Sanitize
+        }
+    };
+    let detail = |detail: &XFCCCertData| match detail {
+        XFCCCertData::Subject => Some(CertDetail::Subject),
+        XFCCCertData::Cert => Some(CertDetail::Cert),
+        XFCCCertData::Chain => Some(CertDetail::Chain),
+        XFCCCertData::Dns => Some(CertDetail::Dns),
+        XFCCCertData::Uri => Some(CertDetail::Uri),
+        XFCCCertData::Other(_) => None,
+    };
+    v1::ClientHeaders {
+        underscores: underscores.into(),
+        request_id: request_id.into(),
+        envoy_headers: from.enable_envoy_headers.unwrap_or_default(),
+        no_rate_limit_headers: from.disable_rate_limit_headers.unwrap_or_default(),
+        forwarded_client_cert: mode.into(),
+        cert_details: certificate
+            .cert_details_to_add
+            .iter()
+            .filter_map(detail)
+            .map(i32::from)
+            .collect(),
+        early_request: from
+            .early_request_headers
+            .as_ref()
+            .map(|from| modifier(reader, from, "headers.earlyRequestHeaders")),
+        late_response: from
+            .late_response_headers
+            .as_ref()
+            .map(|from| modifier(reader, from, "headers.lateResponseHeaders")),
+    }
+}
+
+fn modifier(reader: &mut Reader<'_, '_, '_>, from: &HeaderFilter, field: &str) -> v1::HeaderModifier {
+    let plain = |set: &[_], add: &[_], remove: &[String]| sluice_crds::gateway::HTTPHeaderFilter {
+        set: set.to_vec(),
+        add: add.to_vec(),
+        remove: remove.to_vec(),
+    };
+    let absent = response::modifier(reader, &plain(&from.add_if_absent, &[], &[]), field);
+    let mut remove_on_match = Vec::new();
+    for from in &from.remove_on_match {
+        remove_on_match.push(string_match(reader, from, field));
+    }
+    v1::HeaderModifier {
+        add_if_absent: absent.set,
+        remove_on_match,
+        ..response::modifier(reader, &plain(&from.set, &from.add, &from.remove), field)
+    }
+}
+
+/// A text that must match.
+fn string_match(reader: &mut Reader<'_, '_, '_>, from: &StringMatch, field: &str) -> v1::StringMatch {
+    let kind = match from.type_.as_ref().unwrap_or(&StringMatchType::Exact) {
+        StringMatchType::Exact => v1::string_match::Kind::Exact,
+        StringMatchType::Prefix => v1::string_match::Kind::Prefix,
+        StringMatchType::Suffix => v1::string_match::Kind::Suffix,
+        StringMatchType::RegularExpression => {
+            reader.regex(&from.value, field);
+            v1::string_match::Kind::Regex
+        }
+        StringMatchType::Other(other) => {
+            reader.fault(field, format_args!("{other:?} is not known"));
+            v1::string_match::Kind::Unspecified
+        }
+    };
+    v1::StringMatch {
+        kind: kind.into(),
+        value: from.value.clone(),
+    }
+}
+
+fn path(reader: &mut Reader<'_, '_, '_>, from: &PathSettings) -> v1::ClientPath {
+    let escaped = match &from.escaped_slashes_action {
+        None => EscapedSlashes::Unspecified,
+        Some(PathEscapedSlashAction::KeepUnchanged) => EscapedSlashes::Keep,
+        Some(PathEscapedSlashAction::RejectRequest) => EscapedSlashes::Reject,
+        Some(PathEscapedSlashAction::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
+        Some(PathEscapedSlashAction::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
+        Some(PathEscapedSlashAction::Other(other)) => {
+            reader.fault(
+                "path.escapedSlashesAction",
+                format_args!("{other:?} is not known"),
+            );
+            EscapedSlashes::Reject
+        }
+    };
+    v1::ClientPath {
+        escaped_slashes: escaped.into(),
+        keep_adjacent_slashes: from.disable_merge_slashes.unwrap_or_default(),
+    }
+}
+
+fn timeouts(from: &ClientTimeout) -> v1::ClientTimeouts {
+    let http = from.http.clone().unwrap_or_default();
+    v1::ClientTimeouts {
+        tcp_idle_ms: from.tcp.as_ref().and_then(|tcp| tcp.idle_timeout).map(millis),
+        http_idle_ms: http.idle_timeout.map(millis),
+        request_received_ms: http.request_received_timeout.map(millis),
+        stream_idle_ms: http.stream_idle_timeout.map(millis),
+        request_headers_received_ms: http.request_headers_received_timeout.map(millis),
+    }
+}
+
+fn connections(reader: &mut Reader<'_, '_, '_>, from: &ClientConnection) -> v1::ClientConnections {
+    let limit = from.connection_limit.clone().unwrap_or_default();
+    let requests = limit.max_requests_per_connection.unwrap_or_default();
+    v1::ClientConnections {
+        max_connections: limit
+            .value
+            .map(|value| u64::try_from(value).unwrap_or_default())
+            .unwrap_or_default(),
+        close_delay_ms: limit.close_delay.map(millis).unwrap_or_default(),
+        buffer_limit_bytes: from
+            .buffer_limit
+            .as_ref()
+            .map(|limit| bytes(reader, limit, "connection.bufferLimit"))
+            .unwrap_or_default(),
+        max_accept_per_event: from
+            .max_accept_per_socket_event
+            .map(|count| reader.number(count, "connection.maxAcceptPerSocketEvent"))
+            .unwrap_or_default(),
+        max_connection_duration_ms: limit.max_connection_duration.map(millis).unwrap_or_default(),
+        max_requests_per_connection: u64::try_from(requests).unwrap_or_default(),
+        max_stream_duration_ms: limit.max_stream_duration.map(millis).unwrap_or_default(),
+    }
+}

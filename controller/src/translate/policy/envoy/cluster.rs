@@ -1,0 +1,377 @@
+//! What BackendTrafficPolicies say of connections to backends.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sluice_config::v1;
+use sluice_config::v1::active_health_check::{Check, Grpc, Http, Tcp};
+use sluice_config::v1::consistent_hash::Input;
+use sluice_config::v1::load_balancer::{Policy, PreferLocal};
+use sluice_crds::envoy::{
+    ActiveHealthCheck, ActiveHealthCheckPayload, ActiveHealthCheckPayloadType, ActiveHealthCheckerType,
+    BackendTrafficPolicy, BackendTrafficPolicySpec, CircuitBreaker, ConsistentHash, ConsistentHashType,
+    HTTP2Settings, InvalidMessageAction, LoadBalancer, LoadBalancerType, PassiveHealthCheck,
+    ProxyProtocolVersion, TCPKeepalive,
+};
+
+use super::attach;
+use super::reader::Reader;
+use super::traffic::bytes;
+use crate::engine::View;
+use crate::store::ObjectRef;
+use crate::translate::model::RoutingType;
+use crate::translate::route::{Context, millis};
+
+/// Connections, requests and retries at once unless the policy says otherwise.
+const AT_ONCE: i64 = 1024;
+
+/// Adds what these policies ask of a backend. What is wrong with them is told in their statuses, and their rules are
+/// answered with an error.
+pub fn apply_policies(view: &View<'_>, policies: &[ObjectRef], backend: &mut v1::Backend) {
+    let Some(found) = attach::chain::<BackendTrafficPolicy>(view, policies) else {
+        return;
+    };
+    let Some(owner) = policies.first() else { return };
+    let context = Context::new(view, owner, RoutingType::default(), None);
+    let mut reader = Reader::new(&context, String::new());
+    apply(&mut reader, &found.spec, backend);
+}
+
+/// Adds what the policy asks of a backend.
+pub fn apply(reader: &mut Reader<'_, '_, '_>, spec: &BackendTrafficPolicySpec, backend: &mut v1::Backend) {
+    let cluster = &spec.cluster;
+    backend.load_balancer = cluster
+        .load_balancer
+        .as_ref()
+        .and_then(|from| load_balancer(reader, from));
+    backend.circuit_breaker = cluster
+        .circuit_breaker
+        .as_ref()
+        .map(|from| circuit_breaker(reader, from));
+    backend.health_check = cluster.health_check.as_ref().map(|from| v1::HealthCheck {
+        active: from.active.as_ref().and_then(|from| active(reader, from)),
+        passive: from.passive.as_ref().map(|from| passive(reader, from)),
+        panic_threshold_percent: from
+            .panic_threshold
+            .map(|percent| reader.number(percent, "healthCheck.panicThreshold"))
+            .unwrap_or_default(),
+    });
+    if let Some(timeout) = &cluster.timeout {
+        let tcp = timeout.tcp.as_ref();
+        backend.connect_timeout_ms = tcp
+            .and_then(|tcp| tcp.connect_timeout)
+            .map(millis)
+            .unwrap_or_default();
+        backend.timeouts = timeout.http.as_ref().map(|http| v1::BackendTimeouts {
+            idle_ms: http.connection_idle_timeout.map(millis).unwrap_or_default(),
+            max_connection_duration_ms: http.max_connection_duration.map(millis).unwrap_or_default(),
+        });
+    }
+    backend.tcp_keepalive = cluster
+        .tcp_keepalive
+        .as_ref()
+        .map(|from| keepalive(reader, from, "tcpKeepalive"));
+    backend.http2 = cluster.http2.as_ref().map(|from| http2(reader, from));
+    if let Some(from) = &cluster.proxy_protocol {
+        let version = match &from.version {
+            ProxyProtocolVersion::V1 => v1::ProxyProtocolVersion::V1,
+            ProxyProtocolVersion::V2 => v1::ProxyProtocolVersion::V2,
+            ProxyProtocolVersion::Other(other) => {
+                reader.fault("proxyProtocol.version", format_args!("{other:?} is not known"));
+                v1::ProxyProtocolVersion::Unspecified
+            }
+        };
+        backend.proxy_protocol = version.into();
+    }
+    backend.use_client_protocol = spec.use_client_protocol.unwrap_or_default();
+    let limit = cluster.connection.as_ref().and_then(|c| c.buffer_limit.as_ref());
+    if let Some(limit) = limit {
+        backend.buffer_limit_bytes = bytes(reader, limit, "connection.bufferLimit");
+    }
+}
+
+fn load_balancer(reader: &mut Reader<'_, '_, '_>, from: &LoadBalancer) -> Option<v1::LoadBalancer> {
+    let policy = match &from.type_ {
+        LoadBalancerType::LeastRequest => Policy::LeastRequest,
+        LoadBalancerType::RoundRobin => Policy::RoundRobin,
+        LoadBalancerType::Random => Policy::Random,
+        LoadBalancerType::ConsistentHash => Policy::ConsistentHash,
+        // A gap, and noted as such.
+        LoadBalancerType::BackendUtilization | LoadBalancerType::DynamicModule => return None,
+        LoadBalancerType::Other(other) => {
+            reader.fault("loadBalancer.type", format_args!("{other:?} is not known"));
+            return None;
+        }
+    };
+    let consistent_hash = match (policy, &from.consistent_hash) {
+        (Policy::ConsistentHash, Some(from)) => Some(hash(reader, from)),
+        (Policy::ConsistentHash, None) => {
+            reader.fault("loadBalancer.consistentHash", "type ConsistentHash needs it");
+            None
+        }
+        _ => None,
+    };
+    let mut endpoint_override_headers = Vec::new();
+    let sources = from.endpoint_override.as_ref().map(|o| o.extract_from.as_slice());
+    for source in sources.unwrap_or_default() {
+        if let Some(name) = &source.header {
+            endpoint_override_headers.push(reader.header(name, "loadBalancer.endpointOverride.extractFrom"));
+        }
+    }
+    let local = from
+        .zone_aware
+        .as_ref()
+        .and_then(|zone| zone.prefer_local.as_ref());
+    Some(v1::LoadBalancer {
+        policy: policy.into(),
+        consistent_hash,
+        slow_start_ms: from
+            .slow_start
+            .as_ref()
+            .and_then(|slow| slow.window)
+            .map(millis)
+            .unwrap_or_default(),
+        prefer_local: local.map(|local| {
+            let field = "loadBalancer.zoneAware.preferLocal";
+            PreferLocal {
+                min_endpoints: local
+                    .min_endpoints_threshold
+                    .map(|count| reader.number(count, format_args!("{field}.minEndpointsThreshold")))
+                    .unwrap_or_default(),
+                force_min_endpoints_in_zone: local.force.as_ref().map(|force| {
+                    let count = force.min_endpoints_in_zone_threshold.unwrap_or(1);
+                    reader.number(count, format_args!("{field}.force.minEndpointsInZoneThreshold"))
+                }),
+                percent: local
+                    .percentage_enabled
+                    .map(|percent| reader.number(percent, format_args!("{field}.percentageEnabled"))),
+            }
+        }),
+        endpoint_override_headers,
+    })
+}
+
+fn hash(reader: &mut Reader<'_, '_, '_>, from: &ConsistentHash) -> v1::ConsistentHash {
+    let field = "loadBalancer.consistentHash";
+    let mut names = Vec::new();
+    let input = match &from.type_ {
+        ConsistentHashType::SourceIP => Input::SourceIp,
+        ConsistentHashType::Header | ConsistentHashType::Headers => {
+            for header in from.header.iter().chain(&from.headers) {
+                names.push(reader.header(&header.name, field));
+            }
+            Input::Headers
+        }
+        ConsistentHashType::QueryParams => {
+            names.extend(from.query_params.iter().map(|param| param.name.clone()));
+            Input::QueryParams
+        }
+        ConsistentHashType::Cookie => {
+            if from.cookie.is_none() {
+                reader.fault(format_args!("{field}.cookie"), "type Cookie needs it");
+            }
+            Input::Cookie
+        }
+        ConsistentHashType::Other(other) => {
+            reader.fault(
+                format_args!("{field}.type"),
+                format_args!("{other:?} is not known"),
+            );
+            Input::Unspecified
+        }
+    };
+    if matches!(input, Input::Headers | Input::QueryParams) && names.is_empty() {
+        reader.fault(field, "it names nothing to hash");
+    }
+    let cookie = from.cookie.as_ref().filter(|_| input == Input::Cookie);
+    v1::ConsistentHash {
+        input: input.into(),
+        names,
+        cookie: cookie.map(|cookie| v1::HashCookie {
+            name: cookie.name.clone(),
+            ttl_ms: cookie.ttl.map(millis),
+            attributes: cookie
+                .attributes
+                .iter()
+                .map(|(name, value)| v1::Header {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
+        }),
+        table_size: from
+            .table_size
+            .map(|size| reader.number(size, format_args!("{field}.tableSize")))
+            .unwrap_or_default(),
+    }
+}
+
+fn circuit_breaker(reader: &mut Reader<'_, '_, '_>, from: &CircuitBreaker) -> v1::CircuitBreaker {
+    let mut bound = |value: Option<i64>, field: &str| {
+        Some(reader.number(value.unwrap_or(AT_ONCE), format_args!("circuitBreaker.{field}")))
+    };
+    v1::CircuitBreaker {
+        max_connections: bound(from.max_connections, "maxConnections"),
+        max_pending_requests: bound(from.max_pending_requests, "maxPendingRequests"),
+        max_parallel_requests: bound(from.max_parallel_requests, "maxParallelRequests"),
+        max_parallel_retries: bound(from.max_parallel_retries, "maxParallelRetries"),
+        max_connections_per_endpoint: from
+            .per_endpoint
+            .as_ref()
+            .and_then(|each| bound(each.max_connections, "perEndpoint.maxConnections")),
+        max_requests_per_connection: from
+            .max_requests_per_connection
+            .and_then(|count| bound(Some(count), "maxRequestsPerConnection"))
+            .unwrap_or_default(),
+    }
+}
+
+fn active(reader: &mut Reader<'_, '_, '_>, from: &ActiveHealthCheck) -> Option<v1::ActiveHealthCheck> {
+    let field = "healthCheck.active";
+    let check = match (&from.type_, &from.http, &from.tcp) {
+        (ActiveHealthCheckerType::Http, Some(http), _) => {
+            let mut statuses = |list: &[i64]| {
+                let mut all = Vec::with_capacity(list.len());
+                for status in list {
+                    all.push(reader.number(*status, format_args!("{field}.http")));
+                }
+                all
+            };
+            let (expected_statuses, retriable_statuses) = (
+                statuses(&http.expected_statuses),
+                statuses(&http.retriable_statuses),
+            );
+            Check::Http(Http {
+                host: http.hostname.clone().unwrap_or_default(),
+                path: http.path.clone(),
+                method: http.method.clone().unwrap_or_else(|| "GET".to_owned()),
+                expected_statuses,
+                retriable_statuses,
+                expected_response: payload(reader, http.expected_response.as_ref()),
+            })
+        }
+        (ActiveHealthCheckerType::Tcp, _, tcp) => {
+            let tcp = tcp.clone().unwrap_or_default();
+            Check::Tcp(Tcp {
+                send: payload(reader, tcp.send.as_ref()),
+                receive: payload(reader, tcp.receive.as_ref()),
+            })
+        }
+        (ActiveHealthCheckerType::Grpc, ..) => Check::Grpc(Grpc {
+            service: from
+                .grpc
+                .as_ref()
+                .and_then(|grpc| grpc.service.clone())
+                .unwrap_or_default(),
+            authority: String::new(),
+        }),
+        (kind, ..) => {
+            reader.fault(
+                field,
+                format_args!("type {kind} is not known, or its field is missing"),
+            );
+            return None;
+        }
+    };
+    let port = from.overrides.as_ref().and_then(|overrides| overrides.port);
+    Some(v1::ActiveHealthCheck {
+        timeout_ms: from.timeout.map_or(1_000, millis),
+        interval_ms: from.interval.map_or(3_000, millis),
+        initial_jitter_ms: from.initial_jitter.map(millis).unwrap_or_default(),
+        unhealthy_threshold: reader.number(
+            from.unhealthy_threshold.unwrap_or(3),
+            "healthCheck.active.unhealthyThreshold",
+        ),
+        healthy_threshold: reader.number(
+            from.healthy_threshold.unwrap_or(1),
+            "healthCheck.active.healthyThreshold",
+        ),
+        port: port
+            .map(|port| reader.number(port, "healthCheck.active.overrides.port"))
+            .unwrap_or_default(),
+        check: Some(check),
+    })
+}
+
+fn payload(reader: &mut Reader<'_, '_, '_>, from: Option<&ActiveHealthCheckPayload>) -> Vec<u8> {
+    let Some(from) = from else { return Vec::new() };
+    match (&from.type_, &from.text, &from.binary) {
+        (ActiveHealthCheckPayloadType::Text, Some(text), _) => text.clone().into_bytes(),
+        (ActiveHealthCheckPayloadType::Binary, _, Some(binary)) => {
+            STANDARD.decode(binary).unwrap_or_else(|_| {
+                reader.fault("healthCheck.active", "a payload is not Base64");
+                Vec::new()
+            })
+        }
+        _ => {
+            reader.fault("healthCheck.active", "a payload lacks the field of its type");
+            Vec::new()
+        }
+    }
+}
+
+fn passive(reader: &mut Reader<'_, '_, '_>, from: &PassiveHealthCheck) -> v1::OutlierDetection {
+    let mut count = |value: Option<i64>, default: i64, field: &str| {
+        reader.number(
+            value.unwrap_or(default),
+            format_args!("healthCheck.passive.{field}"),
+        )
+    };
+    v1::OutlierDetection {
+        interval_ms: from.interval.map_or(3_000, millis),
+        base_ejection_ms: from.base_ejection_time.map_or(30_000, millis),
+        consecutive_5xx: count(from.consecutive_5xx_errors, 5, "consecutive5XxErrors"),
+        consecutive_gateway_errors: count(from.consecutive_gateway_errors, 0, "consecutiveGatewayErrors"),
+        consecutive_local_origin_failures: count(
+            from.consecutive_local_origin_failures,
+            5,
+            "consecutiveLocalOriginFailures",
+        ),
+        max_ejection_percent: count(from.max_ejection_percent, 10, "maxEjectionPercent"),
+        split_local_origin: from.split_external_local_origin_errors.unwrap_or_default(),
+        failure_percentage_threshold: count(
+            from.failure_percentage_threshold,
+            0,
+            "failurePercentageThreshold",
+        ),
+    }
+}
+
+/// Keepalive probes.
+pub fn keepalive(reader: &mut Reader<'_, '_, '_>, from: &TCPKeepalive, field: &str) -> v1::TcpKeepalive {
+    v1::TcpKeepalive {
+        probes: from
+            .probes
+            .map(|probes| reader.number(probes, format_args!("{field}.probes")))
+            .unwrap_or_default(),
+        idle_ms: from.idle_time.map(millis).unwrap_or_default(),
+        interval_ms: from.interval.map(millis).unwrap_or_default(),
+    }
+}
+
+/// HTTP/2.
+pub fn http2(reader: &mut Reader<'_, '_, '_>, from: &HTTP2Settings) -> v1::Http2Settings {
+    let mut window = |size: Option<&k8s_openapi::apimachinery::pkg::util::intstr::IntOrString>,
+                      field: &str| {
+        let size = size.map(|size| bytes(reader, size, field)).unwrap_or_default();
+        u32::try_from(size).unwrap_or(u32::MAX)
+    };
+    let (initial_stream_window, initial_connection_window) = (
+        window(
+            from.initial_stream_window_size.as_ref(),
+            "http2.initialStreamWindowSize",
+        ),
+        window(
+            from.initial_connection_window_size.as_ref(),
+            "http2.initialConnectionWindowSize",
+        ),
+    );
+    v1::Http2Settings {
+        initial_stream_window,
+        initial_connection_window,
+        max_concurrent_streams: from
+            .max_concurrent_streams
+            .map(|streams| reader.number(streams, "http2.maxConcurrentStreams"))
+            .unwrap_or_default(),
+        invalid_message_ends_stream: from.on_invalid_message == Some(InvalidMessageAction::TerminateStream),
+    }
+}

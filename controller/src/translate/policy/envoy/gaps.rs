@@ -1,0 +1,219 @@
+//! Fields that are read and not honoured: the one list of them.
+//!
+//! A field that is set and on this list is told in the status of its object. `docs/envoy-gateway.md` is checked against
+//! it, so a field that is not on the list is one that is honoured.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::reader::Reader;
+use crate::store::Kind;
+
+/// What becomes of an object that sets the field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It is not accepted; what it governs is answered with an error.
+    Refused,
+    /// The rest of it is honoured, and its status warns.
+    Warned,
+}
+
+/// A field that is not honoured, with all that is below it.
+#[derive(Debug, Clone, Copy)]
+pub struct Gap {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Path in its spec, `[]` for any element of a list; perhaps with `=` and the one value that is meant.
+    pub path: &'static str,
+    /// What becomes of it.
+    pub effect: Effect,
+    /// Why, for people.
+    pub why: &'static str,
+}
+
+macro_rules! gaps {
+    ($($kind:ident { $($effect:ident $path:literal: $why:literal,)* })*) => {
+        /// All of them.
+        pub const GAPS: &[Gap] = &[$($(Gap {
+            kind: Kind::$kind,
+            path: $path,
+            effect: Effect::$effect,
+            why: $why,
+        },)*)*];
+    };
+}
+
+gaps! {
+    SecurityPolicy {
+        Refused "oidc": "login by OpenID Connect is not supported",
+        Refused "csrf": "it is not supported",
+        Refused "jwt.failOpen": "requests without a valid token never pass",
+        Refused "authorization.rules[].cel": "CEL is not supported",
+        Refused "authorization.rules[].principal.clientIPGeoLocations": "there is no database of locations",
+        Warned "extAuth.includeRouteMetadata": "the service is told nothing of the route",
+        Warned "extAuth.grpc.backendSettings": "the backend's own settings hold",
+        Warned "extAuth.http.backendSettings": "the backend's own settings hold",
+        Warned "extAuth.grpc.backendRefs[].weight": "one backend is asked",
+        Warned "extAuth.http.backendRefs[].weight": "one backend is asked",
+        Warned "extAuth.grpc.backendRefs[].fallback": "one backend is asked",
+        Warned "extAuth.http.backendRefs[].fallback": "one backend is asked",
+        Warned "jwt.providers[].remoteJWKS.backendSettings": "the backend's own settings hold",
+        Warned "jwt.providers[].remoteJWKS.backendRefs[].weight": "one backend is asked",
+        Warned "jwt.providers[].remoteJWKS.backendRefs[].fallback": "one backend is asked",
+    }
+    BackendTrafficPolicy {
+        Warned "rateLimit.global": "there is no rate limit service; local limits are supported",
+        Warned "rateLimit.local.rules[].limit.fromMetadata": "requests have no metadata",
+        Warned "rateLimit.local.rules[].cost.request.metadata": "requests have no metadata",
+        Warned "rateLimit.local.rules[].cost.response": "responses do not count",
+        Warned "rateLimit.local.rules[].shadowMode": "the rule is left out",
+        Refused "responseOverride[].match.responseHeaders": "only statuses are matched",
+        Warned "httpUpgrade[].connect": "CONNECT is not supported",
+        Warned "telemetry": "traces and metrics are the same for all routes",
+        Warned "loadBalancer.type=BackendUtilization": "requests go to the less loaded of two endpoints instead",
+        Warned "loadBalancer.type=DynamicModule": "requests go to the less loaded of two endpoints instead",
+        Warned "loadBalancer.backendUtilization": "it is not supported",
+        Warned "loadBalancer.dynamicModule": "there is no Envoy here",
+        Warned "loadBalancer.zoneAware.weightedZones": "zones have no weights",
+        Warned "healthCheck.active.http.requestBody": "checks have no body",
+        Warned "healthCheck.active.healthCheckLog": "health is in the metrics",
+        Warned "healthCheck.passive.alwaysEjectOneEndpoint": "one endpoint may be taken out in any case",
+        Warned "circuitBreaker.retryBudget": "maxParallelRetries holds; see XBackendTrafficPolicy for budgets",
+        Warned "connection.socketBufferLimit": "the system decides",
+        Warned "connection.preconnect": "connections are made when they are needed",
+        Warned "dns": "names are looked up as often as their TTL asks for, in both families",
+        Warned "http2.connectionKeepalive": "see tcpKeepalive",
+    }
+    ClientTrafficPolicy {
+        Warned "http3": "HTTP/3 is not served",
+        Warned "grpc.enableWeb": "gRPC-Web is not translated",
+        Warned "headers.host.stripTrailingHostDot": "hosts are compared without the dot, and passed on as they are",
+        Warned "clientIPDetection.xForwardedFor.disableXForwardedForAppend": "the peer is always appended",
+        Warned "timeout.tcp.tlsHandshakeTimeout": "the proxy's own bound holds",
+        Warned "timeout.tcp.connectionInspectionTimeout": "the proxy's own bound holds",
+        Warned "connection.socketBufferLimit": "the system decides",
+        Warned "http1.disableSafeMaxConnectionDuration": "connections end between requests",
+        Warned "http1.ignoredUpgradeTypes": "see httpUpgrade of BackendTrafficPolicy",
+        Warned "http2.connectionKeepalive": "see tcpKeepalive",
+        Warned "tls.signatureAlgorithms": "the proxy's own hold",
+        Warned "tls.fingerprints": "they are not computed",
+        Warned "tls.clientValidation.allowExpiredCertificate": "expired certificates are refused",
+    }
+    HTTPRouteFilter {
+        Refused "urlRewrite.hostname.pathRegex": "hosts are not made from paths",
+    }
+    Backend {
+        Refused "type=DynamicResolver": "requests do not choose their own destination",
+        Refused "endpoints[].unix": "backends are reached by TCP and UDP",
+        Warned "endpoints[].hostname": "it is used as the Host of health checks only",
+        Warned "fallback": "endpoints have no priorities",
+        Warned "tls.signatureAlgorithms": "the proxy's own hold",
+        Warned "tls.fingerprints": "they are not computed",
+        Warned "tls.autoSNIFromEndpointHostname": "see sni",
+    }
+    EnvoyExtensionPolicy {
+        Refused "wasm": "there is no Envoy here to load it",
+        Refused "extProc": "external processing is not supported",
+        Refused "lua": "there is no Envoy here to run it",
+        Refused "dynamicModule": "there is no Envoy here to load it",
+    }
+    EnvoyPatchPolicy {
+        Refused "jsonPatches": "there is no Envoy here whose configuration could be patched",
+    }
+}
+
+/// What of a spec is not honoured, each field once.
+pub fn found<S: Serialize>(kind: Kind, spec: &S) -> Vec<(String, &'static Gap)> {
+    let mut found = Vec::new();
+    let value = serde_json::to_value(spec).unwrap_or_default();
+    walk(kind, &value, &mut String::new(), &mut found);
+    found
+}
+
+/// Notes them.
+pub fn note<S: Serialize>(reader: &mut Reader<'_, '_, '_>, kind: Kind, spec: &S) {
+    for (path, gap) in found(kind, spec) {
+        match gap.effect {
+            Effect::Refused => reader.fault(path, gap.why),
+            Effect::Warned => reader.warnings.push(format!("spec.{path}: {}", gap.why)),
+        }
+    }
+}
+
+fn walk(kind: Kind, value: &Value, path: &mut String, found: &mut Vec<(String, &'static Gap)>) {
+    // Switched off is as good as not set.
+    if matches!(value, Value::Null | Value::Bool(false)) {
+        return;
+    }
+    let meant = |gap: &&Gap| {
+        gap.kind == kind
+            && match (gap.path.split_once('='), value.as_str()) {
+                (Some((field, meant)), Some(text)) => *path == field && text == meant,
+                (None, _) => *path == gap.path,
+                _ => false,
+            }
+    };
+    if let Some(gap) = GAPS.iter().find(meant) {
+        if !found.iter().any(|(other, _)| other == path) {
+            found.push((path.clone(), gap));
+        }
+        return;
+    }
+    let length = path.len();
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if length > 0 {
+                    path.push('.');
+                }
+                path.push_str(name);
+                walk(kind, value, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Array(items) => {
+            path.push_str("[]");
+            for item in items {
+                walk(kind, item, path, found);
+            }
+            path.truncate(length);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_set_is_found_and_what_is_switched_off_is_not() {
+        let spec = json!({
+            "jwt": { "failOpen": false, "providers": [{ "remoteJWKS": { "backendSettings": { "dns": {} } } }] },
+            "authorization": { "rules": [{ "cel": "true" }, { "cel": "false" }] },
+        });
+        let paths: Vec<_> = found(Kind::SecurityPolicy, &spec)
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect();
+        let expected = [
+            "authorization.rules[].cel",
+            "jwt.providers[].remoteJWKS.backendSettings",
+        ];
+        assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn a_value_can_be_what_is_not_honoured() {
+        let of = |kind: &str| {
+            found(
+                Kind::BackendTrafficPolicy,
+                &json!({ "loadBalancer": { "type": kind } }),
+            )
+            .len()
+        };
+        assert_eq!((of("DynamicModule"), of("Random")), (1, 0));
+    }
+}

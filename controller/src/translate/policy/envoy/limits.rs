@@ -1,0 +1,178 @@
+//! Local rate limits.
+
+use sluice_config::v1;
+use sluice_config::v1::rate_limit_rule::Headers;
+use sluice_config::v1::selector_value::Kind as Compared;
+use sluice_crds::envoy::{
+    QueryParamMatch, RateLimitHeaderMatch, RateLimitRule, RateLimitSelectCondition, RateLimitUnit,
+    SourceMatch, SourceMatchType, XRateLimitHeadersOption,
+};
+
+use super::authorization::request_path;
+use super::reader::Reader;
+use crate::store::ObjectRef;
+
+/// Rules of a local rate limit.
+pub fn translate(
+    reader: &mut Reader<'_, '_, '_>,
+    from: &[RateLimitRule],
+    owner: &ObjectRef,
+) -> v1::RateLimit {
+    let mut rules = Vec::with_capacity(from.len());
+    // A rule that only watches limits nothing.
+    for (i, from) in from
+        .iter()
+        .enumerate()
+        .filter(|(_, rule)| rule.shadow_mode != Some(true))
+    {
+        let field = format!("rateLimit.local.rules[{i}]");
+        let bucket = if from.shared == Some(true) {
+            format!("{}/{}/{i}", owner.namespace, owner.name)
+        } else {
+            format!("{}/{}/{}/{i}", reader.scope, owner.namespace, owner.name)
+        };
+        rules.push(rule(reader, from, bucket, &field));
+    }
+    v1::RateLimit { rules }
+}
+
+fn rule(
+    reader: &mut Reader<'_, '_, '_>,
+    from: &RateLimitRule,
+    bucket: String,
+    field: &str,
+) -> v1::RateLimitRule {
+    let mut selectors = Vec::with_capacity(from.client_selectors.len());
+    for selector in &from.client_selectors {
+        selectors.push(self::selector(
+            reader,
+            selector,
+            &format!("{field}.clientSelectors"),
+        ));
+    }
+    let headers = match &from.x_rate_limit_headers {
+        None => Headers::Unspecified,
+        Some(XRateLimitHeadersOption::Off) => Headers::Off,
+        Some(XRateLimitHeadersOption::DraftVersion03) => Headers::Draft03,
+        Some(XRateLimitHeadersOption::Other(other)) => {
+            let field = format!("{field}.xRateLimitHeaders");
+            reader.fault(field, format_args!("{other:?} is not known"));
+            Headers::Unspecified
+        }
+    };
+    let cost = from.cost.as_ref().and_then(|cost| cost.request.as_ref());
+    v1::RateLimitRule {
+        bucket,
+        selectors,
+        requests: u64::try_from(from.limit.requests).unwrap_or_default(),
+        unit_seconds: seconds(reader, &from.limit.unit, field),
+        cost: cost
+            .and_then(|cost| cost.number)
+            .map(|number| u64::try_from(number).unwrap_or_default()),
+        headers: headers.into(),
+    }
+}
+
+fn seconds(reader: &mut Reader<'_, '_, '_>, unit: &RateLimitUnit, field: &str) -> u64 {
+    const DAY: u64 = 24 * 60 * 60;
+    match unit {
+        RateLimitUnit::Second => 1,
+        RateLimitUnit::Minute => 60,
+        RateLimitUnit::Hour => 60 * 60,
+        RateLimitUnit::Day => DAY,
+        RateLimitUnit::Week => 7 * DAY,
+        RateLimitUnit::Month => 30 * DAY,
+        RateLimitUnit::Year => 365 * DAY,
+        RateLimitUnit::Other(other) => {
+            reader.fault(
+                format_args!("{field}.limit.unit"),
+                format_args!("{other:?} is not known"),
+            );
+            1
+        }
+    }
+}
+
+fn selector(
+    reader: &mut Reader<'_, '_, '_>,
+    from: &RateLimitSelectCondition,
+    field: &str,
+) -> v1::ClientSelector {
+    let mut headers = Vec::new();
+    for from in &from.headers {
+        let value = header(reader, from, &format!("{field}.headers"));
+        headers.push(value);
+    }
+    let mut query = Vec::new();
+    for from in &from.query_params {
+        query.push(parameter(reader, from, &format!("{field}.queryParams")));
+    }
+    let methods = from.methods.iter().map(|method| v1::MethodMatch {
+        method: method.value.clone(),
+        invert: method.invert.unwrap_or_default(),
+    });
+    v1::ClientSelector {
+        headers,
+        methods: methods.collect(),
+        path: from
+            .path
+            .as_ref()
+            .map(|path| request_path(reader, path, &format!("{field}.path"))),
+        source: from
+            .source_cidr
+            .as_ref()
+            .map(|from| source(reader, from, &format!("{field}.sourceCIDR"))),
+        query,
+    }
+}
+
+fn header(reader: &mut Reader<'_, '_, '_>, from: &RateLimitHeaderMatch, field: &str) -> v1::SelectorValue {
+    let kind = from.type_.as_ref().map_or("Exact", |kind| kind.as_str());
+    v1::SelectorValue {
+        name: reader.header(&from.name, field),
+        kind: compared(reader, kind, from.value.as_deref(), field).into(),
+        value: from.value.clone().unwrap_or_default(),
+        invert: from.invert.unwrap_or_default(),
+    }
+}
+
+fn parameter(reader: &mut Reader<'_, '_, '_>, from: &QueryParamMatch, field: &str) -> v1::SelectorValue {
+    let kind = from.type_.as_ref().map_or("Exact", |kind| kind.as_str());
+    v1::SelectorValue {
+        name: from.name.clone(),
+        kind: compared(reader, kind, from.value.as_deref(), field).into(),
+        value: from.value.clone().unwrap_or_default(),
+        invert: from.invert.unwrap_or_default(),
+    }
+}
+
+fn compared(reader: &mut Reader<'_, '_, '_>, kind: &str, value: Option<&str>, field: &str) -> Compared {
+    match (kind, value) {
+        ("Exact", Some(_)) => Compared::Exact,
+        ("RegularExpression", Some(pattern)) => {
+            reader.regex(pattern, field);
+            Compared::Regex
+        }
+        ("Distinct", _) => Compared::Distinct,
+        (kind, _) => {
+            reader.fault(field, format_args!("type {kind:?} is not known, or has no value"));
+            Compared::Unspecified
+        }
+    }
+}
+
+fn source(reader: &mut Reader<'_, '_, '_>, from: &SourceMatch, field: &str) -> v1::SourceMatch {
+    let distinct = match from.type_.as_ref().unwrap_or(&SourceMatchType::Exact) {
+        SourceMatchType::Exact => false,
+        SourceMatchType::Distinct => true,
+        SourceMatchType::Other(other) => {
+            reader.fault(field, format_args!("type {other:?} is not known"));
+            false
+        }
+    };
+    v1::SourceMatch {
+        cidr: reader.cidr(&from.value, field),
+        distinct,
+        invert: from.invert.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,85 @@
+//! SecurityPolicy: what it comes to for a rule, or for the connections of a TCPRoute.
+
+use sluice_config::v1;
+use sluice_crds::envoy::{CORS, SecurityPolicySpec};
+
+use super::attach::Effective;
+use super::reader::Reader;
+use super::{authorization, credentials, external_auth, gaps, jwt};
+use crate::store::Kind;
+use crate::translate::route::millis;
+
+/// What it comes to. What is wrong is noted with the reader: then none of it may be relied on.
+pub fn policy(reader: &mut Reader<'_, '_, '_>, from: &Effective<SecurityPolicySpec>) -> v1::Policy {
+    gaps::note(reader, Kind::SecurityPolicy, &from.spec);
+    let spec = &from.spec;
+    v1::Policy {
+        cors: spec.cors.as_ref().map(|from| cors(reader, from)),
+        external_auth: spec
+            .ext_auth
+            .as_ref()
+            .and_then(|auth| external_auth::translate(reader, from.owner("extAuth"), auth)),
+        api_key_auth: spec
+            .api_key_auth
+            .as_ref()
+            .map(|auth| credentials::api_keys(reader, from.owner("apiKeyAuth"), auth)),
+        basic_auth: spec
+            .basic_auth
+            .as_ref()
+            .map(|auth| credentials::basic(reader, from.owner("basicAuth"), auth)),
+        jwt: spec
+            .jwt
+            .as_ref()
+            .map(|from_jwt| jwt::translate(reader, from.owner("jwt"), from_jwt)),
+        authorization: spec
+            .authorization
+            .as_ref()
+            .map(|rules| authorization::translate(reader, rules, spec.jwt.as_ref())),
+        ..v1::Policy::default()
+    }
+}
+
+/// What it comes to for connections: addresses are all that is known of them.
+pub fn connections(
+    reader: &mut Reader<'_, '_, '_>,
+    from: &Effective<SecurityPolicySpec>,
+) -> Option<v1::Authorization> {
+    let spec = &from.spec;
+    gaps::note(reader, Kind::SecurityPolicy, spec);
+    let others = [
+        ("cors", spec.cors.is_some()),
+        ("extAuth", spec.ext_auth.is_some()),
+        ("apiKeyAuth", spec.api_key_auth.is_some()),
+        ("basicAuth", spec.basic_auth.is_some()),
+        ("jwt", spec.jwt.is_some()),
+    ];
+    for (field, _) in others.into_iter().filter(|(_, set)| *set) {
+        reader.fault(field, "a TCPRoute can have authorization alone");
+    }
+    let rules = spec.authorization.as_ref()?;
+    authorization::check_connections(reader, rules);
+    Some(authorization::translate(reader, rules, None))
+}
+
+fn cors(reader: &mut Reader<'_, '_, '_>, from: &CORS) -> v1::Cors {
+    for (field, names) in [
+        ("cors.allowMethods", &from.allow_methods),
+        ("cors.allowHeaders", &from.allow_headers),
+        ("cors.exposeHeaders", &from.expose_headers),
+    ] {
+        for name in names {
+            reader.header(name, field);
+        }
+    }
+    v1::Cors {
+        allow_origins: from.allow_origins.clone(),
+        allow_credentials: from.allow_credentials.unwrap_or_default(),
+        allow_methods: from.allow_methods.clone(),
+        allow_headers: from.allow_headers.clone(),
+        expose_headers: from.expose_headers.clone(),
+        max_age: from
+            .max_age
+            .map(|age| u32::try_from(millis(age) / 1000).unwrap_or(u32::MAX))
+            .unwrap_or_default(),
+    }
+}
