@@ -79,33 +79,22 @@ pub fn fixed(
     h2load(scenario, proxy, connections, seconds, Some(rate), scratch)
 }
 
-/// Number of requests that wrk got answered in `seconds`, with their latencies and the proxy's CPU.
 fn wrk(proxy: &Running, connections: u32, seconds: u32) -> Result<Sample> {
-    let program = host::find("wrk").context("there is no wrk")?;
-    let mut command = pinned(LOAD_CORE, &program);
-    command
-        .args([
-            "-t1",
-            "--latency",
-            "--timeout",
-            "5s",
-            "-H",
-            &format!("Host: {HOST}"),
-        ])
-        .args([format!("-c{connections}"), format!("-d{seconds}s")])
-        .arg(format!("http://127.0.0.1:{}/", proxy.ports.http));
     let before = proxy.process.cpu();
-    let text = command.text()?;
+    let report = run_wrk(proxy, connections, seconds)?;
     let cpu = proxy.process.cpu().saturating_sub(before);
-    let report = parse_wrk(&text).with_context(|| format!("`{}` printed:\n{text}", line(&command)))?;
     Ok(Sample {
         cpu: cpu.as_secs_f64() * 1e6 / as_f64(report.requests),
         ..report.sample
     })
 }
 
-/// Sends wrk's requests without looking at anything but their number.
-pub fn requests_of_wrk(proxy: &Running, connections: u32, seconds: u32) -> Result<u64> {
+/// Loads with wrk and gives no more than the number of requests.
+pub fn requests(proxy: &Running, connections: u32, seconds: u32) -> Result<u64> {
+    Ok(run_wrk(proxy, connections, seconds)?.requests)
+}
+
+fn run_wrk(proxy: &Running, connections: u32, seconds: u32) -> Result<WrkReport> {
     let program = host::find("wrk").context("there is no wrk")?;
     let mut command = pinned(LOAD_CORE, &program);
     command
@@ -119,7 +108,8 @@ pub fn requests_of_wrk(proxy: &Running, connections: u32, seconds: u32) -> Resul
         ])
         .args([format!("-c{connections}"), format!("-d{seconds}s")])
         .arg(format!("http://127.0.0.1:{}/", proxy.ports.http));
-    Ok(parse_wrk(&command.text()?)?.requests)
+    let text = command.text()?;
+    parse_wrk(&text).with_context(|| format!("`{}` printed:\n{text}", line(&command)))
 }
 
 struct WrkReport {

@@ -3,6 +3,9 @@
 //! Owns the command line and what all benchmarks share. Load goes to loopback addresses alone, in bounded amounts, and
 //! every process that a run starts ends with it.
 
+mod bulk;
+mod connections;
+mod helper;
 mod host;
 mod load;
 mod peer;
@@ -24,6 +27,16 @@ use peer::Peer;
 pub enum Bench {
     /// CPU and latency of a request: HTTP/1.1, TLS with HTTP/2, gRPC
     Proxy(proxy::Options),
+    /// Throughput of large bodies, and memory while they go through
+    Bulk(bulk::Options),
+    /// Memory of idle connections, CPU of TLS handshakes
+    Connections(connections::Options),
+    /// A process of a benchmark's own
+    #[command(hide = true)]
+    Helper {
+        #[command(subcommand)]
+        helper: helper::Helper,
+    },
 }
 
 /// Options of all benchmarks.
@@ -80,8 +93,13 @@ impl Common {
 
 /// Runs one benchmark and prints its tables to standard output.
 pub fn run(bench: &Bench) -> Result<()> {
-    host::prepare()?;
+    if !matches!(bench, Bench::Helper { .. }) {
+        host::prepare()?;
+    }
     match bench {
         Bench::Proxy(options) => proxy::run(options),
+        Bench::Bulk(options) => bulk::run(options),
+        Bench::Connections(options) => connections::run(options),
+        Bench::Helper { helper } => helper::run(helper),
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::host::{self, LOAD_CORE, PROXY_CORE};
+use super::load::Scenario;
 use super::process::{Process, pinned};
 use super::template::render;
 use crate::{paths, progress};
@@ -33,6 +34,12 @@ pub enum Peer {
 impl Peer {
     /// In the order of their turns.
     pub const ALL: [Self; 4] = [Self::Sluice, Self::Envoy, Self::Haproxy, Self::Nginx];
+
+    /// Whether it can do what the scenario asks for. nginx keeps connections to gRPC backends but gives up on those whose
+    /// window updates come after the end of a call, and answers with 502.
+    pub fn can(self, scenario: Scenario) -> bool {
+        !(self == Self::Nginx && scenario == Scenario::Grpc)
+    }
 
     /// As tables call it.
     pub fn name(self) -> &'static str {
@@ -88,7 +95,7 @@ impl Setup {
 
     /// Starts the backend for small replies, on the core of the load.
     pub fn small_backend(&self) -> Result<Process> {
-        let config = self.write(
+        let config = write(
             "backend.conf.tmpl",
             &self.directory,
             &self.values(&self.directory, None),
@@ -114,7 +121,7 @@ impl Setup {
             Peer::Sluice => {
                 let manifests = directory.join("manifests");
                 fs::create_dir_all(&manifests)?;
-                self.write("sluice.yaml.tmpl", &manifests, &values)?;
+                write("sluice.yaml.tmpl", &manifests, &values)?;
                 let mut command = pinned(PROXY_CORE, &self.binary);
                 command.args(["standalone", "--workers", "1", "--access-log", "--config"]);
                 command
@@ -124,21 +131,21 @@ impl Setup {
                 command
             }
             Peer::Envoy => {
-                let config = self.write("envoy.yaml.tmpl", &directory, &values)?;
+                let config = write("envoy.yaml.tmpl", &directory, &values)?;
                 let mut command = pinned(PROXY_CORE, &host::envoy()?);
                 command.arg("-c").arg(config);
                 command.args(["--concurrency", "1", "--disable-hot-restart", "-l", "warn"]);
                 command
             }
             Peer::Haproxy => {
-                self.write("haproxy.map.tmpl", &directory, &values)?;
-                let config = self.write("haproxy.cfg.tmpl", &directory, &values)?;
+                write("haproxy.map.tmpl", &directory, &values)?;
+                let config = write("haproxy.cfg.tmpl", &directory, &values)?;
                 let mut command = pinned(PROXY_CORE, &program("haproxy")?);
                 command.arg("-db").arg("-f").arg(config);
                 command
             }
             Peer::Nginx => {
-                let config = self.write("nginx.conf.tmpl", &directory, &values)?;
+                let config = write("nginx.conf.tmpl", &directory, &values)?;
                 let mut command = pinned(PROXY_CORE, &program("nginx")?);
                 command.arg("-c").arg(config).args(["-e", "stderr"]);
                 command
@@ -167,17 +174,16 @@ impl Setup {
         }
         values
     }
+}
 
-    /// Fills in a template and writes it to `directory` under its name without the ending.
-    fn write(&self, template: &str, directory: &Path, values: &[(&str, String)]) -> Result<PathBuf> {
-        let source = paths::root().join("bench").join(template);
-        let text =
-            fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
-        let text = render(&text, ROUTES, values).with_context(|| template.to_owned())?;
-        let path = directory.join(template.trim_end_matches(".tmpl"));
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
-    }
+/// Fills in a template and writes it to `directory` under its name without the ending.
+fn write(template: &str, directory: &Path, values: &[(&str, String)]) -> Result<PathBuf> {
+    let source = paths::root().join("bench").join(template);
+    let text = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    let text = render(&text, ROUTES, values).with_context(|| template.to_owned())?;
+    let path = directory.join(template.trim_end_matches(".tmpl"));
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 /// Ports of a proxy at 127.0.0.1.

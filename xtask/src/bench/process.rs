@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -47,6 +48,14 @@ impl Process {
             child,
             log,
         })
+    }
+
+    /// What it writes to standard output, if that was started as a pipe.
+    pub fn lines(&mut self) -> Result<BufReader<ChildStdout>> {
+        let output = self.child.stdout.take();
+        output
+            .map(BufReader::new)
+            .with_context(|| format!("the output of {} goes elsewhere", self.name))
     }
 
     /// Fails, with the end of what it wrote to standard error, if the process has ended.

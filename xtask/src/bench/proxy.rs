@@ -55,7 +55,9 @@ pub fn run(options: &Options) -> Result<()> {
         },
     };
     for peer in options.common.peers() {
-        verify(&setup, peer, &bench.scenarios, scratch.path())?;
+        let mut scenarios = bench.scenarios.clone();
+        scenarios.retain(|&scenario| peer.can(scenario));
+        verify(&setup, peer, &scenarios, scratch.path())?;
     }
     progress::say("all proxies answer, add their headers and log");
     let proxies = options
@@ -68,7 +70,8 @@ pub fn run(options: &Options) -> Result<()> {
         return bench.syscalls(&proxies);
     }
     for &scenario in &bench.scenarios {
-        bench.scenario(scenario, &proxies)?;
+        let able: Vec<_> = proxies.iter().filter(|proxy| proxy.peer.can(scenario)).collect();
+        bench.scenario(scenario, &able)?;
     }
     Ok(())
 }
@@ -82,7 +85,7 @@ struct Bench<'a> {
 type Samples = BTreeMap<(u32, Peer), Vec<Sample>>;
 
 impl Bench<'_> {
-    fn scenario(&self, scenario: Scenario, proxies: &[Running]) -> Result<()> {
+    fn scenario(&self, scenario: Scenario, proxies: &[&Running]) -> Result<()> {
         let common = &self.options.common;
         let connections = common.connections(&CONNECTIONS);
         let (rounds, seconds) = (common.rounds(3), common.seconds(1));
@@ -114,7 +117,7 @@ impl Bench<'_> {
         self.paced(scenario, proxies, (slowest * PACE / 100.0).round() * 100.0)
     }
 
-    fn paced(&self, scenario: Scenario, proxies: &[Running], rate: f64) -> Result<()> {
+    fn paced(&self, scenario: Scenario, proxies: &[&Running], rate: f64) -> Result<()> {
         let common = &self.options.common;
         let (rounds, seconds) = (common.rounds(3), common.seconds(2));
         let mut samples = Samples::new();
@@ -167,7 +170,7 @@ impl Bench<'_> {
         for proxy in proxies {
             progress::say(format!("system calls of {}", proxy.peer.name()));
             // What is set up once is not to count.
-            load::requests_of_wrk(proxy, PACED, 1)?;
+            load::requests(proxy, PACED, 1)?;
             let report = self.scratch.path().join("strace.txt");
             let mut strace = Command::new("strace");
             strace.args(["-c", "-f", "-o"]).arg(&report);
@@ -178,7 +181,7 @@ impl Bench<'_> {
             // It says on standard error when it is attached, but not to how many threads; there are few.
             std::thread::sleep(std::time::Duration::from_millis(500));
             strace.check()?;
-            let requests = load::requests_of_wrk(proxy, PACED, seconds)?;
+            let requests = load::requests(proxy, PACED, seconds)?;
             strace.end(Signal::INT);
             let text = std::fs::read_to_string(&report).context("strace wrote no summary")?;
             let mut calls = parse_strace(&text);

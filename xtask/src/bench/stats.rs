@@ -79,13 +79,13 @@ impl Table {
                 });
             let cells: Vec<String> = cells.collect();
             if markdown {
-                text.push_str(&format!("| {} |\n", cells.join(" | ")));
+                text.extend(["| ", &cells.join(" | "), " |\n"]);
                 if index == 0 {
                     let rules = widths.iter().enumerate().map(|(column, &width)| {
                         let end = if column == 0 { "-" } else { ":" };
                         format!("{}{end}", "-".repeat(width + 1))
                     });
-                    text.push_str(&format!("|{}|\n", rules.collect::<Vec<_>>().join("|")));
+                    text.extend(["|", &rules.collect::<Vec<_>>().join("|"), "|\n"]);
                 }
             } else {
                 text.push_str(cells.join("  ").trim_end());

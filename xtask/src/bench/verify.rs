@@ -114,9 +114,6 @@ fn nghttp(port: u16, scratch: &Path) -> Result<String> {
         .capture()?;
     // What was sent must not pass for an answer, and the message is not text.
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text
-        .lines()
-        .filter(|line| line.contains("recv"))
-        .map(|line| format!("{line}\n"))
-        .collect())
+    let received: Vec<&str> = text.lines().filter(|line| line.contains("recv")).collect();
+    Ok(received.join("\n"))
 }
