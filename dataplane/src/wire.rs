@@ -57,12 +57,12 @@ impl Socket {
         }
     }
 
-    /// A socket that keeps a copy of all that is read until [`Socket::stop_recording`].
-    pub fn recording(tcp: TcpStream) -> Self {
+    /// Keeps a copy of all that is read until [`Socket::stop_recording`].
+    #[must_use]
+    pub fn recording(self) -> Self {
         Self {
-            tcp,
-            prefix: BytesMut::new(),
             tap: Some(BytesMut::new()),
+            ..self
         }
     }
 
@@ -87,7 +87,9 @@ impl Socket {
 
     /// The bare socket and what was recorded of its input.
     pub fn into_recorded(self) -> (TcpStream, BytesMut) {
-        (self.tcp, self.tap.unwrap_or_default())
+        let mut recorded = self.tap.unwrap_or_default();
+        recorded.extend_from_slice(&self.prefix);
+        (self.tcp, recorded)
     }
 }
 
@@ -99,7 +101,11 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         if !self.prefix.is_empty() {
             let n = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix.split_to(n));
+            let again = self.prefix.split_to(n);
+            buf.put_slice(&again);
+            if let Some(tap) = self.tap.as_mut() {
+                tap.extend_from_slice(&again);
+            }
             if self.prefix.is_empty() {
                 self.prefix = BytesMut::new();
             }

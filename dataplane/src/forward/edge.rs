@@ -4,15 +4,20 @@
 //! removal of hop-by-hop fields, and the normal form of the path. It trusts what the settings say and nothing else.
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, Version, request};
+use sluice_config::v1::client_headers::{ForwardedClientCert, RequestId};
+use sluice_config::v1::client_path::EscapedSlashes;
 use uuid::Uuid;
 
 use super::path;
+use crate::listen::Client;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -26,13 +31,26 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// What is known of the connection that a request came on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival {
+pub(super) struct Arrival<'a> {
     /// The other end's address.
     pub(super) peer: IpAddr,
     /// True if it spoke TLS.
     pub(super) https: bool,
     /// Proxies in front of us that are trusted to have appended to X-Forwarded-For.
     pub(super) trusted_hops: u32,
+    /// What the listener says of clients, if anything.
+    pub(super) client: Option<&'a Client>,
+    /// What is said of the client's certificate, if it showed one and the listener wants it said.
+    pub(super) certificate: Option<&'a HeaderValue>,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    /// The client's address.
+    client: IpAddr,
+    /// Nobody in front of us is trusted.
+    at_edge: bool,
 }
 
 /// A head that may be routed.
@@ -53,6 +71,10 @@ pub(super) enum Refusal {
     Invalid(&'static str),
     /// CONNECT without a protocol: this is no tunnel for anyone.
     Connect,
+    /// HTTP/1.0, where it is not served.
+    Old,
+    /// It does not say where it comes from, but must.
+    Unknown,
     /// The client is to ask again for this path: its own could be read in two ways.
     Elsewhere(HeaderValue),
 }
@@ -65,12 +87,37 @@ pub(super) fn admit(head: &mut request::Parts, arrival: Arrival) -> Result<Admit
     if head.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
+    if let Some(client) = arrival.client {
+        prepare(head, client)?;
+    }
     let host = host(head)?;
-    normalise(head)?;
+    normalise(head, arrival.client)?;
     let upgrade = strip_hop_by_hop(head);
-    let client = forwarding_fields(&mut head.headers, arrival);
+    let origin = origin(&head.headers, arrival).ok_or(Refusal::Unknown)?;
+    let client = forwarding_fields(&mut head.headers, arrival, origin);
     join_cookies(&mut head.headers);
     Ok(Admitted { host, client, upgrade })
+}
+
+/// What a listener asks for before anything else is looked at.
+fn prepare(head: &mut request::Parts, client: &Client) -> Result<(), Refusal> {
+    if let Some(http1) = client.http1.as_ref().filter(|_| head.version == Version::HTTP_10) {
+        if !http1.http10 {
+            return Err(Refusal::Old);
+        }
+        match &http1.default_host {
+            _ if head.headers.contains_key(HOST) => {}
+            Some(host) => drop(head.headers.insert(HOST, host.clone())),
+            None => return Err(Refusal::Invalid("missing host")),
+        }
+    }
+    if !client.headers.accept_underscores(&mut head.headers) {
+        return Err(Refusal::Invalid("underscore in a header's name"));
+    }
+    if let Some(modifier) = &client.headers.early_request {
+        modifier.apply(&mut head.headers);
+    }
+    Ok(())
 }
 
 /// HTTP/2 names host and target in pseudo-header fields, and asks for a tunnel with CONNECT (RFC 8441).
@@ -132,7 +179,7 @@ fn host(head: &request::Parts) -> Result<Box<str>, Refusal> {
     Ok(bare.to_ascii_lowercase().into())
 }
 
-fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
+fn normalise(head: &mut request::Parts, client: Option<&Client>) -> Result<(), Refusal> {
     let current = head.uri.path();
     if !current.starts_with('/') {
         // `OPTIONS *` asks about the server as a whole.
@@ -142,9 +189,18 @@ fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
             Err(Refusal::Invalid("invalid path"))
         };
     }
-    match path::normalise(current) {
+    let slashes = client.map_or(EscapedSlashes::Unspecified, |client| client.escaped_slashes);
+    let merge = client.is_none_or(|client| !client.keep_adjacent_slashes);
+    match path::normalise(current, slashes == EscapedSlashes::Keep, merge) {
         path::Normal::Same => Ok(()),
         path::Normal::Rewritten(path) => {
+            crate::filter::path::set_path(head, &path);
+            Ok(())
+        }
+        path::Normal::Unescaped(_) if slashes == EscapedSlashes::Reject => {
+            Err(Refusal::Invalid("escaped slash"))
+        }
+        path::Normal::Unescaped(path) if slashes == EscapedSlashes::UnescapeAndForward => {
             crate::filter::path::set_path(head, &path);
             Ok(())
         }
@@ -230,9 +286,9 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
 }
 
 /// The fields by which a backend learns of the client. Returns the client's address.
-fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival) -> IpAddr {
-    let client = client_address(headers, arrival);
-    let at_edge = arrival.trusted_hops == 0;
+fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival, origin: Origin) -> IpAddr {
+    let Origin { client, at_edge } = origin;
+    forward_certificate(headers, arrival);
     strip_internal(headers, at_edge);
     append_forwarded_for(headers, arrival.peer);
     if at_edge || !headers.contains_key(X_FORWARDED_PROTO) {
@@ -246,7 +302,16 @@ fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival) -> IpAddr {
     } else if let Ok(address) = HeaderValue::try_from(client.to_string()) {
         headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
     }
-    if at_edge || !headers.contains_key(X_REQUEST_ID) {
+    let rule = arrival
+        .client
+        .map_or(RequestId::Unspecified, |client| client.headers.request_id);
+    let make = match rule {
+        RequestId::Unspecified => at_edge || !headers.contains_key(X_REQUEST_ID),
+        RequestId::PreserveOrGenerate => !headers.contains_key(X_REQUEST_ID),
+        RequestId::Generate => true,
+        RequestId::Preserve | RequestId::Disable => false,
+    };
+    if make {
         let mut buffer = Uuid::encode_buffer();
         let id = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
         if let Ok(id) = HeaderValue::from_str(id) {
@@ -258,7 +323,6 @@ fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival) -> IpAddr {
 
 /// Removes what only a trusted hop may say.
 fn strip_internal(headers: &mut HeaderMap, at_edge: bool) {
-    headers.remove(X_FORWARDED_CLIENT_CERT);
     headers.remove(X_ENVOY_INTERNAL);
     headers.remove(X_ENVOY_EXTERNAL_ADDRESS);
     if at_edge && headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
@@ -271,6 +335,46 @@ fn strip_internal(headers: &mut HeaderMap, at_edge: bool) {
             headers.remove(name);
         }
     }
+}
+
+/// Passes on what trusted proxies say of a client's certificate, or says it, as the listener asks for.
+fn forward_certificate(headers: &mut HeaderMap, arrival: Arrival) {
+    let rule = arrival
+        .client
+        .map_or(ForwardedClientCert::Sanitize, |client| client.headers.client_cert);
+    match (rule, arrival.certificate) {
+        (ForwardedClientCert::AlwaysForwardOnly, _) | (ForwardedClientCert::ForwardOnly, Some(_)) => {}
+        (ForwardedClientCert::SanitizeSet, Some(element)) => {
+            headers.insert(X_FORWARDED_CLIENT_CERT, element.clone());
+        }
+        (ForwardedClientCert::AppendForward, Some(element)) => {
+            let mut elements: Vec<&[u8]> = headers
+                .get_all(X_FORWARDED_CLIENT_CERT)
+                .iter()
+                .map(HeaderValue::as_bytes)
+                .collect();
+            elements.push(element.as_bytes());
+            if let Ok(all) = HeaderValue::from_bytes(&elements.join(&b","[..])) {
+                headers.insert(X_FORWARDED_CLIENT_CERT, all);
+            }
+        }
+        _ => drop(headers.remove(X_FORWARDED_CLIENT_CERT)),
+    }
+}
+
+/// Where a request comes from; `None`: it does not say, but must.
+fn origin(headers: &HeaderMap, arrival: Arrival) -> Option<Origin> {
+    let Some(detection) = arrival.client.and_then(|client| client.detection.as_ref()) else {
+        return Some(Origin {
+            client: client_address(headers, arrival),
+            at_edge: arrival.trusted_hops == 0,
+        });
+    };
+    let (client, trusted) = detection.client(headers, arrival.peer)?;
+    Some(Origin {
+        client,
+        at_edge: !trusted,
+    })
 }
 
 /// The client's address as far as it can be trusted: the peer's, or what the last trusted hop has seen.
@@ -292,15 +396,16 @@ fn client_address(headers: &HeaderMap, arrival: Arrival) -> IpAddr {
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
-    let mut text = String::new();
+    let mut text = Vec::with_capacity(40);
     for value in headers.get_all(X_FORWARDED_FOR) {
-        if let Ok(value) = value.to_str() {
-            text.push_str(value);
-            text.push(',');
+        if value.to_str().is_ok() {
+            text.extend_from_slice(value.as_bytes());
+            text.push(b',');
         }
     }
-    text.push_str(&peer.to_canonical().to_string());
-    if let Ok(value) = HeaderValue::try_from(text) {
+    // Writing to memory cannot fail.
+    let _ = write!(text, "{}", peer.to_canonical());
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
         headers.insert(X_FORWARDED_FOR, value);
     }
 }

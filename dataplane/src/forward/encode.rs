@@ -1,7 +1,12 @@
-//! HTTP/1.1 messages as bytes (RFC 9112): response heads, and bodies of both directions.
+//! HTTP/1.1 messages as bytes (RFC 9112): heads and bodies of both directions.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request};
+
+use crate::wire::Wire;
+
+/// From this size on a piece of a body is worth a system call of its own rather than a copy.
+const LARGE: usize = 16 * 1024;
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,18 @@ pub fn head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
     out.put_slice(b"\r\n");
 }
 
+/// Writes request line and header fields.
+pub fn request_head(out: &mut BytesMut, head: &request::Parts) {
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    out.reserve(64 + target.len() + head.headers.len() * 48);
+    out.put_slice(head.method.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(target.as_bytes());
+    out.put_slice(b" HTTP/1.1\r\n");
+    fields(out, &head.headers);
+    out.put_slice(b"\r\n");
+}
+
 fn fields(out: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
         out.put_slice(name.as_str().as_bytes());
@@ -53,6 +70,21 @@ pub fn body(out: &mut BytesMut, framing: Framing, data: &[u8]) {
         }
         Framing::Length | Framing::UntilClose => out.put_slice(data),
         Framing::Chunked | Framing::None => {}
+    }
+}
+
+/// Writes a piece of a body; a large one goes to the socket as far as that takes it, without being copied.
+pub fn send(wire: &Wire, framing: Framing, data: &[u8]) {
+    if data.len() < LARGE {
+        return wire.put(|out| body(out, framing, data));
+    }
+    match framing {
+        Framing::None => {}
+        Framing::Length | Framing::UntilClose => wire.put_large(data, b""),
+        Framing::Chunked => {
+            wire.put(|out| chunk_size(out, data.len()));
+            wire.put_large(data, b"\r\n");
+        }
     }
 }
 

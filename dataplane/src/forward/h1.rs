@@ -4,18 +4,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
-use pingora_core::protocols::http::v1::server::HttpSession;
 use tokio::time::{Instant, Sleep};
 
 use super::downstream::{Downstream, H1};
-use super::tap::{Tap, Tapped};
-use super::{Conn, IDLE, encode, request};
+use super::message::{NoHead, Reader, head};
+use super::{Conn, encode, request};
 
-/// How long a client may take for a request's head once it has begun it.
-pub(super) const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long what is left of a request's body is read after the response, so that the connection can go on, or the
 /// client can read the response before the connection is reset.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,102 +20,111 @@ const DISCARD_LIMIT: usize = 1 << 20;
 /// How long the last bytes of a response may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Why no request head was read.
-enum NoHead {
+/// Why no request follows.
+enum Ended {
     /// The client has ended the connection, or it is to be ended.
-    End,
+    Quietly,
     /// The head is not valid, or too slow, or too large.
-    Bad(StatusCode),
+    With(StatusCode),
 }
 
-/// Serves the connection until its end.
-pub(super) async fn serve(conn: Arc<Conn>) {
-    let tap = Tap::default();
-    let mut clock = Box::pin(tokio::time::sleep(HEAD_TIMEOUT));
-    let drain = conn.worker.shared.drain.clone();
-    let mut draining = std::pin::pin!(drain.draining());
-    let mut leftover = BytesMut::new();
-    loop {
-        tap.begin(&leftover);
-        let mut session = Box::new(HttpSession::new(Box::new(Tapped {
-            wire: conn.wire.clone(),
-            tap: tap.clone(),
-        })));
-        session.set_read_timeout(None);
-        session.set_pipelining_enabled(true);
-        if !leftover.is_empty() {
-            session.set_pipelined_prefix(std::mem::take(&mut leftover));
-        }
-        let mut head = Head {
-            tap: &tap,
-            clock: &mut clock,
-            begun: None,
-            idle_since: Instant::now(),
-        };
-        let read = {
-            let mut reading = std::pin::pin!(session.read_request());
-            std::future::poll_fn(|cx| {
-                if let Poll::Ready(read) = reading.as_mut().poll(cx) {
-                    return Poll::Ready(head.judge(read.is_ok_and(|n| n.is_some()), tap.has_begun()));
-                }
-                if !tap.has_begun() && draining.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Err(NoHead::End));
-                }
-                head.poll_timeout(cx)
-            })
-            .await
-        };
-        let parsed = read.and_then(|()| {
-            H1::new(session, conn.wire.clone(), tap.clone()).map_err(|refused| NoHead::Bad(refused.0))
-        });
-        match parsed {
-            Err(NoHead::End) => return,
-            Err(NoHead::Bad(status)) => return refuse(&conn, status).await,
-            Ok((h1, head)) => {
-                let mut down = Downstream::H1(h1);
-                request::serve(&conn, &mut down, head).await;
-                match finish(&conn, down).await {
-                    Some(rest) => leftover = rest,
-                    None => return,
-                }
-            }
+impl From<NoHead> for Ended {
+    fn from(no_head: NoHead) -> Self {
+        match no_head {
+            NoHead::Closed => Self::Quietly,
+            NoHead::BrokenOff | NoHead::Invalid(_) => Self::With(StatusCode::BAD_REQUEST),
+            NoHead::TooLarge => Self::With(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            NoHead::Coding => Self::With(StatusCode::NOT_IMPLEMENTED),
         }
     }
 }
 
+/// Serves the connection until its end.
+pub(super) async fn serve(conn: Arc<Conn>) {
+    let bounds = Bounds {
+        head: conn.head_timeout(),
+        idle: conn.idle(),
+    };
+    let (age, most) = conn.life();
+    let born = Instant::now();
+    let mut served = 0;
+    let mut clock = Box::pin(tokio::time::sleep(bounds.period()));
+    let drain = conn.worker.shared.drain.clone();
+    let mut draining = Box::pin(drain.draining());
+    let mut reader = Reader::new(conn.wire.clone());
+    loop {
+        let mut wait = Wait {
+            clock: &mut clock,
+            bounds,
+            begun: None,
+            idle_since: Instant::now(),
+        };
+        let read = std::future::poll_fn(|cx| {
+            if let Poll::Ready(read) = reader.poll_head(cx, head::request) {
+                return Poll::Ready(read.map_err(Ended::from));
+            }
+            if !reader.has_rest() && draining.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Ended::Quietly));
+            }
+            wait.poll_timeout(cx, reader.has_rest())
+        })
+        .await;
+        let (h1, head) = match read {
+            Ok(request) => H1::new(reader, request),
+            Err(Ended::Quietly) => return,
+            Err(Ended::With(status)) => return refuse(&conn, status).await,
+        };
+        let mut down = Downstream::H1(h1);
+        served += 1;
+        if most.is_some_and(|most| served >= most) || age.is_some_and(|age| born.elapsed() >= age) {
+            down.close_after();
+        }
+        request::serve(&conn, &mut down, head).await;
+        match finish(&conn, down).await {
+            Some(rest) => reader = rest,
+            None => return,
+        }
+    }
+}
+
+/// How long the waits for a request's head may take.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// From its first byte.
+    head: Duration,
+    /// To its first byte.
+    idle: Duration,
+}
+
+impl Bounds {
+    /// How often the clock looks.
+    fn period(self) -> Duration {
+        self.head.min(self.idle)
+    }
+}
+
 /// The wait for a request's head.
-struct Head<'a> {
-    tap: &'a Tap,
+struct Wait<'a> {
     /// Runs through all waits of the connection, so that no request has to set it.
     clock: &'a mut std::pin::Pin<Box<Sleep>>,
+    bounds: Bounds,
     /// When the clock first found the head begun.
     begun: Option<Instant>,
     idle_since: Instant,
 }
 
-impl Head<'_> {
-    fn judge(&self, complete: bool, begun: bool) -> Result<(), NoHead> {
-        match (complete, begun) {
-            (true, _) => Ok(()),
-            (false, false) => Err(NoHead::End),
-            (false, true) if self.tap.too_large() => {
-                Err(NoHead::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
-            }
-            (false, true) => Err(NoHead::Bad(StatusCode::BAD_REQUEST)),
-        }
-    }
-
-    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NoHead>> {
+impl Wait<'_> {
+    fn poll_timeout<T>(&mut self, cx: &mut Context<'_>, has_begun: bool) -> Poll<Result<T, Ended>> {
         while self.clock.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            self.clock.as_mut().reset(now + HEAD_TIMEOUT);
-            if self.tap.has_begun() {
+            self.clock.as_mut().reset(now + self.bounds.period());
+            if has_begun {
                 let begun = *self.begun.get_or_insert(now);
-                if now.saturating_duration_since(begun) >= HEAD_TIMEOUT {
-                    return Poll::Ready(Err(NoHead::Bad(StatusCode::REQUEST_TIMEOUT)));
+                if now.saturating_duration_since(begun) >= self.bounds.head {
+                    return Poll::Ready(Err(Ended::With(StatusCode::REQUEST_TIMEOUT)));
                 }
-            } else if now.saturating_duration_since(self.idle_since) >= IDLE {
-                return Poll::Ready(Err(NoHead::End));
+            } else if now.saturating_duration_since(self.idle_since) >= self.bounds.idle {
+                return Poll::Ready(Err(Ended::Quietly));
             }
         }
         Poll::Pending
@@ -139,17 +144,13 @@ async fn refuse(conn: &Conn, status: StatusCode) {
     close(conn).await;
 }
 
-/// Ends one request on the connection; what was read beyond it, if the connection goes on.
-async fn finish(conn: &Conn, down: Downstream) -> Option<BytesMut> {
+/// Ends one request on the connection; its reader, if the connection goes on.
+async fn finish(conn: &Conn, down: Downstream) -> Option<Reader> {
     let Downstream::H1(mut h1) = down else { return None };
-    if h1.is_aborted() {
-        // What has been sent must not look complete, so the connection is cut as it is.
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, conn.wire.drain()).await;
+    let sent = drain(conn).await;
+    // What has been sent of an aborted response must not look complete, so the connection is cut as it is.
+    if h1.is_aborted() || !sent {
         return None;
-    }
-    match tokio::time::timeout(DRAIN_TIMEOUT, conn.wire.drain()).await {
-        Ok(Ok(())) => {}
-        _ => return None,
     }
     if !h1.may_continue() {
         close(conn).await;
@@ -162,7 +163,20 @@ async fn finish(conn: &Conn, down: Downstream) -> Option<BytesMut> {
             return None;
         }
     }
-    h1.into_leftover()
+    Some(h1.into_reader())
+}
+
+/// Sends what is buffered; false if that fails or takes too long.
+async fn drain(conn: &Conn) -> bool {
+    // Most often there is nothing to wait for, and no timer is needed.
+    let first = std::future::poll_fn(|cx| Poll::Ready(conn.wire.poll_drain(cx))).await;
+    match first {
+        Poll::Ready(sent) => sent.is_ok(),
+        Poll::Pending => {
+            let rest = tokio::time::timeout(DRAIN_TIMEOUT, conn.wire.drain()).await;
+            matches!(rest, Ok(Ok(())))
+        }
+    }
 }
 
 /// Closes so that the client can still read what was sent (RFC 9112 section 9.6): our side first, then what it is

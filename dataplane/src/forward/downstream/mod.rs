@@ -90,7 +90,10 @@ impl Downstream {
     /// [`Gone`] if the client is.
     pub fn switch_protocols(&mut self, head: response::Parts) -> Result<(), Gone> {
         match self {
-            Self::H1(h1) => h1.switch_protocols(head),
+            Self::H1(h1) => {
+                h1.switch_protocols(&head);
+                Ok(())
+            }
             Self::H2(h2) => h2.switch_protocols(head),
         }
     }
@@ -148,7 +151,7 @@ impl Downstream {
     /// Ready when more of the response may be written.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         match self {
-            Self::H1(h1) => h1.wire.poll_room(cx).map_err(|e| Gone(e.to_string())),
+            Self::H1(h1) => h1.reader.wire().poll_room(cx).map_err(|e| Gone(e.to_string())),
             Self::H2(h2) => h2.poll_room(cx),
         }
     }
@@ -156,7 +159,7 @@ impl Downstream {
     /// Sends what is buffered.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         match self {
-            Self::H1(h1) => h1.wire.poll_drain(cx).map_err(|e| Gone(e.to_string())),
+            Self::H1(h1) => h1.reader.wire().poll_drain(cx).map_err(|e| Gone(e.to_string())),
             // The connection's own task sends.
             Self::H2(_) => Poll::Ready(Ok(())),
         }

@@ -1,32 +1,27 @@
 //! A request over HTTP/1.1.
 
-use std::future::Future;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use futures::FutureExt;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, StatusCode, Version, request, response};
-use pingora_core::protocols::http::v1::client::HttpSession;
-use pingora_http::RequestHeader;
+use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::{BodyKind, Broken, Chunk, Downstream, Failure};
 use crate::forward::encode::{self, Framing};
-use crate::forward::tap::{Tap, Tapped};
+use crate::forward::message::{Body, NoHead, Reader, head};
 use crate::wire::Wire;
 
 /// The backend's side of one try over HTTP/1.1.
 pub struct H1 {
-    session: Box<HttpSession>,
-    pub(super) wire: Wire,
-    tap: Tap,
+    reader: Reader,
     framing: Framing,
     reused: bool,
     request_done: bool,
-    chunked: bool,
+    to_head: bool,
+    /// True once some of the response has come.
+    begun: bool,
     upgrading: bool,
-    upgraded: bool,
+    keepalive: bool,
 }
 
 impl H1 {
@@ -36,8 +31,7 @@ impl H1 {
         mut head: request::Parts,
         body: BodyKind,
         upgrade: Option<&HeaderValue>,
-    ) -> Result<Self, Failure> {
-        head.version = Version::HTTP_11;
+    ) -> Self {
         let framing = match body {
             BodyKind::Empty => Framing::None,
             BodyKind::Length => Framing::Length,
@@ -53,63 +47,48 @@ impl H1 {
                 .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             head.headers.insert(UPGRADE, protocol.clone());
         }
-        let tap = Tap::default();
-        tap.begin(&[]);
-        let mut session = Box::new(HttpSession::new(Box::new(Tapped {
-            wire: wire.clone(),
-            tap: tap.clone(),
-        })));
-        // The wire takes all that is written to it, so the session has nothing to wait for.
-        match session
-            .write_request_header(Box::new(RequestHeader::from(head)))
-            .now_or_never()
-        {
-            Some(Ok(_)) => {}
-            Some(Err(e)) => return Err(Failure::Protocol(e.to_string())),
-            None => return Err(Failure::Protocol("the head was not taken".into())),
-        }
-        Ok(Self {
-            session,
-            wire,
-            tap,
+        wire.put(|out| encode::request_head(out, &head));
+        Self {
+            reader: Reader::new(wire),
             framing,
             reused,
             request_done: body == BodyKind::Empty,
-            chunked: false,
+            to_head: head.method == Method::HEAD,
+            begun: false,
             upgrading: upgrade.is_some(),
-            upgraded: false,
-        })
+            keepalive: false,
+        }
+    }
+
+    pub(super) fn wire(&self) -> &Wire {
+        self.reader.wire()
     }
 
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, Failure>> {
-        let read = ready!(pin!(self.session.read_response()).poll(cx));
-        if let Err(e) = read {
-            let begun = self.tap.has_begun();
-            return Poll::Ready(Err(if begun {
-                Failure::Protocol(e.to_string())
-            } else {
-                Failure::Closed(e.to_string())
-            }));
-        }
-        let Some(head) = self
-            .session
-            .resp_header()
-            .map(pingora_http::ResponseHeader::as_owned_parts)
-        else {
-            return Poll::Ready(Err(Failure::Protocol("no response".into())));
+        let to_head = self.to_head;
+        let read = ready!(self.reader.poll_head(cx, |bytes| head::response(bytes, to_head)));
+        let response = match read {
+            Ok(response) => response,
+            Err(e @ NoHead::Closed) if !self.begun => {
+                return Poll::Ready(Err(Failure::Closed(e.to_string())));
+            }
+            Err(e) => {
+                self.begun = true;
+                return Poll::Ready(Err(Failure::Protocol(e.to_string())));
+            }
         };
-        if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.upgrading {
+        self.begun = true;
+        let status = response.parts.status;
+        if status == StatusCode::SWITCHING_PROTOCOLS && !self.upgrading {
             return Poll::Ready(Err(Failure::Protocol("switched protocols unasked".into())));
         }
-        if !head.status.is_informational() {
-            self.chunked = head.headers.contains_key(TRANSFER_ENCODING);
-            self.tap.head_done(self.chunked);
-        }
-        Poll::Ready(Ok(head))
+        self.keepalive = response.keepalive && !status.is_informational();
+        self.reader.begin_body(response.body);
+        Poll::Ready(Ok(response.parts))
     }
 
-    pub(super) fn body_is_empty(&mut self) -> bool {
-        self.session.is_body_done()
+    pub(super) fn body_is_empty(&self) -> bool {
+        self.reader.body_is_done()
     }
 
     pub(super) fn poll_forward(
@@ -117,64 +96,57 @@ impl H1 {
         down: &mut Downstream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, Broken>> {
-        if !self.session.is_body_done() {
-            match ready!(pin!(self.session.read_body_ref()).poll(cx)) {
-                Ok(Some(data)) => {
-                    return Poll::Ready(down.push_slice(data).map(|()| false).map_err(Broken::Downstream));
-                }
-                Ok(None) => {}
-                Err(e) => return Poll::Ready(Err(Broken::Upstream(Failure::Closed(e.to_string())))),
+        let mut passed = Ok(());
+        let read = ready!(self.reader.poll_body(cx, |data| {
+            if passed.is_ok() {
+                passed = down.push_slice(data);
             }
-        }
-        let trailers = if self.chunked { self.tap.trailers() } else { None };
-        Poll::Ready(down.finish(trailers).map(|()| true).map_err(Broken::Downstream))
+        }));
+        Poll::Ready(match (passed, read) {
+            (Err(gone), _) => Err(Broken::Downstream(gone)),
+            (_, Err(e)) => Err(Broken::Upstream(Failure::Closed(e.to_string()))),
+            (_, Ok(true)) => Ok(false),
+            (_, Ok(false)) => {
+                let trailers = self.reader.take_trailers();
+                down.finish(trailers).map(|()| true).map_err(Broken::Downstream)
+            }
+        })
     }
 
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Failure>> {
-        if !self.session.is_body_done() {
-            match ready!(pin!(self.session.read_body_bytes()).poll(cx)) {
-                Ok(Some(data)) => return Poll::Ready(Ok(Some(Chunk::Data(data)))),
-                Ok(None) => {}
-                Err(e) => return Poll::Ready(Err(Failure::Closed(e.to_string()))),
-            }
-        }
-        let trailers = if std::mem::take(&mut self.chunked) {
-            self.tap.trailers()
-        } else {
-            None
-        };
-        Poll::Ready(Ok(trailers.map(Chunk::Trailers)))
+        let mut data = BytesMut::new();
+        let read = ready!(self.reader.poll_body(cx, |piece| data.extend_from_slice(piece)));
+        Poll::Ready(match read {
+            Ok(true) => Ok(Some(Chunk::Data(data.freeze()))),
+            Ok(false) => Ok(self.reader.take_trailers().map(Chunk::Trailers)),
+            Err(e) => Err(Failure::Closed(e.to_string())),
+        })
     }
 
     pub(super) fn push(&mut self, data: &Bytes) {
-        self.wire.put(|out| encode::body(out, self.framing, data));
+        encode::send(self.wire(), self.framing, data);
     }
 
     pub(super) fn finish(&mut self, trailers: Option<&HeaderMap>) {
         self.request_done = true;
-        self.wire.put(|out| encode::end(out, self.framing, trailers));
+        self.wire().put(|out| encode::end(out, self.framing, trailers));
     }
 
     pub(super) fn switch_protocols(&mut self) -> bool {
-        self.tap.head_done(false);
-        self.upgraded = true;
+        self.reader.begin_body(Body::UntilClose);
+        self.keepalive = false;
         self.framing = Framing::UntilClose;
-        self.session.was_upgraded()
+        true
     }
 
     pub(super) fn may_be_stale(&self) -> bool {
-        self.reused && !self.tap.has_begun()
+        self.reused && !self.begun && !self.reader.has_rest()
     }
 
-    pub(super) fn into_wire(mut self) -> Option<Wire> {
-        if !self.request_done || self.upgraded {
-            return None;
-        }
-        self.session.respect_keepalive();
-        if !self.session.will_keepalive() {
-            return None;
-        }
-        // Says no if the body has not ended or if more has come than the response.
-        self.session.reuse().now_or_never().flatten().map(|_| self.wire)
+    /// The connection, if both messages have ended and it may be used again. More than the response must not have come.
+    pub(super) fn into_wire(self) -> Option<Wire> {
+        let reusable =
+            self.request_done && self.keepalive && self.reader.body_is_done() && !self.reader.has_rest();
+        reusable.then(|| self.reader.into_wire())
     }
 }

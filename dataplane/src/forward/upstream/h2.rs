@@ -70,7 +70,7 @@ impl H2 {
         }
     }
 
-    pub(super) fn body_is_empty(&mut self) -> bool {
+    pub(super) fn body_is_empty(&self) -> bool {
         self.session.response_finished()
     }
 

@@ -75,7 +75,7 @@ impl Upstream {
                 .or_insert(http::HeaderValue::from_static("0"));
         }
         Ok(match connected {
-            Connected::H1 { wire, reused } => Self::H1(h1::H1::start(wire, reused, head, body, upgrade)?),
+            Connected::H1 { wire, reused } => Self::H1(h1::H1::start(wire, reused, head, body, upgrade)),
             Connected::H2 {
                 session,
                 local,
@@ -93,7 +93,7 @@ impl Upstream {
     }
 
     /// True if the response has no body. To be asked once its head has come.
-    pub fn body_is_empty(&mut self) -> bool {
+    pub fn body_is_empty(&self) -> bool {
         match self {
             Self::H1(h1) => h1.body_is_empty(),
             Self::H2(h2) => h2.body_is_empty(),
@@ -124,7 +124,7 @@ impl Upstream {
     /// Ready when more of the request may be sent.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
-            Self::H1(h1) => h1.wire.poll_room(cx).map_err(|e| Failure::Closed(e.to_string())),
+            Self::H1(h1) => h1.wire().poll_room(cx).map_err(|e| Failure::Closed(e.to_string())),
             Self::H2(h2) => h2.poll_room(cx),
         }
     }
@@ -132,7 +132,7 @@ impl Upstream {
     /// Sends what is buffered.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
-            Self::H1(h1) => h1.wire.poll_drain(cx).map_err(|e| Failure::Closed(e.to_string())),
+            Self::H1(h1) => h1.wire().poll_drain(cx).map_err(|e| Failure::Closed(e.to_string())),
             // The connection's own task sends.
             Self::H2(_) => Poll::Ready(Ok(())),
         }
@@ -186,7 +186,7 @@ impl Upstream {
     /// Our end of the connection.
     pub fn local(&self) -> SocketAddr {
         match self {
-            Self::H1(h1) => h1.wire.local(),
+            Self::H1(h1) => h1.wire().local(),
             Self::H2(h2) => h2.local(),
         }
     }
