@@ -114,6 +114,22 @@ pub fn sluice(given: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
+/// How the directories of runs begin; the process's PID follows.
+const PREFIX: &str = "sluice-bench-";
+
+/// Removes what runs have left behind that were killed.
+fn forget(base: &Path) -> Result<()> {
+    for entry in fs::read_dir(base)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// The files of one run; removed when it ends.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
@@ -127,7 +143,8 @@ impl Scratch {
         } else {
             std::env::temp_dir()
         };
-        let path = base.join(format!("sluice-bench-{}", std::process::id()));
+        forget(&base)?;
+        let path = base.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }

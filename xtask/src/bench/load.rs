@@ -4,9 +4,10 @@
 //! fails the run: a proxy that answers with errors is quick.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -63,7 +64,7 @@ pub fn closed(
 ) -> Result<Sample> {
     match scenario {
         Scenario::Http1 => wrk(proxy, connections, seconds),
-        Scenario::Http2 | Scenario::Grpc => h2load(scenario, proxy, connections, seconds, None, scratch),
+        Scenario::Http2 | Scenario::Grpc => h2load_closed(scenario, proxy, connections, seconds, scratch),
     }
 }
 
@@ -76,7 +77,7 @@ pub fn fixed(
     seconds: u32,
     scratch: &Path,
 ) -> Result<Sample> {
-    h2load(scenario, proxy, connections, seconds, Some(rate), scratch)
+    h2load_paced(scenario, proxy, connections, rate, seconds, scratch)
 }
 
 fn wrk(proxy: &Running, connections: u32, seconds: u32) -> Result<Sample> {
@@ -158,74 +159,99 @@ fn milliseconds(text: &str) -> Result<f64> {
     bail!("{text:?} is no time")
 }
 
-fn h2load(
+/// h2load's closed loop; it says itself when warming up is over.
+fn h2load_closed(
     scenario: Scenario,
     proxy: &Running,
     connections: u32,
     seconds: u32,
-    rate: Option<f64>,
     scratch: &Path,
+) -> Result<Sample> {
+    let mut command = h2load(scenario, proxy, connections, scratch)?;
+    command.args(["--warm-up-time=500ms", &format!("-D{seconds}")]);
+    let look = |output: ChildStdout, text: &mut String| {
+        let (mut start, mut end) = (None, None);
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            if line.starts_with("Main benchmark duration is started") {
+                start = Some(Look::at(proxy)?);
+            } else if line.starts_with("Main benchmark duration is over") {
+                end = Some(Look::at(proxy)?);
+            }
+            text.push_str(&line);
+            text.push('\n');
+        }
+        start
+            .zip(end)
+            .with_context(|| format!("h2load did not say when it began and ended:\n{text}"))
+    };
+    run_h2load(command, scratch, look)
+}
+
+/// h2load at a rate. With a duration it lets all connections send at the same moments; with a number of requests
+/// their beginnings can be spread.
+fn h2load_paced(
+    scenario: Scenario,
+    proxy: &Running,
+    connections: u32,
+    rate: f64,
+    seconds: u32,
+    scratch: &Path,
+) -> Result<Sample> {
+    let mut command = h2load(scenario, proxy, connections, scratch)?;
+    let total = (rate * f64::from(seconds + 1)).round();
+    command
+        .args(["-r1", "--rate-period=1ms", &format!("-n{total:.0}")])
+        .arg(format!("--rps={:.3}", rate / f64::from(connections)));
+    let look = |mut output: ChildStdout, text: &mut String| {
+        // Half a second for the connections to come, and as much is left at the end.
+        std::thread::sleep(Duration::from_millis(500));
+        let start = Look::at(proxy)?;
+        std::thread::sleep(Duration::from_secs(seconds.into()));
+        let end = Look::at(proxy)?;
+        output.read_to_string(text)?;
+        Ok((start, end))
+    };
+    run_h2load(command, scratch, look)
+}
+
+fn run_h2load(
+    mut command: Command,
+    scratch: &Path,
+    look: impl FnOnce(ChildStdout, &mut String) -> Result<(Look, Look)>,
 ) -> Result<Sample> {
     let log = scratch.join("h2load.log");
     // It appends.
     if log.exists() {
         fs::remove_file(&log)?;
     }
-    let mut command = h2load_command(scenario, proxy, scratch)?;
-    command
-        .args(["-t1", "-m1", "--warm-up-time=500ms"])
-        .args([format!("-c{connections}"), format!("-D{seconds}")])
-        .arg(format!("--log-file={}", log.display()));
-    if let Some(rate) = rate {
-        command.arg(format!("--rps={:.3}", rate / f64::from(connections)));
-    }
+    command.arg(format!("--log-file={}", log.display()));
     let name = line(&command);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().context("no standard output")?;
     let mut text = String::new();
-    let (mut start, mut end) = (None, None);
-    if let Some(output) = child.stdout.take() {
-        for line in BufReader::new(output).lines() {
-            let line = line?;
-            let now = || Some((SystemTime::now(), proxy.process.cpu()));
-            if line.starts_with("Main benchmark duration is started") {
-                start = now();
-            } else if line.starts_with("Main benchmark duration is over") {
-                end = now();
-            }
-            text.push_str(&line);
-            text.push('\n');
-        }
-    }
+    let looks = look(output, &mut text);
     if !child.wait()?.success() {
         bail!("`{name}` failed:\n{text}");
     }
     check_h2load(&text).with_context(|| format!("`{name}`"))?;
-    let ((from, before), (to, after)) = start
-        .zip(end)
-        .with_context(|| format!("`{name}` did not say when it began and ended:\n{text}"))?;
-    let window = Window {
-        from: microseconds(from)?,
-        to: microseconds(to)?,
-    };
-    let mut latencies = window.latencies(&fs::read_to_string(&log)?)?;
+    let (start, end) = looks?;
+    let mut latencies = latencies(&fs::read_to_string(&log)?, start.time..end.time)?;
     latencies.sort_unstable();
     if latencies.is_empty() {
         bail!("`{name}`: not one request was answered");
     }
     let count = as_f64(latencies.len() as u64);
     Ok(Sample {
-        cpu: after.saturating_sub(before).as_secs_f64() * 1e6 / count,
-        rate: count / to.duration_since(from)?.as_secs_f64(),
+        cpu: end.cpu.saturating_sub(start.cpu).as_secs_f64() * 1e6 / count,
+        rate: count * 1e6 / as_f64(end.time - start.time),
         p50: as_f64(percentile(&latencies, 0.5)) / 1e3,
         p99: as_f64(percentile(&latencies, 0.99)) / 1e3,
     })
 }
 
-fn h2load_command(scenario: Scenario, proxy: &Running, scratch: &Path) -> Result<Command> {
+/// One thread, and one request at a time on each connection.
+fn h2load(scenario: Scenario, proxy: &Running, connections: u32, scratch: &Path) -> Result<Command> {
     let program = host::find("h2load").context("there is no h2load")?;
     let mut command = pinned(LOAD_CORE, &program);
     let (port, url) = match scenario {
@@ -240,7 +266,10 @@ fn h2load_command(scenario: Scenario, proxy: &Running, scratch: &Path) -> Result
             (proxy.ports.grpc, format!("http://{HOST}/bench.Echo/Unary"))
         }
     };
-    command.arg(format!("--connect-to=127.0.0.1:{port}")).arg(url);
+    command
+        .args(["-t1", "-m1", &format!("-c{connections}")])
+        .arg(format!("--connect-to=127.0.0.1:{port}"))
+        .arg(url);
     Ok(command)
 }
 
@@ -264,37 +293,41 @@ fn check_h2load(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The time between two looks at the proxy's CPU, in microseconds since the epoch.
-struct Window {
-    from: u64,
-    to: u64,
+/// A look at the proxy: when, in microseconds since the epoch, and the CPU that it has used by then.
+#[derive(Clone, Copy)]
+struct Look {
+    time: u64,
+    cpu: Duration,
 }
 
-impl Window {
-    /// Latencies in microseconds of the requests that ended in the window, from h2load's log: start, status, duration.
-    fn latencies(&self, log: &str) -> Result<Vec<u64>> {
-        let mut latencies = Vec::new();
-        for line in log.lines() {
-            let mut fields = line.split('\t').map(str::parse::<u64>);
-            let (Some(Ok(start)), Some(Ok(status)), Some(Ok(duration))) =
-                (fields.next(), fields.next(), fields.next())
-            else {
-                bail!("h2load logged {line:?}");
-            };
-            if !(200..300).contains(&status) {
-                bail!("a request was answered with status {status}");
-            }
-            if (self.from..self.to).contains(&(start + duration)) {
-                latencies.push(duration);
-            }
-        }
-        Ok(latencies)
+impl Look {
+    fn at(proxy: &Running) -> Result<Self> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        Ok(Self {
+            time: u64::try_from(since.as_micros())?,
+            cpu: proxy.process.cpu(),
+        })
     }
 }
 
-fn microseconds(time: SystemTime) -> Result<u64> {
-    let since: Duration = time.duration_since(SystemTime::UNIX_EPOCH)?;
-    Ok(u64::try_from(since.as_micros())?)
+/// Latencies in microseconds of the requests that ended in the window, from h2load's log: start, status, duration.
+fn latencies(log: &str, window: Range<u64>) -> Result<Vec<u64>> {
+    let mut latencies = Vec::new();
+    for line in log.lines() {
+        let mut fields = line.split('\t').map(str::parse::<u64>);
+        let (Some(Ok(start)), Some(Ok(status)), Some(Ok(duration))) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            bail!("h2load logged {line:?}");
+        };
+        if !(200..300).contains(&status) {
+            bail!("a request was answered with status {status}");
+        }
+        if window.contains(&(start + duration)) {
+            latencies.push(duration);
+        }
+    }
+    Ok(latencies)
 }
 
 #[cfg(test)]
@@ -348,11 +381,10 @@ status codes: 9 2xx, 0 3xx, 0 4xx, 0 5xx
 
     #[test]
     fn latencies_count_when_their_request_ended_in_the_window() {
-        let window = Window { from: 1000, to: 2000 };
         let log = "900\t200\t50\n950\t200\t100\n1500\t200\t7\n1990\t200\t20\n";
-        assert_eq!(window.latencies(log).unwrap(), [100, 7]);
-        assert!(window.latencies("1500\t503\t1\n").is_err());
-        assert!(window.latencies("nonsense\n").is_err());
+        assert_eq!(latencies(log, 1000..2000).unwrap(), [100, 7]);
+        assert!(latencies("1500\t503\t1\n", 1000..2000).is_err());
+        assert!(latencies("nonsense\n", 1000..2000).is_err());
     }
 
     #[test]

@@ -139,7 +139,8 @@ impl Started {
         let program = std::env::current_exe().context("where xtask itself is")?;
         let mut command = pinned(LOAD_CORE, &program);
         command.args(["bench", "helper"]).args(arguments);
-        let mut process = Process::start("helper", &mut command, directory, Stdio::piped())?;
+        let name = arguments.first().copied().unwrap_or("helper");
+        let mut process = Process::start(name, &mut command, directory, Stdio::piped())?;
         let lines = process.lines()?;
         Ok(Self { process, lines })
     }
