@@ -21,6 +21,7 @@ pub mod filter;
 pub mod forward;
 pub mod l4;
 pub mod listen;
+mod retry;
 pub mod route;
 pub mod rule;
 pub mod state;

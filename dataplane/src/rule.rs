@@ -8,13 +8,12 @@ use std::time::Duration;
 use rand::Rng;
 use sluice_config::v1;
 
+use crate::filter::policy::{self, Extras};
 use crate::filter::session::Persistence;
-use crate::filter::{Filter, Lookup, policy};
+use crate::filter::{Filter, Lookup};
+pub use crate::retry::Retry;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Slot;
-
-/// Smallest pause before a retry if the rule names none, as Envoy has it.
-const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 
 /// One rule of a route.
 #[derive(Debug)]
@@ -35,6 +34,8 @@ pub struct Rule {
     pub backend_request_timeout: Option<Duration>,
     /// What the rule says of retries. None: only what cannot have been seen by a backend is tried again.
     pub retry: Option<Retry>,
+    /// What a policy asks for besides filters; most rules have none.
+    pub extras: Option<Box<Extras>>,
     /// Set if requests of one session go to one endpoint.
     pub persistence: Option<Persistence>,
     /// Counters of the route.
@@ -59,6 +60,10 @@ impl Rule {
             .map(Persistence::compile)
             .transpose()
             .map_err(|e| format!("session_persistence.{e}"))?;
+        let retry = rule.retry.as_ref().map(Retry::compile).transpose();
+        let retry = retry.map_err(|e| format!("retry.{e}"))?;
+        let per_try = retry.as_ref().and_then(|retry| retry.per_try_timeout);
+        let extras = rule.policy.as_ref().map(Extras::compile).transpose();
         Ok(Self {
             route_name: Arc::clone(route_name),
             rule_name: rule.name.as_str().into(),
@@ -66,8 +71,12 @@ impl Rule {
             filters: policy::chain(rule.policy.as_ref(), &rule.filters, lookup)?,
             backends: Backends::compile(&rule.backends, lookup)?,
             request_timeout: duration(rule.request_timeout_ms),
-            backend_request_timeout: duration(rule.backend_request_timeout_ms),
-            retry: rule.retry.as_ref().map(Retry::compile),
+            backend_request_timeout: duration(rule.backend_request_timeout_ms)
+                .into_iter()
+                .chain(per_try)
+                .min(),
+            retry,
+            extras: extras.map_err(|e| format!("policy.{e}"))?.flatten(),
             persistence,
             metrics: lookup.route_metrics(route_name),
         })
@@ -126,49 +135,6 @@ impl Backends {
     }
 }
 
-/// When and how a request is tried again.
-#[derive(Debug)]
-pub struct Retry {
-    codes: Vec<u16>,
-    /// Tries after the first; 0: there is no second.
-    pub attempts: u32,
-    backoff: Duration,
-}
-
-impl Retry {
-    fn compile(config: &v1::Retry) -> Self {
-        let backoff = match config.backoff_ms {
-            0 => DEFAULT_BACKOFF,
-            ms => Duration::from_millis(ms),
-        };
-        let codes = config
-            .codes
-            .iter()
-            .filter_map(|code| u16::try_from(*code).ok())
-            .collect();
-        Self {
-            codes,
-            attempts: config.attempts,
-            backoff,
-        }
-    }
-
-    /// True if a response with this status is tried again.
-    pub fn covers(&self, status: http::StatusCode) -> bool {
-        self.codes.contains(&status.as_u16())
-    }
-
-    /// The pause before retry number `retry` (from 1): between the base and the base doubled with each retry, at most
-    /// ten times the base, so that clients that failed together do not come back together.
-    pub fn pause(&self, retry: u32) -> Duration {
-        let most = self
-            .backoff
-            .saturating_mul(2u32.saturating_pow(retry.min(16)).min(10));
-        let spread = most.saturating_sub(self.backoff);
-        self.backoff + spread.mul_f64(rand::rng().random_range(0.0..1.0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,24 +162,5 @@ mod tests {
         // Seven standard deviations to either side.
         assert!((712..=888).contains(&drawn), "{drawn}");
         assert!(Backends::default().pick().is_none());
-    }
-
-    #[test]
-    fn pauses_grow_within_bounds() {
-        let retry = Retry {
-            codes: vec![503],
-            attempts: 3,
-            backoff: Duration::from_millis(100),
-        };
-        for n in [1, 2, 3, 100] {
-            let pause = retry.pause(n);
-            assert!(
-                pause >= Duration::from_millis(100) && pause <= Duration::from_secs(1),
-                "{n}: {pause:?}"
-            );
-        }
-        assert!(retry.pause(1) <= Duration::from_millis(200));
-        assert!(retry.covers(http::StatusCode::SERVICE_UNAVAILABLE));
-        assert!(!retry.covers(http::StatusCode::BAD_GATEWAY));
     }
 }

@@ -5,15 +5,21 @@
 
 pub mod proto;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, request};
+use http::{HeaderMap, StatusCode, request};
 use sluice_config::v1;
 
-use super::{Lookup, headers};
+use super::secret::Derived;
+use super::{Lookup, headers, status};
 use crate::upstream::Slot;
+
+/// How long an authorizer may take if the configuration does not say; Envoy Gateway's default.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the authorizer is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +41,25 @@ pub struct ExternalAuth {
     pub max_body_bytes: usize,
     allowed_request_headers: Vec<HeaderName>,
     prefix: Box<str>,
+    /// Takes the place of the request's path.
+    path_override: Option<PathAndQuery>,
     allowed_response_headers: Vec<HeaderName>,
+    /// True: none of them means none.
+    only_allowed_response_headers: bool,
+    /// How long the authorizer may take.
+    pub timeout: Duration,
+    /// True: a request passes whose authorizer cannot be asked.
+    pub fail_open: bool,
+    /// The answer if the authorizer cannot be asked.
+    pub status_on_error: StatusCode,
+    context_extensions: Box<[(Box<str>, Context)]>,
+}
+
+/// What an authorizer is told besides the request.
+#[derive(Debug)]
+enum Context {
+    Text(Box<str>),
+    Secret(Derived<Option<String>>),
 }
 
 impl ExternalAuth {
@@ -59,7 +83,36 @@ impl ExternalAuth {
         if !prefix.is_empty() && (!prefix.starts_with('/') || PathAndQuery::try_from(prefix).is_err()) {
             return Err(format!("path: `{}` is not a path", config.path));
         }
+        if config.recompute_route {
+            return Err("recompute_route: not known to this version".into());
+        }
+        let path_override = match config.path_override.as_str() {
+            "" => None,
+            path if !path.starts_with('/') => return Err(format!("path_override: `{path}` is not a path")),
+            path => Some(
+                PathAndQuery::try_from(path).map_err(|_| format!("path_override: `{path}` is not a path"))?,
+            ),
+        };
+        let status_on_error = match config.status_on_error {
+            0 => StatusCode::FORBIDDEN,
+            code => status(code).map_err(|e| format!("status_on_error: {e}"))?,
+        };
+        let mut context_extensions = Vec::with_capacity(config.context_extensions.len());
+        for (i, extension) in config.context_extensions.iter().enumerate() {
+            let context = Context::compile(extension, lookup);
+            let context = context.map_err(|e| format!("context_extensions[{i}]: {e}"))?;
+            context_extensions.push((extension.name.as_str().into(), context));
+        }
         Ok(Self {
+            path_override,
+            only_allowed_response_headers: config.only_allowed_response_headers,
+            timeout: match config.timeout_ms {
+                0 => DEFAULT_TIMEOUT,
+                ms => Duration::from_millis(ms),
+            },
+            fail_open: config.fail_open,
+            status_on_error,
+            context_extensions: context_extensions.into(),
             protocol,
             backend: lookup.backend(&config.backend),
             max_body_bytes: config.max_body_bytes as usize,
@@ -76,9 +129,12 @@ impl ExternalAuth {
         let mut question = http::Request::new(());
         *question.method_mut() = head.method.clone();
         let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        *question.uri_mut() = format!("{}{target}", self.prefix)
-            .parse()
-            .unwrap_or_else(|_| head.uri.clone());
+        *question.uri_mut() = match &self.path_override {
+            Some(path) => path.clone().into(),
+            None => format!("{}{target}", self.prefix)
+                .parse()
+                .unwrap_or_else(|_| head.uri.clone()),
+        };
         for name in [HOST, AUTHORIZATION].iter().chain(&self.allowed_request_headers) {
             for value in head.headers.get_all(name) {
                 question.headers_mut().append(name, value.clone());
@@ -93,10 +149,22 @@ impl ExternalAuth {
         self.allowed_request_headers.is_empty() || self.allowed_request_headers.contains(name)
     }
 
+    /// What the authorizer over gRPC is told besides the request.
+    pub fn context_extensions(&self) -> HashMap<String, String> {
+        let pair = |(name, context): &(Box<str>, Context)| {
+            let text = match context {
+                Context::Text(text) => Some(text.to_string()),
+                Context::Secret(secret) => (*secret.get()).clone(),
+            };
+            text.map(|text| (name.to_string(), text))
+        };
+        self.context_extensions.iter().filter_map(pair).collect()
+    }
+
     /// Copies what the authorizer's answer adds to the request.
     pub fn take_headers(&self, answer: &HeaderMap, request: &mut HeaderMap) {
         for name in answer.keys() {
-            let taken = if self.allowed_response_headers.is_empty() {
+            let taken = if self.allowed_response_headers.is_empty() && !self.only_allowed_response_headers {
                 !is_about_message(name)
             } else {
                 self.allowed_response_headers.contains(name)
@@ -108,6 +176,18 @@ impl ExternalAuth {
                 }
             }
         }
+    }
+}
+
+impl Context {
+    fn compile(config: &v1::ContextExtension, lookup: &mut dyn Lookup) -> Result<Self, String> {
+        use v1::context_extension::Source;
+        Ok(match config.source.as_ref().ok_or("has no value")? {
+            Source::Value(text) => Self::Text(text.as_str().into()),
+            Source::Secret(entry) => Self::Secret(Derived::of_entry(Some(entry), lookup, |entry| {
+                entry.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+            })?),
+        })
     }
 }
 
@@ -142,7 +222,13 @@ mod tests {
             max_body_bytes: 0,
             allowed_request_headers: names(request),
             prefix: "/check".into(),
+            path_override: None,
             allowed_response_headers: names(response),
+            only_allowed_response_headers: false,
+            timeout: DEFAULT_TIMEOUT,
+            fail_open: false,
+            status_on_error: StatusCode::FORBIDDEN,
+            context_extensions: Box::default(),
         }
     }
 
@@ -177,6 +263,10 @@ mod tests {
         assert!(!request.contains_key("content-length"));
         let mut request = HeaderMap::new();
         auth(&[], &["x-other"]).take_headers(&answer, &mut request);
+        assert!(request.is_empty());
+        let mut strict = auth(&[], &[]);
+        strict.only_allowed_response_headers = true;
+        strict.take_headers(&answer, &mut request);
         assert!(request.is_empty());
     }
 }

@@ -6,8 +6,10 @@
 pub mod api_key;
 pub mod auth;
 pub mod authorization;
+pub mod bandwidth;
 pub mod basic_auth;
 pub mod carrier;
+pub mod compress;
 pub mod cors;
 pub mod credential;
 pub mod direct;
@@ -16,6 +18,7 @@ pub mod format;
 pub mod headers;
 pub mod jwt;
 pub mod mirror;
+pub mod overrides;
 pub mod path;
 pub mod policy;
 pub mod rate_limit;
@@ -96,6 +99,8 @@ pub enum Filter {
     Jwt(Box<Jwt>),
     /// Lets pass what its rules allow.
     Authorization(Box<Authorization>),
+    /// Holds the request back until all of its body has come, which must not be longer than this.
+    RequestBuffer(usize),
     /// Lets pass what its limits leave room for.
     RateLimit(Box<RateLimit>),
 }

@@ -1,9 +1,13 @@
 //! The parts of a rule's policy, and the one place that knows in which order they run.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use sluice_config::v1;
 
+use super::bandwidth::Bandwidth;
+use super::compress::Compressors;
+use super::overrides::Overrides;
 use super::{
     ApiKeyAuth, Authorization, BasicAuth, Cors, ExternalAuth, Fault, Filter, Jwt, Lookup, RateLimit, field,
     status,
@@ -63,6 +67,10 @@ fn before_routes(
     if let Some(jwt) = &policy.jwt {
         chain.push(Filter::Jwt(Box::new(field("jwt", Jwt::compile(jwt, lookup))?)));
     }
+    if let Some(buffer) = &policy.request_buffer {
+        let limit = usize::try_from(buffer.limit).unwrap_or(usize::MAX);
+        chain.push(Filter::RequestBuffer(limit));
+    }
     if let Some(authorization) = &policy.authorization {
         let authorization = field("authorization", Authorization::compile(authorization))?;
         chain.push(Filter::Authorization(Box::new(authorization)));
@@ -71,25 +79,70 @@ fn before_routes(
         let limit = field("rate_limit", RateLimit::compile(limit, lookup))?;
         chain.push(Filter::RateLimit(Box::new(limit)));
     }
-    unknown(policy)?;
     Ok(chain)
 }
 
-/// Refuses what is not served yet.
-fn unknown(policy: &v1::Policy) -> Result<(), String> {
-    let parts = [
-        ("request_buffer", policy.request_buffer.is_some()),
-        ("bandwidth_limit", policy.bandwidth_limit.is_some()),
-        ("compressors", !policy.compressors.is_empty()),
-        ("response_overrides", !policy.response_overrides.is_empty()),
-        ("upgrades", policy.upgrades.is_some()),
-        ("admission_control", policy.admission_control.is_some()),
-        ("max_stream_duration_ms", policy.max_stream_duration_ms != 0),
-        ("stream_idle_timeout_ms", policy.stream_idle_timeout_ms.is_some()),
-    ];
-    match parts.iter().find(|(_, is_set)| *is_set) {
-        Some((name, _)) => Err(format!("{name}: not known to this version")),
-        None => Ok(()),
+/// What a policy asks for besides filters.
+#[derive(Debug)]
+pub struct Extras {
+    /// Responses in the place of others.
+    pub overrides: Overrides,
+    /// Codings that bodies of responses may get.
+    pub compressors: Compressors,
+    /// Limits on the pace of bodies.
+    pub bandwidth: Option<Bandwidth>,
+    /// Protocols that a connection may go on with, in lower case; `None`: any.
+    pub upgrades: Option<Box<[Box<str>]>>,
+    /// Bound on the time from the request's head to the end of the response.
+    pub max_duration: Option<Duration>,
+    /// Bound on the time in which nothing moves. `None`: the listener's; zero: none.
+    pub idle: Option<Duration>,
+}
+
+impl Extras {
+    /// Reads the resource; `None` if it asks for nothing of the kind.
+    ///
+    /// # Errors
+    /// Names the field that cannot be honoured.
+    pub fn compile(policy: &v1::Policy) -> Result<Option<Box<Self>>, String> {
+        if policy.admission_control.is_some() {
+            return Err("admission_control: not known to this version".into());
+        }
+        let upgrades = policy.upgrades.as_ref().map(|upgrades| {
+            let names = upgrades.protocols.iter();
+            names.map(|name| name.to_ascii_lowercase().into()).collect()
+        });
+        let extras = Self {
+            overrides: Overrides::compile(&policy.response_overrides)
+                .map_err(|e| format!("response_overrides{e}"))?,
+            compressors: Compressors::compile(&policy.compressors).map_err(|e| format!("compressors{e}"))?,
+            bandwidth: policy
+                .bandwidth_limit
+                .as_ref()
+                .map(Bandwidth::compile)
+                .transpose()
+                .map_err(|e| format!("bandwidth_limit.{e}"))?,
+            upgrades,
+            max_duration: (policy.max_stream_duration_ms != 0)
+                .then(|| Duration::from_millis(policy.max_stream_duration_ms)),
+            idle: policy.stream_idle_timeout_ms.map(Duration::from_millis),
+        };
+        let asks = !extras.overrides.is_empty()
+            || !extras.compressors.is_empty()
+            || extras.bandwidth.is_some()
+            || extras.upgrades.is_some()
+            || extras.max_duration.is_some()
+            || extras.idle.is_some();
+        Ok(asks.then(|| Box::new(extras)))
+    }
+
+    /// True if a connection may go on with this protocol.
+    pub fn allows_upgrade(&self, protocol: &[u8]) -> bool {
+        self.upgrades.as_ref().is_none_or(|names| {
+            names
+                .iter()
+                .any(|name| name.as_bytes().eq_ignore_ascii_case(protocol))
+        })
     }
 }
 

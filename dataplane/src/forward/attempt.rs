@@ -11,6 +11,7 @@ use http::header::{HeaderValue, SET_COOKIE};
 use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::Conn;
+use super::after::Lanes;
 use super::edge;
 use super::effects::{Effects, End};
 use super::exchange::{Deadline, Exchange, Flow, Stop};
@@ -18,10 +19,11 @@ use super::record::Record;
 use super::reply::Reply;
 use super::source::Source;
 use super::upstream::{BodyKind, Failure, Upstream};
+use crate::filter::overrides::Origin;
 use crate::filter::session::Session;
-use crate::rule::Rule;
-use crate::upstream::connect::{Version, Wants, connect};
+use crate::rule::{Retry, Rule};
 use crate::upstream::breaker::Permit;
+use crate::upstream::connect::{Version, Wants, connect};
 use crate::upstream::hashing::Hashed;
 use crate::upstream::{Active, Ask, Backend, ConnectError, Ends, Outcome, RetryBudget};
 
@@ -80,32 +82,24 @@ impl Failed {
 /// Sends a request until it is answered.
 pub(super) async fn run(
     tries: &Tries<'_>,
-    head: request::Parts,
+    head: &request::Parts,
     mut flow: Flow<'_>,
     effects: &Effects<'_>,
     record: &mut Record,
 ) -> Result<(), End> {
     let mut progress = Progress::default();
-    let mut head = Some(head);
     if let Some(budget) = &tries.backend.retry_budget {
         budget.request();
     }
     loop {
-        let active = tries.pick(&progress, head.as_ref().map(|head| &head.headers))?;
+        let active = tries.pick(&progress, Some(&head.headers))?;
         let _permit = tries.permit()?;
         record.endpoint = Some(Arc::clone(active.endpoint()));
-        let Some(this) = (if tries.may_retry() {
-            head.clone()
-        } else {
-            head.take()
-        }) else {
-            return Err(Stop::Upstream(Failure::Closed("no further try".into())).into());
-        };
         flow.limits.attempt = tries.rule.backend_request_timeout.map(Deadline::after);
         let began = Instant::now();
         let counted = tries.backend.metrics.active();
         let outcome = tries
-            .exchange(this, &active, progress.fresh, &mut flow, record)
+            .exchange(head, &active, progress.fresh, &mut flow, record)
             .await;
         match outcome {
             Ok((response, exchange)) => {
@@ -116,7 +110,7 @@ pub(super) async fn run(
                     .rule
                     .retry
                     .as_ref()
-                    .is_some_and(|retry| retry.covers(status));
+                    .is_some_and(|retry| retry.covers(&response));
                 let repeat = if again {
                     progress.may_repeat(tries, exchange.source)
                 } else {
@@ -126,8 +120,12 @@ pub(super) async fn run(
                     tries.backend.metrics.request(status.as_u16(), began.elapsed());
                     drop((exchange, counted));
                     repeat?;
-                    progress.repeat(tries, &active, &mut flow).await?;
+                    Box::pin(progress.repeat(tries, &active, &mut flow)).await?;
                     continue;
+                }
+                if let Some(reply) = effects.replace(status, Origin::Backend) {
+                    tries.backend.metrics.request(status.as_u16(), began.elapsed());
+                    return Err(reply.into());
                 }
                 let ended = tries.deliver(response, exchange, &active, effects, record).await;
                 tries.backend.metrics.request(status.as_u16(), began.elapsed());
@@ -151,6 +149,11 @@ impl Tries<'_> {
     /// False if the head is not needed a second time, whatever happens.
     fn may_retry(&self) -> bool {
         self.rule.retry.as_ref().is_none_or(|retry| retry.attempts > 0)
+    }
+
+    /// True if the rule's word on retries covers something.
+    fn covers(&self, what: impl Fn(&Retry) -> bool) -> bool {
+        self.rule.retry.as_ref().is_some_and(what)
     }
 
     fn pick(&self, progress: &Progress, headers: Option<&HeaderMap>) -> Result<Active, Box<Reply>> {
@@ -182,10 +185,7 @@ impl Tries<'_> {
         let Some(breaker) = &self.backend.breaker else {
             return Ok(None);
         };
-        breaker
-            .request()
-            .map(Some)
-            .map_err(|_| self.overflow().into())
+        breaker.request().map(Some).map_err(|_| self.overflow().into())
     }
 
     /// Both ends of the client's connection.
@@ -210,7 +210,7 @@ impl Tries<'_> {
 
     async fn exchange<'e>(
         &self,
-        head: request::Parts,
+        head: &request::Parts,
         active: &Active,
         fresh: bool,
         flow: &'e mut Flow<'_>,
@@ -240,11 +240,17 @@ impl Tries<'_> {
             .await
             .map_err(Failed::Stop)?
             .map_err(Failed::Connect)?;
-        let tls = self.backend.tls.is_some();
+        let tls = match &self.conn.client {
+            Some(client) if !client.scheme_matches_backend => self.conn.tls.is_some(),
+            _ => self.backend.tls.is_some(),
+        };
         let up = Upstream::start(connected, head, self.body, self.upgrade, tls)
             .map_err(|failure| Failed::Unseen(Stop::Upstream(failure)))?;
         record.upstream_local = Some(up.local());
         let mut exchange = Exchange::new(flow, up, self.body == BodyKind::Empty);
+        if let Some(extras) = &self.rule.extras {
+            exchange.lanes = Lanes::new(extras.bandwidth.as_ref());
+        }
         match exchange.head().await {
             Ok(response) => Ok((response, exchange)),
             Err(stop @ Stop::Upstream(Failure::Refused(_))) => Err(Failed::Unseen(stop)),
@@ -276,6 +282,10 @@ impl Tries<'_> {
         if let Some(cookie) = &self.hashed.cookie {
             response.headers.append(SET_COOKIE, cookie.clone());
         }
+        if let Some(client) = &self.conn.client {
+            client.account(&mut response.headers, record.upstream_time);
+            client.finish_response(&mut response.headers);
+        }
         record.status = response.status.as_u16();
         record.details = "via_upstream".into();
         if self.conn.worker.shared.drain.is_draining() {
@@ -295,12 +305,14 @@ impl Tries<'_> {
         } else {
             exchange.source.commit();
             let end = exchange.up.body_is_empty();
+            exchange.encoder = effects.compress(&mut response, end);
             exchange.down.respond(response, end).map_err(Stop::Client)?;
         }
         exchange.body().await?;
-        exchange
-            .into_upstream()
-            .recycle(&self.conn.worker.pool, self.backend.pool_key(active.endpoint(), self.client()));
+        exchange.into_upstream().recycle(
+            &self.conn.worker.pool,
+            self.backend.pool_key(active.endpoint(), self.client()),
+        );
         Ok(())
     }
 
@@ -329,8 +341,10 @@ impl Tries<'_> {
                         progress.tried.push(active.endpoint().address());
                         return Ok(());
                     }
-                } else if progress.may_repeat(self, flow.source)? {
-                    return progress.repeat(self, active, flow).await;
+                } else if self.covers(Retry::covers_connect_failure)
+                    && progress.may_repeat(self, flow.source)?
+                {
+                    return Box::pin(progress.repeat(self, active, flow)).await;
                 }
                 Err(connect_error(&error).into())
             }
@@ -342,12 +356,16 @@ impl Tries<'_> {
                 }
                 Err(stop.into())
             }
-            Failed::Stop(stop @ Stop::TryTimeout) => {
-                if !progress.may_repeat(self, flow.source)? {
+            Failed::Stop(stop @ (Stop::TryTimeout | Stop::Upstream(_))) => {
+                let covered = match stop {
+                    Stop::TryTimeout => self.covers(Retry::covers_timeout),
+                    _ => self.covers(Retry::covers_reset),
+                };
+                if !covered || !progress.may_repeat(self, flow.source)? {
                     return Err(stop.into());
                 }
-                tracing::debug!("try timed out");
-                progress.repeat(self, active, flow).await
+                tracing::debug!("try timed out or was broken off");
+                Box::pin(progress.repeat(self, active, flow)).await
             }
             Failed::Stop(stop) => Err(stop.into()),
         }

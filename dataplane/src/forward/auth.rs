@@ -1,9 +1,9 @@
 //! Asking an external authorizer.
 //!
-//! Owns the question's journey and what the answer does to the request. A question that cannot be answered is a no.
+//! Owns the question's journey and what the answer does to the request. A question that cannot be answered is a no,
+//! unless the configuration says otherwise.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
@@ -19,11 +19,16 @@ use crate::filter::ExternalAuth;
 use crate::filter::auth::{Protocol, proto};
 use crate::upstream::connect::Version;
 
-/// How long an authorizer may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Headers that the response to the client gets.
 pub(super) type ResponseHeaders = Vec<(HeaderName, HeaderValue)>;
+
+/// Why there is no verdict.
+enum Refused {
+    /// The authorizer says no.
+    Denied(Box<Reply>),
+    /// It could not be asked, or its answer is none.
+    Failed(String),
+}
 
 /// Asks; changes the request as the answer says, or returns what the client is told instead.
 pub(super) async fn check(
@@ -32,26 +37,50 @@ pub(super) async fn check(
     head: &mut request::Parts,
     body: Bytes,
 ) -> Result<ResponseHeaders, Box<Reply>> {
-    let failed = |reason: String| {
-        tracing::debug!(reason, "external authorization failed");
-        Box::new(Reply::error(StatusCode::FORBIDDEN, "", "UAEX", "ext_authz_error"))
-    };
+    match ask(conn, auth, head, body).await {
+        Ok(headers) => Ok(headers),
+        Err(Refused::Denied(reply)) => Err(reply),
+        Err(Refused::Failed(reason)) => {
+            tracing::debug!(
+                reason,
+                fail_open = auth.fail_open,
+                "external authorization failed"
+            );
+            if auth.fail_open {
+                return Ok(Vec::new());
+            }
+            Err(Box::new(Reply::error(
+                auth.status_on_error,
+                "",
+                "UAEX",
+                "ext_authz_error",
+            )))
+        }
+    }
+}
+
+async fn ask(
+    conn: &Conn,
+    auth: &ExternalAuth,
+    head: &mut request::Parts,
+    body: Bytes,
+) -> Result<ResponseHeaders, Refused> {
     let backend = auth
         .backend
         .load()
-        .ok_or_else(|| failed("no such backend".into()))?;
+        .ok_or_else(|| Refused::Failed("no such backend".into()))?;
     let (question, version) = match auth.protocol {
         Protocol::Http => (auth.http_question(head, body.len()).map(|()| body), Version::Any),
         Protocol::Grpc => (grpc_question(conn, auth, head, &body), Version::Http2),
     };
     let asking = subrequest::call(&conn.worker, &backend, question, version);
-    let answer = tokio::time::timeout(TIMEOUT, asking)
+    let answer = tokio::time::timeout(auth.timeout, asking)
         .await
         .unwrap_or_else(|_| Err("timeout".into()))
-        .map_err(failed)?;
+        .map_err(Refused::Failed)?;
     match auth.protocol {
         Protocol::Http => http_verdict(auth, answer, head),
-        Protocol::Grpc => grpc_verdict(&answer, head).map_err(|verdict| verdict.unwrap_or_else(failed)),
+        Protocol::Grpc => grpc_verdict(&answer, head),
     }
 }
 
@@ -59,18 +88,18 @@ fn http_verdict(
     auth: &ExternalAuth,
     answer: Answer,
     head: &mut request::Parts,
-) -> Result<ResponseHeaders, Box<Reply>> {
+) -> Result<ResponseHeaders, Refused> {
     let status = answer.head.status;
     if status == StatusCode::OK {
         auth.take_headers(&answer.head.headers, &mut head.headers);
         return Ok(Vec::new());
     }
     if status.is_server_error() || status.is_informational() {
-        return Err(Reply::error(StatusCode::FORBIDDEN, "", "UAEX", "ext_authz_error").into());
+        return Err(Refused::Failed(format!("status {status}")));
     }
     let mut headers = answer.head.headers;
     super::edge::strip_response(&mut headers);
-    Err(denied(status, headers, answer.body).into())
+    Err(Refused::Denied(denied(status, headers, answer.body).into()))
 }
 
 fn denied(status: StatusCode, headers: HeaderMap, body: Bytes) -> Reply {
@@ -81,6 +110,7 @@ fn denied(status: StatusCode, headers: HeaderMap, body: Bytes) -> Reply {
         flags: "UAEX",
         details: "ext_authz_denied",
         intended: false,
+        replaced: false,
     }
 }
 
@@ -124,6 +154,7 @@ fn grpc_question(
             source: Some(peer(conn.wire.peer())),
             destination: Some(peer(conn.wire.local())),
             request: Some(proto::Request { http: Some(http) }),
+            context_extensions: auth.context_extensions(),
         }),
     };
     let mut request = http::Request::new(frame(&check));
@@ -158,26 +189,23 @@ fn frame(message: &impl Message) -> Bytes {
     out.freeze()
 }
 
-/// `Err(Err(reason))`: there is no usable verdict.
-fn grpc_verdict(
-    answer: &Answer,
-    head: &mut request::Parts,
-) -> Result<ResponseHeaders, Result<Box<Reply>, String>> {
+fn grpc_verdict(answer: &Answer, head: &mut request::Parts) -> Result<ResponseHeaders, Refused> {
     let status = answer
         .trailers
         .get("grpc-status")
         .or_else(|| answer.head.headers.get("grpc-status"));
     if status.is_none_or(|status| status != "0") {
-        return Err(Err(format!("grpc-status {status:?}")));
+        return Err(Refused::Failed(format!("grpc-status {status:?}")));
     }
     let message = answer
         .body
         .get(5..)
         .filter(|_| answer.body.first() == Some(&0))
-        .ok_or(Err("no message".to_owned()))?;
-    let check = proto::CheckResponse::decode(message).map_err(|e| Err(e.to_string()))?;
+        .ok_or_else(|| Refused::Failed("no message".into()))?;
+    let check = proto::CheckResponse::decode(message).map_err(|e| Refused::Failed(e.to_string()))?;
     if check.status.as_ref().is_none_or(|status| status.code != 0) {
-        return Err(Ok(grpc_denied(check.denied_response.unwrap_or_default()).into()));
+        let response = check.denied_response.unwrap_or_default();
+        return Err(Refused::Denied(grpc_denied(response).into()));
     }
     let Some(ok) = check.ok_response else {
         return Ok(Vec::new());

@@ -2,16 +2,19 @@
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, StatusCode, request};
+use http::{HeaderMap, StatusCode, request, response};
 
+use super::after::After;
 use super::downstream::{Chunk, Downstream};
 use super::exchange::{Limits, Stop};
 use super::reply::Reply;
 use super::source::Source;
 use super::{Conn, auth, jwt};
+use crate::filter::compress::Encoder;
 use crate::filter::direct::DirectResponse;
 use crate::filter::fault::{Abort, Fault};
 use crate::filter::format::Subject;
+use crate::filter::overrides::Origin;
 use crate::filter::tokens::Tokens;
 use crate::filter::{Cors, Denial, ExternalAuth, Facts, Filter, HeaderModifier};
 use crate::upstream::Slot;
@@ -56,9 +59,21 @@ pub(super) struct Effects<'a> {
     added: Vec<(HeaderName, HeaderValue)>,
     pub(super) mirrors: Vec<&'a Slot>,
     tokens: Tokens,
+    /// What the rule's policy does to the response, if anything.
+    pub(super) after: Option<Box<After<'a>>>,
 }
 
 impl Effects<'_> {
+    /// What takes the place of a response with this status.
+    pub(super) fn replace(&self, status: StatusCode, origin: Origin) -> Option<Reply> {
+        self.after.as_ref()?.replace(status, origin)
+    }
+
+    /// Prepares a backend's response to be compressed.
+    pub(super) fn compress(&self, response: &mut response::Parts, is_empty: bool) -> Option<Box<Encoder>> {
+        self.after.as_ref()?.compress(response, is_empty).map(Box::new)
+    }
+
     /// Changes a response's headers.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         for modifier in &self.modifiers {
@@ -85,7 +100,8 @@ pub(super) struct Filtered<'r, 'a> {
 }
 
 impl<'a> Filtered<'_, 'a> {
-    /// Runs filters in their order.
+    /// Runs filters in their order. What waits for somebody is boxed, so that requests that wait for nobody do not move
+    /// room for it around.
     pub(super) async fn run(&mut self, filters: &'a [Filter]) -> Result<(), End> {
         for filter in filters {
             match filter {
@@ -107,18 +123,19 @@ impl<'a> Filtered<'_, 'a> {
                     }
                     self.effects.cors = cors.allowed_origin(self.head).map(|origin| (&**cors, origin));
                 }
-                Filter::ExternalAuth(auth) => self.authorize(auth).await?,
+                Filter::ExternalAuth(auth) => Box::pin(self.authorize(auth)).await?,
                 Filter::DirectResponse(response) => return Err(self.direct(response).into()),
                 Filter::CredentialInjection(credential) => credential.apply(self.head)?,
-                Filter::Fault(fault) => self.disturb(fault).await?,
+                Filter::Fault(fault) => Box::pin(self.disturb(fault)).await?,
                 Filter::ApiKeyAuth(auth) => auth.check(self.head)?,
                 Filter::BasicAuth(auth) => auth.check(self.head, &self.facts)?,
                 Filter::Jwt(jwt) => {
                     let asking =
                         jwt::authenticate(&self.conn.worker, jwt, self.head, &mut self.effects.tokens);
-                    let asked = self.limits.bound(self.down, asking).await?;
+                    let asked = Box::pin(self.limits.bound(self.down, asking)).await?;
                     asked.map_err(|fault| fault.denial(self.head, &self.facts))?;
                 }
+                Filter::RequestBuffer(limit) => self.buffer(*limit).await?,
                 Filter::RateLimit(limit) => {
                     let shown = limit.check(self.head, &self.facts, true)?;
                     self.effects.added.extend(shown);
@@ -178,27 +195,30 @@ impl<'a> Filtered<'_, 'a> {
 
     /// Reads the whole body, to be sent on later.
     async fn read_body(&mut self, limit: usize) -> Result<Bytes, End> {
-        let too_large = || {
-            Reply::error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "Payload Too Large",
-                "",
-                "request_payload_too_large",
-            )
-        };
-        let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx))
-            .await
-            .map_err(Stop::Client)?;
+        self.buffer(limit).await?;
         let mut body = BytesMut::new();
         for chunk in self.source.held() {
             if let Chunk::Data(data) = chunk {
                 body.extend_from_slice(data);
             }
         }
-        if complete && body.len() <= limit {
-            Ok(body.freeze())
-        } else {
-            Err(too_large().into())
+        Ok(body.freeze())
+    }
+
+    /// Waits until the whole body is held here.
+    async fn buffer(&mut self, limit: usize) -> Result<(), End> {
+        let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx))
+            .await
+            .map_err(Stop::Client)?;
+        if complete && self.source.held_bytes() <= limit {
+            return Ok(());
         }
+        Err(Reply::error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "Payload Too Large",
+            "",
+            "request_payload_too_large",
+        )
+        .into())
     }
 }

@@ -8,12 +8,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{StatusCode, response};
 use tokio::time::{Instant, Sleep};
 
+use super::after::{Lanes, poll_lane};
 use super::downstream::{Chunk, Downstream, Gone};
 use super::source::Source;
 use super::upstream::{Broken, Failure, Upstream};
+use crate::filter::compress::Encoder;
+use crate::listen::Client;
 
 /// How long nothing may move before an exchange is given up; Envoy's stream idle timeout.
 const STALL: Duration = Duration::from_mins(5);
@@ -30,6 +34,10 @@ pub enum Stop {
     TryTimeout,
     /// Nothing moved for long.
     Stalled,
+    /// The bound on request and response together.
+    StreamTimeout,
+    /// The client takes too long to send its request.
+    ReceiveTimeout,
 }
 
 /// A point in time that can be polled.
@@ -62,9 +70,26 @@ pub struct Limits {
     pub request: Option<Deadline>,
     /// For this try.
     pub attempt: Option<Deadline>,
+    /// For request and response together, tunnels included.
+    pub stream: Option<Deadline>,
+    /// How long nothing may move; `None`: the default, zero: no bound.
+    pub idle: Option<Duration>,
+    /// For the client to have sent its request.
+    pub received: Option<Deadline>,
 }
 
 impl Limits {
+    /// Takes over what a listener asks for, where the rule has said nothing; `empty` says that the request has no body.
+    pub fn adopt(&mut self, client: &Client, empty: bool) {
+        let life = client.connections.max_stream_duration_ms;
+        if life != 0 && self.stream.is_none() {
+            self.stream = Some(Deadline::after(Duration::from_millis(life)));
+        }
+        self.idle = self.idle.or(client.timeouts.stream_idle);
+        let received = client.timeouts.request_received.filter(|bound| !bound.is_zero());
+        self.received = received.filter(|_| !empty).map(Deadline::after);
+    }
+
     fn check(&mut self, cx: &mut Context<'_>) -> Result<(), Stop> {
         if self
             .request
@@ -79,6 +104,20 @@ impl Limits {
             .is_some_and(|deadline| deadline.has_passed(cx))
         {
             return Err(Stop::TryTimeout);
+        }
+        if self
+            .stream
+            .as_mut()
+            .is_some_and(|deadline| deadline.has_passed(cx))
+        {
+            return Err(Stop::StreamTimeout);
+        }
+        if self
+            .received
+            .as_mut()
+            .is_some_and(|deadline| deadline.has_passed(cx))
+        {
+            return Err(Stop::ReceiveTimeout);
         }
         Ok(())
     }
@@ -131,6 +170,10 @@ pub struct Exchange<'a> {
     deaf: bool,
     responding: bool,
     stall: Option<Deadline>,
+    /// Set: the response's body is compressed.
+    pub(super) encoder: Option<Box<Encoder>>,
+    /// Limits on the pace of bodies.
+    pub(super) lanes: Lanes,
 }
 
 impl<'a> Exchange<'a> {
@@ -145,6 +188,8 @@ impl<'a> Exchange<'a> {
             deaf: false,
             responding: false,
             stall: None,
+            encoder: None,
+            lanes: Lanes::default(),
         }
     }
 
@@ -167,6 +212,7 @@ impl<'a> Exchange<'a> {
         self.request_done = false;
         self.limits.request = None;
         self.limits.attempt = None;
+        self.limits.received = None;
         self.up.switch_protocols()
     }
 
@@ -211,8 +257,10 @@ impl<'a> Exchange<'a> {
         let mut moved_at_all = false;
         loop {
             let mut moved = self.pump_request(cx)?;
-            while self.down.poll_room(cx).map_err(Stop::Client)?.is_ready() {
-                match self.up.poll_forward(self.down, cx) {
+            while self.down.poll_room(cx).map_err(Stop::Client)?.is_ready()
+                && poll_lane(&mut self.lanes.response, cx).is_ready()
+            {
+                match self.poll_forward(cx) {
                     Poll::Ready(Ok(false)) => moved = true,
                     Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
                     Poll::Ready(Err(Broken::Upstream(failure))) => {
@@ -235,9 +283,64 @@ impl<'a> Exchange<'a> {
         Poll::Pending
     }
 
+    /// Passes the next piece of the response on; ready with `true` at its end.
+    fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        if self.encoder.is_none() && self.lanes.response.is_none() {
+            return self.up.poll_forward(self.down, cx);
+        }
+        let before = self.down.bytes_sent();
+        let passed = if self.encoder.is_some() {
+            self.poll_encoded(cx)
+        } else {
+            self.up.poll_forward(self.down, cx)
+        };
+        if let Some(lane) = &self.lanes.response {
+            lane.spend(self.down.bytes_sent().saturating_sub(before));
+        }
+        passed
+    }
+
+    /// As [`Self::poll_forward`], compressed. What the coder holds back is sent when the backend has no more to say for
+    /// now.
+    fn poll_encoded(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        let failed =
+            |error: std::io::Error| Broken::Upstream(Failure::Protocol(format!("not compressed: {error}")));
+        let Some(encoder) = &mut self.encoder else {
+            return Poll::Ready(Ok(true));
+        };
+        let polled = self.up.poll_body(cx).map_err(Broken::Upstream)?;
+        let waits = polled.is_pending();
+        let (out, end) = match polled {
+            Poll::Pending => (encoder.flush().map_err(failed)?, None),
+            Poll::Ready(Some(Chunk::Data(data))) => (encoder.push(&data).map_err(failed)?, None),
+            Poll::Ready(Some(Chunk::Trailers(trailers))) => (Bytes::new(), Some(Some(trailers))),
+            Poll::Ready(None) => (Bytes::new(), Some(None)),
+        };
+        if let Some(trailers) = end {
+            let rest = match self.encoder.take() {
+                Some(encoder) => encoder.finish().map_err(failed)?,
+                None => Bytes::new(),
+            };
+            if !rest.is_empty() {
+                self.down.push(rest).map_err(Broken::Downstream)?;
+            }
+            self.down.finish(trailers).map_err(Broken::Downstream)?;
+            return Poll::Ready(Ok(true));
+        }
+        if !out.is_empty() {
+            self.down.push(out).map_err(Broken::Downstream)?;
+        }
+        if waits {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(false))
+        }
+    }
+
     /// Moves what can be moved of the request; says whether anything was.
     fn pump_request(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         if self.request_done {
+            self.limits.received = None;
             // What a tunnel's client said last still goes out.
             self.flush_upstream(cx)?;
             return match self.down.poll_gone(cx) {
@@ -254,7 +357,7 @@ impl<'a> Exchange<'a> {
                     Poll::Pending => break,
                 }
             }
-            if self.deaf {
+            if self.deaf || poll_lane(&mut self.lanes.request, cx).is_pending() {
                 break;
             }
             let Poll::Ready(chunk) = self.source.poll(self.down, cx) else {
@@ -262,7 +365,12 @@ impl<'a> Exchange<'a> {
             };
             moved = true;
             let sent = match chunk.map_err(Stop::Client)? {
-                Some(Chunk::Data(data)) => self.up.push(data),
+                Some(Chunk::Data(data)) => {
+                    if let Some(lane) = &self.lanes.request {
+                        lane.spend(data.len() as u64);
+                    }
+                    self.up.push(data)
+                }
                 Some(Chunk::Trailers(trailers)) => {
                     self.request_done = true;
                     self.up.finish(Some(trailers))
@@ -309,9 +417,13 @@ impl<'a> Exchange<'a> {
     }
 
     fn check_stall(&mut self, cx: &mut Context<'_>, moved: bool) -> Result<(), Stop> {
-        let stall = self.stall.get_or_insert_with(|| Deadline::after(STALL));
+        let idle = self.limits.idle.unwrap_or(STALL);
+        if idle.is_zero() {
+            return Ok(());
+        }
+        let stall = self.stall.get_or_insert_with(|| Deadline::after(idle));
         if moved {
-            stall.reset(STALL);
+            stall.reset(idle);
         }
         if stall.has_passed(cx) {
             Err(Stop::Stalled)

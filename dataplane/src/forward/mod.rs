@@ -7,6 +7,7 @@
 //! HTTP/2 from clients is the h2 crate's. All of it is driven from one task a request, so that no request waits for
 //! another and a client that goes away takes its request to the backend with it.
 
+mod after;
 mod attempt;
 mod auth;
 mod downstream;
@@ -34,13 +35,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::listen::{Connection, TlsSession};
+use crate::listen::client::bound;
+use crate::listen::{Client, Connection, TlsSession};
 use crate::route::Port;
 use crate::wire::Wire;
 use crate::worker::Worker;
 
 /// How long a connection may be silent between requests; Envoy's default.
 const IDLE: Duration = Duration::from_hours(1);
+/// How long a client may take for a request's head once it has begun it.
+const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -48,8 +52,42 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 struct Conn {
     wire: Wire,
     tls: Option<Arc<TlsSession>>,
+    /// What its listener says of clients, if anything.
+    client: Option<Arc<Client>>,
     port: Arc<Port>,
     worker: Arc<Worker>,
+}
+
+impl Conn {
+    /// How long it may be silent between requests.
+    fn idle(&self) -> Duration {
+        let setting = self.client.as_ref().and_then(|client| client.timeouts.http_idle);
+        bound(setting, IDLE)
+    }
+
+    /// How long a request's head may take once it has begun.
+    fn head_timeout(&self) -> Duration {
+        let Some(client) = &self.client else {
+            return HEAD_TIMEOUT;
+        };
+        let timeouts = &client.timeouts;
+        bound(timeouts.headers_received, HEAD_TIMEOUT).min(bound(timeouts.request_received, HEAD_TIMEOUT))
+    }
+
+    /// How long it may live, and how many requests it may serve before it is asked to end. `None`: as long as it likes.
+    fn life(&self) -> (Option<Duration>, Option<u64>) {
+        let Some(client) = &self.client else {
+            return (None, None);
+        };
+        let (age, requests) = (
+            client.connections.max_connection_duration_ms,
+            client.connections.max_requests_per_connection,
+        );
+        (
+            (age != 0).then(|| Duration::from_millis(age)),
+            (requests != 0).then_some(requests),
+        )
+    }
 }
 
 /// Serves a connection until its end.
@@ -58,6 +96,7 @@ pub async fn serve(connection: Connection) {
         wire,
         alpn_h2,
         tls,
+        client,
         port,
         worker,
         ..
@@ -67,7 +106,7 @@ pub async fn serve(connection: Connection) {
     } else {
         tokio::select! {
             () = worker.shared.drain.draining() => return,
-            begins = tokio::time::timeout(IDLE, begins_with_preface(&wire)) => match begins {
+            begins = tokio::time::timeout(first_idle(client.as_deref()), begins_with_preface(&wire)) => match begins {
                 Ok(Ok(begins)) => begins,
                 _ => return,
             },
@@ -76,6 +115,7 @@ pub async fn serve(connection: Connection) {
     let conn = Arc::new(Conn {
         wire,
         tls,
+        client,
         port,
         worker,
     });
@@ -84,6 +124,11 @@ pub async fn serve(connection: Connection) {
     } else {
         h1::serve(conn).await;
     }
+}
+
+/// How long a client may take for its first bytes.
+fn first_idle(client: Option<&Client>) -> Duration {
+    bound(client.and_then(|client| client.timeouts.http_idle), IDLE)
 }
 
 /// Reads until it is certain whether the client speaks HTTP/2, and puts what was read back.
@@ -105,4 +150,20 @@ async fn begins_with_preface(wire: &Wire) -> io::Result<bool> {
     .await?;
     wire.unread(read);
     Ok(begins)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What is held for a connection while nothing happens on it. Futures of rare waits are boxed to keep this so.
+    #[test]
+    fn a_connection_is_small() {
+        let sizes = [size(serve), size(h1::serve), size(h2::serve)];
+        assert!(sizes.iter().all(|size| *size <= 8 * 1024), "{sizes:?}");
+    }
 }

@@ -22,6 +22,8 @@ pub(super) struct Reply {
     pub(super) details: &'static str,
     /// True if this is what the configuration asks for rather than an error: it is the same for gRPC.
     pub(super) intended: bool,
+    /// True if it has taken the place of another one.
+    pub(super) replaced: bool,
 }
 
 impl Reply {
@@ -40,6 +42,7 @@ impl Reply {
             flags,
             details,
             intended: false,
+            replaced: false,
         }
     }
 
@@ -52,6 +55,7 @@ impl Reply {
             flags: "",
             details: "direct_response",
             intended: true,
+            replaced: false,
         }
     }
 
@@ -129,6 +133,7 @@ impl From<Denial> for Reply {
             flags: denial.flags,
             details: denial.details,
             intended: false,
+            replaced: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderMap, StatusCode, Uri, request};
 
+use super::after::After;
 use super::attempt::{self, Tries};
 use super::downstream::Downstream;
 use super::edge::{self, Admitted, Arrival, Refusal};
@@ -16,7 +17,10 @@ use super::reply::Reply;
 use super::source::Source;
 use super::upstream::{BodyKind, Failure};
 use super::{Conn, mirror};
+use crate::drain::Phase;
 use crate::filter::Facts;
+use crate::filter::overrides::Origin;
+use crate::filter::policy::Extras;
 use crate::filter::session::Session;
 use crate::route::{Matched, Miss, Site};
 use crate::rule::{Rule, WeightedBackend};
@@ -25,7 +29,13 @@ use crate::upstream::Balancer;
 /// Serves one request.
 pub(super) async fn serve(conn: &Conn, down: &mut Downstream, mut head: request::Parts) {
     let mut record = Record::begin(&head);
+    record.client.clone_from(&conn.client);
     let is_grpc = is_grpc(&head);
+    if conn.client.as_ref().is_some_and(|client| client.asks_for_health(&head)) {
+        let reply = health(conn);
+        answer(down, &mut record, reply, false, None);
+        return record.end(conn, down);
+    }
     match admit(conn, &mut head) {
         Err(refusal) => {
             let reply = refuse(refusal);
@@ -33,7 +43,7 @@ pub(super) async fn serve(conn: &Conn, down: &mut Downstream, mut head: request:
         }
         Ok(admitted) => {
             record.note_head(&head);
-            route(conn, down, head, &admitted, &mut record, is_grpc).await;
+            route(conn, down, &mut head, &admitted, &mut record, is_grpc).await;
         }
     }
     record.end(conn, down);
@@ -44,8 +54,22 @@ fn admit(conn: &Conn, head: &mut request::Parts) -> Result<Admitted, Refusal> {
         peer: conn.wire.peer().ip(),
         https: conn.tls.is_some(),
         trusted_hops: conn.worker.shared.settings.load().xff_trusted_hops,
+        client: conn.client.as_deref(),
+        certificate: conn.tls.as_ref().and_then(|tls| tls.certificate.as_ref()),
     };
     edge::admit(head, arrival)
+}
+
+/// What is said of the proxy's own health.
+fn health(conn: &Conn) -> Reply {
+    let status = if conn.worker.shared.drain.phase() == Phase::Serving {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let mut reply = Reply::direct(status, HeaderMap::new());
+    reply.details = "health_check_ok";
+    reply
 }
 
 fn refuse(refusal: Refusal) -> Reply {
@@ -55,6 +79,13 @@ fn refuse(refusal: Refusal) -> Reply {
             Reply::error(StatusCode::BAD_REQUEST, "Bad Request", "DPE", "http1.codec_error")
         }
         Refusal::Connect => unserved(Miss::NoRoute),
+        Refusal::Old => Reply::error(
+            StatusCode::UPGRADE_REQUIRED,
+            "Upgrade Required",
+            "DPE",
+            "low_version",
+        ),
+        Refusal::Unknown => Reply::error(StatusCode::FORBIDDEN, "", "", "rejecting_because_detection_failed"),
         Refusal::Elsewhere(location) => Reply::redirect(
             StatusCode::TEMPORARY_REDIRECT,
             location,
@@ -66,7 +97,7 @@ fn refuse(refusal: Refusal) -> Reply {
 async fn route(
     conn: &Conn,
     down: &mut Downstream,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     admitted: &Admitted,
     record: &mut Record,
     is_grpc: bool,
@@ -79,10 +110,10 @@ async fn route(
     let matched;
     let mut effects = Effects::default();
     let mut source = Source::new(down.body_is_empty(), true);
-    let mut end = before_routing(conn, down, &mut head, &site, admitted, &mut effects, &mut source).await;
+    let mut end = before_routing(conn, down, head, &site, admitted, &mut effects, &mut source).await;
     let mut is_grpc = is_grpc;
     if end.is_ok() {
-        let Some(found) = site.matched(&admitted.host, &head) else {
+        let Some(found) = site.matched(&admitted.host, head) else {
             record.received = source.received();
             return answer(down, record, unserved(Miss::NoRoute), is_grpc, Some(&effects));
         };
@@ -166,14 +197,21 @@ struct Request<'r, 'a> {
     record: &'r mut Record,
 }
 
-impl Request<'_, '_> {
-    async fn run(&mut self, mut head: request::Parts, admitted: &Admitted) -> Result<(), End> {
+impl<'a> Request<'_, 'a> {
+    async fn run(&mut self, head: &mut request::Parts, admitted: &Admitted) -> Result<(), End> {
         let matched = self.matched;
         let rule = &*matched.rule;
         let mut limits = Limits {
             request: rule.request_timeout.map(Deadline::after),
-            attempt: None,
+            ..Limits::default()
         };
+        if let Some(extras) = rule.extras.as_deref() {
+            self.begin(extras, head, admitted, &mut limits)?;
+        }
+        if let Some(client) = self.conn.client.as_deref() {
+            limits.adopt(client, self.down.body_is_empty());
+            client.announce(&mut head.headers, rule.request_timeout);
+        }
         let body = body_kind(self.down, &head.headers);
         let session = rule
             .persistence
@@ -181,12 +219,12 @@ impl Request<'_, '_> {
             .and_then(|persistence| persistence.read(&head.headers));
         // Filters change the head; what was routed on stays.
         let target = head.uri.clone();
-        self.filter(&mut head, admitted, &target, &mut limits, None)
+        self.filter(head, admitted, &target, &mut limits, None)
             .await?;
         let invalid = || Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "", "", "direct_response");
         let weighted = choose(rule, session).ok_or_else(invalid)?;
         let slot = weighted.slot.as_ref().ok_or_else(invalid)?;
-        self.filter(&mut head, admitted, &target, &mut limits, Some(weighted))
+        self.filter(head, admitted, &target, &mut limits, Some(weighted))
             .await?;
         let backend = slot
             .load()
@@ -197,7 +235,7 @@ impl Request<'_, '_> {
             }
         }
         let hashing = backend.balancer.as_ref().and_then(Balancer::hashing);
-        let hashed = hashing.map(|hashing| hashing.hash(&head, admitted.client));
+        let hashed = hashing.map(|hashing| hashing.hash(head, admitted.client));
         self.record.backend = Some(Arc::clone(&backend));
         let tries = Tries {
             conn: self.conn,
@@ -218,6 +256,43 @@ impl Request<'_, '_> {
         attempt::run(&tries, head, flow, self.effects, self.record).await
     }
 
+    /// What a policy asks for besides filters.
+    fn begin(
+        &mut self,
+        extras: &'a Extras,
+        head: &request::Parts,
+        admitted: &Admitted,
+        limits: &mut Limits,
+    ) -> Result<(), End> {
+        limits.stream = extras.max_duration.map(Deadline::after);
+        limits.idle = extras.idle.or(limits.idle);
+        let facts = self.facts(admitted, head.uri.path());
+        let route = &*self.matched.rule.route_name;
+        self.effects.after = Some(Box::new(After::new(extras, route, head, &facts)));
+        match &admitted.upgrade {
+            Some(protocol) if !extras.allows_upgrade(protocol.as_bytes()) => {
+                Err(Reply::error(StatusCode::FORBIDDEN, "", "", "upgrade_failed").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn facts<'f>(&self, admitted: &'f Admitted, path: &'f str) -> Facts<'f>
+    where
+        'a: 'f,
+    {
+        let matched = self.matched;
+        Facts {
+            host: &admitted.host,
+            client: admitted.client,
+            route: &matched.rule.route_name,
+            path,
+            https: self.conn.tls.is_some(),
+            listener_port: matched.listener.port,
+            prefix: matched.prefix,
+        }
+    }
+
     async fn filter(
         &mut self,
         head: &mut request::Parts,
@@ -235,15 +310,11 @@ impl Request<'_, '_> {
                 .iter()
                 .find(|known| std::ptr::eq(*known, chosen))
         });
-        let facts = Facts {
-            host: &admitted.host,
-            client: admitted.client,
-            route: &matched.rule.route_name,
-            path: target.path(),
-            https: self.conn.tls.is_some(),
-            listener_port: matched.listener.port,
-            prefix: matched.prefix,
-        };
+        let filters = backend.map_or(&matched.rule.filters, |backend| &backend.filters);
+        if filters.is_empty() {
+            return Ok(());
+        }
+        let facts = self.facts(admitted, target.path());
         let mut filtered = Filtered {
             conn: self.conn,
             head,
@@ -253,10 +324,7 @@ impl Request<'_, '_> {
             source: self.source,
             limits,
         };
-        if let Some(backend) = backend {
-            return filtered.run(&backend.filters).await;
-        }
-        filtered.run(&matched.rule.filters).await
+        filtered.run(filters).await
     }
 }
 
@@ -299,14 +367,22 @@ fn answer(
     is_grpc: bool,
     effects: Option<&Effects<'_>>,
 ) {
+    record.blame(reply.flags, reply.details);
     if let Some(effects) = effects {
+        // To gRPC clients every status is 200.
+        if !is_grpc && !reply.replaced {
+            reply = effects.replace(reply.status, Origin::Local).unwrap_or(reply);
+        }
         effects.apply(&mut reply.headers);
     }
-    record.blame(reply.flags, reply.details);
     if record.details.is_empty() {
         record.details = reply.details.into();
     }
     let reply = if is_grpc { reply.into_grpc() } else { reply };
+    let mut reply = reply;
+    if let Some(client) = &record.client {
+        client.finish_response(&mut reply.headers);
+    }
     record.status = reply.status.as_u16();
     if let Err(gone) = reply.send(down) {
         tracing::debug!(%gone, "response not sent");
@@ -333,11 +409,23 @@ fn cut_short(down: &mut Downstream, record: &mut Record, stop: Stop, is_grpc: bo
             "UT",
             "upstream_per_try_timeout",
         ),
+        Stop::ReceiveTimeout => Reply::error(
+            StatusCode::REQUEST_TIMEOUT,
+            "request timeout",
+            "",
+            "request_overall_timeout",
+        ),
         Stop::Stalled => Reply::error(
             StatusCode::REQUEST_TIMEOUT,
             "stream timeout",
             "SI",
             "stream_idle_timeout",
+        ),
+        Stop::StreamTimeout => Reply::error(
+            StatusCode::REQUEST_TIMEOUT,
+            "upstream max stream duration reached",
+            "UMSDR",
+            "upstream_max_stream_duration_reached",
         ),
         Stop::Upstream(failure) => {
             record.transport_failure = Some(failure.to_string());

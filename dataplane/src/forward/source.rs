@@ -118,6 +118,11 @@ impl Source {
         self.kept.iter()
     }
 
+    /// Bytes that are held.
+    pub fn held_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     fn poll_read(
         &mut self,
         down: &mut Downstream,

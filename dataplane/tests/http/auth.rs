@@ -241,3 +241,114 @@ async fn a_listener_asks_before_routes_are_chosen() {
     assert_eq!(client.get_with("/", &[("x-user", "alice")]).await.status, 401);
     assert_eq!(backend.hits(), 1);
 }
+
+#[tokio::test]
+async fn an_authorizer_that_fails_may_be_passed() {
+    let slow = Backend::start(|_| async {
+        std::future::pending::<()>().await;
+        response(200, "")
+    })
+    .await;
+    let broken = Backend::status(500).await;
+    let denying = Backend::status(401).await;
+    let backend = Backend::echo("b").await;
+    for (authorizer, fail_open, status_on_error, expected) in [
+        (&slow, false, 0, 403),
+        (&slow, false, 503, 503),
+        (&slow, true, 503, 200),
+        (&broken, false, 502, 502),
+        (&broken, true, 0, 200),
+        (&denying, true, 503, 401),
+    ] {
+        let config = v1::ExternalAuth {
+            timeout_ms: 50,
+            fail_open,
+            status_on_error,
+            ..config(Protocol::Http)
+        };
+        let mut rule = cfg::rule("/", &["b"]);
+        rule.policy = Some(v1::Policy {
+            external_auth: Some(config),
+            ..Default::default()
+        });
+        let (_proxy, port) = with_rule(&[("b", &backend), ("auth", authorizer)], rule).await;
+        assert_eq!(
+            Http::new(port).get("/").await.status,
+            expected,
+            "{fail_open} {status_on_error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_path_may_be_another_and_headers_only_those_that_are_named() {
+    let authorizer = Backend::start(|request| async move {
+        assert_eq!(request.uri(), "/auth?fixed=1");
+        let mut ok = response(200, "");
+        ok.headers_mut().insert("x-user", "alice".parse().unwrap());
+        ok
+    })
+    .await;
+    let backend = Backend::echo("b").await;
+    let config = v1::ExternalAuth {
+        path_override: "/auth?fixed=1".into(),
+        only_allowed_response_headers: true,
+        ..config(Protocol::Http)
+    };
+    let (_proxy, port) = with_rule(&[("b", &backend), ("auth", &authorizer)], rule(config)).await;
+    let seen = Http::new(port)
+        .get_with("/a?b=c", &[("x-user", "own")])
+        .await
+        .seen();
+    assert_eq!((&*seen.uri, seen.header("x-user")), ("/a?b=c", Some("own")));
+}
+
+#[tokio::test]
+async fn the_configuration_tells_the_authorizer_more() {
+    let authorizer = Backend::start(|request| async move {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let check = proto::CheckRequest::decode(&body[5..]).unwrap();
+        let extensions = check.attributes.unwrap().context_extensions;
+        let told = extensions.get("env").is_some_and(|v| v == "prod")
+            && extensions.get("token").is_some_and(|v| v == "sesame")
+            && extensions.len() == 2;
+        let answer = proto::CheckResponse {
+            status: Some(proto::Status {
+                code: if told { 0 } else { 7 },
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut framed = BytesMut::new();
+        framed.put_u8(0);
+        framed.put_u32(u32::try_from(answer.encoded_len()).unwrap());
+        answer.encode(&mut framed).unwrap();
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        let frames = vec![Ok(Frame::data(framed.freeze())), Ok(Frame::trailers(trailers))];
+        let mut response = http::Response::new(StreamBody::new(futures::stream::iter(frames)).boxed());
+        response
+            .headers_mut()
+            .insert("content-type", "application/grpc".parse().unwrap());
+        response
+    })
+    .await;
+    let backend = Backend::echo("b").await;
+    let extension = |name: &str, source| v1::ContextExtension {
+        name: name.into(),
+        source: Some(source),
+    };
+    use v1::context_extension::Source;
+    let config = v1::ExternalAuth {
+        context_extensions: vec![
+            extension("env", Source::Value("prod".into())),
+            extension("token", Source::Secret(cfg::entry("context", "token").unwrap())),
+            extension("none", Source::Secret(cfg::entry("context", "none").unwrap())),
+        ],
+        ..config(Protocol::Grpc)
+    };
+    let (proxy, port) = with_rule(&[("b", &backend), ("auth", &authorizer)], rule(config)).await;
+    assert_eq!(Http::new(port).get("/").await.status, 403);
+    proxy.apply(vec![cfg::data("context", &[("token", "sesame")])]);
+    assert_eq!(Http::new(port).get("/").await.status, 200);
+}

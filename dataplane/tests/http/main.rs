@@ -18,6 +18,7 @@ mod malformed;
 mod names;
 mod policies;
 mod rate_limits;
+mod responses;
 mod retries;
 mod sessions;
 mod tls;

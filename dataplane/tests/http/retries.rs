@@ -316,3 +316,101 @@ async fn a_backend_that_speaks_something_else() {
     let _proxy = Proxy::start(resources).await;
     assert_eq!(Http::new(port).get("/").await.status, 502);
 }
+
+/// Closes so many connections on which it has read a request, then answers.
+async fn resetting(times: usize) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            if counted.fetch_add(1, Ordering::SeqCst) >= times {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    .await;
+                let _ = stream.read(&mut buffer).await;
+            }
+        }
+    });
+    (address, seen)
+}
+
+#[tokio::test]
+async fn triggers_say_what_is_retried() {
+    use v1::retry::Trigger;
+    let rule = |triggers: &[Trigger], codes: &[u32]| {
+        let mut rule = retrying(2, codes);
+        rule.retry.as_mut().unwrap().triggers = triggers.iter().map(|trigger| *trigger as i32).collect();
+        rule
+    };
+    for (status, triggers, codes, expected) in [
+        (500, &[Trigger::Trigger5xx][..], &[][..], 200),
+        (500, &[Trigger::GatewayError], &[], 500),
+        (502, &[Trigger::GatewayError], &[], 200),
+        (409, &[Trigger::Retriable4xx], &[], 200),
+        (429, &[Trigger::Retriable4xx], &[], 429),
+        (429, &[Trigger::ConnectFailure], &[429], 200),
+    ] {
+        let backend = failing(1, status).await;
+        let (_proxy, port) = with_rule(&[("b", &backend)], rule(triggers, codes)).await;
+        assert_eq!(
+            Http::new(port).get("/").await.status,
+            expected,
+            "{status} {triggers:?}"
+        );
+    }
+    // A request that is no more to be repeated than the rule says: POST.
+    for (triggers, expected, tries) in [
+        (&[Trigger::Reset][..], 200, 3),
+        (&[Trigger::Trigger5xx], 200, 3),
+        (&[Trigger::ConnectFailure, Trigger::ResetBeforeRequest], 503, 1),
+    ] {
+        let (address, seen) = resetting(2).await;
+        let port = support::free_port();
+        let mut resources = vec![
+            cfg::http_listener("l", port),
+            cfg::route("r", "l", vec![rule(triggers, &[])]),
+        ];
+        resources.extend(cfg::backend("b", &[address]));
+        let _proxy = Proxy::start(resources).await;
+        let got = Http::new(port).send_with("POST", "/", &[], "body").await;
+        assert_eq!(
+            (got.status, seen.load(Ordering::SeqCst)),
+            (expected, tries),
+            "{triggers:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_try_that_takes_too_long_is_retried_if_the_rule_says_so() {
+    use v1::retry::Trigger;
+    for (triggers, expected, tries) in [
+        (&[Trigger::Reset][..], 200, 2),
+        (&[Trigger::ConnectFailure], 504, 1),
+    ] {
+        let slow = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&slow);
+        let backend = Backend::start(move |request| {
+            let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if first {
+                    std::future::pending::<()>().await;
+                }
+                describe("b", request).await
+            }
+        })
+        .await;
+        let mut rule = retrying(2, &[]);
+        let retry = rule.retry.as_mut().unwrap();
+        retry.triggers = triggers.iter().map(|trigger| *trigger as i32).collect();
+        retry.per_try_timeout_ms = 200;
+        let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
+        assert_eq!(Http::new(port).get("/").await.status, expected, "{triggers:?}");
+        assert_eq!(slow.load(Ordering::SeqCst), tries);
+    }
+}

@@ -25,6 +25,9 @@ pub struct AttributeContext {
     /// The request.
     #[prost(message, optional, tag = "4")]
     pub request: Option<Request>,
+    /// What the configuration adds.
+    #[prost(map = "string, string", tag = "10")]
+    pub context_extensions: HashMap<String, String>,
 }
 
 /// `AttributeContext.Peer`.
