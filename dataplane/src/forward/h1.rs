@@ -51,6 +51,7 @@ pub(super) async fn serve(conn: Arc<Conn>) {
     let mut clock = Box::pin(tokio::time::sleep(bounds.period()));
     let drain = conn.worker.shared.drain.clone();
     let mut draining = Box::pin(drain.draining());
+    let mut watches = false;
     let mut reader = Reader::new(conn.wire.clone());
     loop {
         let mut wait = Wait {
@@ -63,14 +64,24 @@ pub(super) async fn serve(conn: Arc<Conn>) {
             if let Poll::Ready(read) = reader.poll_head(cx, head::request) {
                 return Poll::Ready(read.map_err(Ended::from));
             }
-            if !reader.has_rest() && draining.as_mut().poll(cx).is_ready() {
+            // While service goes on once is enough: the task stays registered.
+            let ask = !std::mem::replace(&mut watches, true) || !drain.is_serving();
+            let leave = ask && draining.as_mut().poll(cx).is_ready();
+            if leave && !reader.has_rest() {
                 return Poll::Ready(Err(Ended::Quietly));
             }
             wait.poll_timeout(cx, reader.has_rest())
         })
         .await;
         let (h1, head) = match read {
-            Ok(request) => H1::new(reader, request),
+            Ok(request) => {
+                let (mut h1, head) = H1::new(reader, request);
+                let http1 = conn.client.as_ref().and_then(|client| client.http1.as_ref());
+                if http1.is_some_and(|http1| !http1.trailers) {
+                    h1.drop_trailers();
+                }
+                (h1, head)
+            }
             Err(Ended::Quietly) => return,
             Err(Ended::With(status)) => return refuse(&conn, status).await,
         };

@@ -9,7 +9,7 @@ use h2::server::SendResponse;
 
 use super::downstream::{Downstream, H2};
 use super::exchange::Deadline;
-use super::{Conn, IDLE, request};
+use super::{Conn, request};
 
 /// Requests that a client may have under way at once; Envoy Gateway's default.
 const MAX_STREAMS: u32 = 100;
@@ -24,17 +24,19 @@ const SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves the connection until its end.
 pub(super) async fn serve(conn: Arc<Conn>) {
+    let settings = conn.client.as_ref().map(|client| client.http2).unwrap_or_default();
+    let or = |setting: u32, default: u32| if setting == 0 { default } else { setting };
     let mut builder = h2::server::Builder::new();
     builder
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(or(settings.max_concurrent_streams, MAX_STREAMS))
+        .initial_window_size(or(settings.initial_stream_window, STREAM_WINDOW))
+        .initial_connection_window_size(or(settings.initial_connection_window, CONNECTION_WINDOW))
         .max_header_list_size(MAX_HEAD)
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
     let wire = conn.wire.clone().unbuffered();
     let handshake = builder.handshake::<_, Bytes>(wire);
-    let mut connection = match tokio::time::timeout(super::h1::HEAD_TIMEOUT, handshake).await {
+    let mut connection = match tokio::time::timeout(conn.head_timeout(), handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%error, "HTTP/2 handshake"),
         Err(_) => return,
@@ -42,10 +44,16 @@ pub(super) async fn serve(conn: Arc<Conn>) {
     let drain = conn.worker.shared.drain.clone();
     let mut draining = std::pin::pin!(drain.draining());
     let mut leaving = false;
-    let mut idle = Deadline::after(IDLE);
+    let (age, most) = conn.life();
+    let mut aged = age.map(Deadline::after);
+    let mut served: u64 = 0;
+    let mut idle = Deadline::after(conn.idle());
     loop {
         let accepted = std::future::poll_fn(|cx| {
-            if !leaving && (draining.as_mut().poll(cx).is_ready() || idle.has_passed(cx)) {
+            if !leaving && (draining.as_mut().poll(cx).is_ready()
+                    || idle.has_passed(cx)
+                    || most.is_some_and(|most| served >= most)
+                    || aged.as_mut().is_some_and(|aged| aged.has_passed(cx))) {
                 leaving = true;
                 connection.graceful_shutdown();
             }
@@ -57,7 +65,8 @@ pub(super) async fn serve(conn: Arc<Conn>) {
         .await;
         match accepted {
             Some(Ok((request, respond))) => {
-                idle.reset(IDLE);
+                idle.reset(conn.idle());
+                served += 1;
                 tokio::spawn(stream(Arc::clone(&conn), request, respond));
             }
             Some(Err(error)) => {

@@ -14,13 +14,18 @@ pub(super) enum Normal {
 }
 
 /// Brings a path that begins with a slash into normal form.
-pub(super) fn normalise(path: &str) -> Normal {
+/// Escaped slashes may be left as they are (`keep_escaped`), and adjacent ones need not be merged.
+pub(super) fn normalise(path: &str, keep_escaped: bool, merge: bool) -> Normal {
     if is_normal(path.as_bytes()) {
         return Normal::Same;
     }
-    let unescaped = unescape_slashes(path);
+    let unescaped = if keep_escaped {
+        path.to_owned()
+    } else {
+        unescape_slashes(path)
+    };
     let had_escapes = unescaped.len() != path.len();
-    let normal = resolve(&unescaped.replace('\\', "/"));
+    let normal = resolve(&unescaped.replace('\\', "/"), merge);
     if had_escapes {
         Normal::Unescaped(normal)
     } else if normal == path {
@@ -61,8 +66,8 @@ fn unescape_slashes(path: &str) -> String {
     out
 }
 
-/// Removes dot segments (RFC 3986 section 5.2.4), then empty ones. Dots may be escaped.
-fn resolve(path: &str) -> String {
+/// Removes dot segments (RFC 3986 section 5.2.4), then empty ones if they are to be merged. Dots may be escaped.
+fn resolve(path: &str, merge: bool) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut ends_in_slash = false;
     for segment in path.split('/').skip(1) {
@@ -79,7 +84,11 @@ fn resolve(path: &str) -> String {
         }
     }
     let mut out = String::with_capacity(path.len());
-    for segment in kept.iter().filter(|segment| !segment.is_empty()) {
+    if !merge && ends_in_slash && kept.last().is_some_and(|last| last.is_empty()) {
+        // The slash at the end is this one.
+        kept.pop();
+    }
+    for segment in kept.iter().filter(|segment| !merge || !segment.is_empty()) {
         out.push('/');
         out.push_str(segment);
     }
@@ -109,6 +118,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn listeners_may_keep_what_is_odd() {
+        let keep = |path| normalise(path, true, false);
+        for same in ["/a//b", "/a//", "//", "/a%2Fb", "/a/%5c"] {
+            assert_eq!(keep(same), Normal::Same, "{same}");
+        }
+        for (path, expected) in [("/a//./b", "/a//b"), ("/a//../b", "/a/b"), ("/a/../", "/"), ("/a\\b//", "/a/b//")] {
+            assert_eq!(keep(path), Normal::Rewritten(expected.into()), "{path}");
+        }
+    }
+
+    #[test]
     fn paths() {
         for same in [
             "/",
@@ -120,7 +140,7 @@ mod tests {
             "/%41",
             "/a/...",
         ] {
-            assert_eq!(normalise(same), Normal::Same, "{same}");
+            assert_eq!(normalise(same, false, true), Normal::Same, "{same}");
         }
         for (path, expected) in [
             ("//", "/"),
@@ -136,7 +156,7 @@ mod tests {
             ("/a//../b", "/a/b"),
             ("/a\\b", "/a/b"),
         ] {
-            assert_eq!(normalise(path), Normal::Rewritten(expected.into()), "{path}");
+            assert_eq!(normalise(path, false, true), Normal::Rewritten(expected.into()), "{path}");
         }
         for (path, expected) in [
             ("/a%2Fb", "/a/b"),
@@ -144,14 +164,14 @@ mod tests {
             ("/a%2f..%2fb", "/b"),
             ("/%2F", "/"),
         ] {
-            assert_eq!(normalise(path), Normal::Unescaped(expected.into()), "{path}");
+            assert_eq!(normalise(path, false, true), Normal::Unescaped(expected.into()), "{path}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn a_normal_form_is_final(path in "/[a./%2eF\\\\]{0,20}") {
-            let (Normal::Rewritten(normal) | Normal::Unescaped(normal)) = normalise(&path) else { return Ok(()) };
+            let (Normal::Rewritten(normal) | Normal::Unescaped(normal)) = normalise(&path, false, true) else { return Ok(()) };
             proptest::prop_assert!(normal.starts_with('/'));
             proptest::prop_assert!(!normal.contains("//"));
             proptest::prop_assert!(normal.split('/').all(|segment| !matches!(dots(segment), 1 | 2)));

@@ -11,6 +11,7 @@ use http::{Method, Uri, Version, request};
 use super::Conn;
 use super::downstream::Downstream;
 use super::edge::{X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::listen::Client;
 use crate::route::Listener;
 use crate::rule::Rule;
 use crate::telemetry::access_log::Entry;
@@ -39,6 +40,8 @@ pub(super) struct Record {
     pub(super) rule: Option<Arc<Rule>>,
     pub(super) listener: Option<Arc<Listener>>,
     pub(super) received: u64,
+    /// What the listener says of clients, if anything.
+    pub(super) client: Option<Arc<Client>>,
 }
 
 impl Record {
@@ -65,6 +68,7 @@ impl Record {
             rule: None,
             listener: None,
             received: 0,
+            client: None,
         }
     }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use super::relay::{End, Outcome, relay};
 use super::{L4Route, log};
+use crate::listen::client::bound;
+use crate::route::Listener;
 use crate::telemetry::metrics::BackendActive;
 use crate::upstream::breaker::Lease;
 use crate::upstream::connect::dial;
@@ -23,16 +25,14 @@ const TRIES: usize = 3;
 /// name.
 pub async fn tcp(
     stream: Transport,
-    peer: SocketAddr,
+    (peer, downstream_local): Ends,
     server_name: Option<&str>,
-    listener: &str,
+    listener: &Listener,
     route: Arc<L4Route>,
     worker: Arc<Worker>,
 ) {
     let began = SystemTime::now();
-    let Ok(downstream_local) = stream.tcp().local_addr() else {
-        return;
-    };
+    let idle = listener.client.as_ref().and_then(|client| client.timeouts.tcp_idle);
     route.metrics.connection();
     let mut line = log::Line {
         route: &route,
@@ -56,14 +56,14 @@ pub async fn tcp(
             (line.flags, line.transport_failure) = (failure.flags(), Some(reason.as_str()));
             reset(&stream);
             log::write(&worker, &line);
-            worker.shared.metrics.listener(listener).dropped();
+            listener.metrics.dropped();
             return;
         }
     };
     line.endpoint = Some(upstream.active.endpoint().address());
     line.backend = Some(&*upstream.backend.name);
     line.upstream_local = upstream.transport.tcp().local_addr().ok();
-    let outcome = run(stream, upstream.transport).await;
+    let outcome = run(stream, upstream.transport, bound(idle, IDLE)).await;
     (line.from_client, line.from_backend) = (outcome.from_client, outcome.from_backend);
     let reason;
     match &outcome.end {
@@ -78,20 +78,19 @@ pub async fn tcp(
             (line.flags, line.transport_failure) = ("UC", Some(reason.as_str()));
         }
     }
-    let metrics = worker.shared.metrics.listener(listener);
-    metrics.received(outcome.from_client);
-    metrics.sent(outcome.from_backend);
+    listener.metrics.received(outcome.from_client);
+    listener.metrics.sent(outcome.from_backend);
     log::write(&worker, &line);
 }
 
-async fn run(client: Transport, backend: Transport) -> Outcome {
+async fn run(client: Transport, backend: Transport, idle: Duration) -> Outcome {
     let (mut client, mut backend) = (client, backend);
     let outcome = match (&mut client, &mut backend) {
-        (Transport::Tcp(client), Transport::Tcp(backend)) => relay(client, backend, IDLE).await,
-        (Transport::Tcp(client), Transport::Tls(backend)) => relay(client, backend.as_mut(), IDLE).await,
-        (Transport::Tls(client), Transport::Tcp(backend)) => relay(client.as_mut(), backend, IDLE).await,
+        (Transport::Tcp(client), Transport::Tcp(backend)) => relay(client, backend, idle).await,
+        (Transport::Tcp(client), Transport::Tls(backend)) => relay(client, backend.as_mut(), idle).await,
+        (Transport::Tls(client), Transport::Tcp(backend)) => relay(client.as_mut(), backend, idle).await,
         (Transport::Tls(client), Transport::Tls(backend)) => {
-            relay(client.as_mut(), backend.as_mut(), IDLE).await
+            relay(client.as_mut(), backend.as_mut(), idle).await
         }
     };
     if !matches!(outcome.end, End::Closed) {
@@ -119,6 +118,8 @@ struct Upstream {
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("the client may not connect")]
+    Denied,
     #[error("no backend takes this connection")]
     NoBackend,
     #[error("backend {0} has no endpoint")]
@@ -133,6 +134,7 @@ impl Failure {
     /// Envoy's flag for it.
     fn flags(&self) -> &'static str {
         match self {
+            Self::Denied => "UAEX",
             Self::NoBackend => "NC",
             Self::NoEndpoint(_) => "UH",
             Self::Overflow => "UO",
@@ -144,6 +146,9 @@ impl Failure {
 /// Connects to an endpoint of the backend whose turn it is. Nothing has been sent yet, so an endpoint that refuses
 /// may be passed over for another.
 async fn connect(route: &L4Route, client: Ends) -> Result<Upstream, Failure> {
+    if !route.admits(client.0.ip()) {
+        return Err(Failure::Denied);
+    }
     let backend = route
         .pick()
         .and_then(|slot| slot.load())

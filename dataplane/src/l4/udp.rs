@@ -161,6 +161,9 @@ impl Server {
 
     /// Opens a session; false if there is nobody to talk to, or no socket for it.
     fn open(&mut self, route: &Arc<L4Route>, client: SocketAddr) -> bool {
+        if !route.admits(client.ip()) {
+            return false;
+        }
         let Some(slot) = route.pick() else { return false };
         let Some(backend) = slot.load() else { return false };
         let endpoints = backend.endpoints.load_full();

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Connection, Open, hello};
-use crate::route::{Kind, Port};
+use super::{Client, Connection, Open, hello, proxy_header};
+use crate::route::{Entered, Kind, Listener, Port};
 use crate::wire::{Socket, Transport, Wire};
 use crate::worker::Worker;
 use crate::{forward, l4};
@@ -74,28 +75,103 @@ async fn serve(tcp: TcpStream, peer: SocketAddr, port: Arc<Port>, worker: Arc<Wo
     if tcp.set_nodelay(true).is_err() {
         return;
     }
+    let arrived = Arrived {
+        socket: Socket::new(tcp),
+        peer,
+        local,
+        _entered: None,
+    };
+    let first = port.any_listener();
+    match first.as_ref().and_then(|listener| listener.client.as_deref()) {
+        None => hand_over(arrived, first, port, worker).await,
+        Some(client) => {
+            // What listeners say is rarely more than nothing: such connections alone pay for it.
+            if let Some(arrived) = Box::pin(receive(arrived, client, &port)).await {
+                hand_over(arrived, first, port, worker).await;
+            }
+        }
+    }
+}
+
+/// A connection that may be served.
+struct Arrived {
+    socket: Socket,
+    peer: SocketAddr,
+    local: SocketAddr,
+    _entered: Option<Entered>,
+}
+
+/// Does what the port's listener asks for before anything is read but what it asks for. `None`: the connection is not
+/// served.
+async fn receive(mut arrived: Arrived, client: &Client, port: &Arc<Port>) -> Option<Arrived> {
+    let most = client.connections.max_connections;
+    if most != 0 {
+        let Some(entered) = port.enter(most) else {
+            if let Some(listener) = port.any_listener() {
+                listener.metrics.dropped();
+            }
+            tokio::time::sleep(Duration::from_millis(client.connections.close_delay_ms)).await;
+            return None;
+        };
+        arrived._entered = Some(entered);
+    }
+    if let Some(keepalive) = &client.keepalive {
+        SockRef::from(arrived.socket.tcp()).set_tcp_keepalive(keepalive).ok()?;
+    }
+    let Some(optional) = client.proxy_protocol else {
+        return Some(arrived);
+    };
+    let (mut tcp, _) = arrived.socket.into_recorded();
+    match proxy_header::read(&mut tcp, optional).await {
+        Ok((ends, rest)) => {
+            arrived.socket = Socket::replaying(tcp, rest);
+            if let Some((source, destination)) = ends {
+                (arrived.peer, arrived.local) = (canonical(source), canonical(destination));
+            }
+            Some(arrived)
+        }
+        Err(error) => {
+            tracing::debug!(port = port.number(), peer = %arrived.peer, %error, "PROXY protocol");
+            if let Some(listener) = port.any_listener() {
+                listener.metrics.dropped();
+            }
+            None
+        }
+    }
+}
+
+async fn hand_over(arrived: Arrived, first: Option<Arc<Listener>>, port: Arc<Port>, worker: Arc<Worker>) {
+    let Arrived {
+        socket,
+        peer,
+        local,
+        _entered,
+    } = arrived;
     match port.kind() {
         Kind::Http => {
-            let open = Open::new(&worker, port.any_listener().as_deref());
-            let wire = Wire::new(Transport::Tcp(Socket::new(tcp)), peer, local);
+            let open = Open::new(&worker, first.as_deref());
+            let client = first.and_then(|listener| listener.client.clone());
+            let wire = Wire::new(Transport::Tcp(socket), peer, local)
+                .with_buffer_limit(client.as_ref().map_or(0, |client| client.buffer_limit()));
             forward::serve(Connection {
                 wire,
                 alpn_h2: false,
                 tls: None,
+                client,
                 port,
                 worker,
                 open,
             })
             .await;
         }
-        Kind::Tls => hello::serve(tcp, peer, local, port, worker).await,
+        Kind::Tls => hello::serve(socket, peer, local, port, worker).await,
         Kind::Tcp => {
             let Some(site) = port.site("") else { return };
             let _open = Open::new(&worker, Some(&site.listener));
             match site.l4("") {
                 Some(route) => {
-                    let stream = Transport::Tcp(Socket::new(tcp));
-                    l4::tcp(stream, peer, None, &site.listener.name, Arc::clone(route), worker).await;
+                    let stream = Transport::Tcp(socket);
+                    l4::tcp(stream, (peer, local), None, &site.listener, Arc::clone(route), worker).await;
                 }
                 None => site.listener.metrics.dropped(),
             }

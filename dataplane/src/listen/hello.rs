@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
+use sluice_config::v1;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::{Connection, Open, TlsSession};
+use super::{Connection, Open, TlsSession, forwarded_cert};
 use crate::route::{Port, Site, Termination};
 use crate::wire::{Socket, Transport, Wire};
 use crate::worker::Worker;
@@ -41,14 +41,14 @@ struct Client {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(
-    tcp: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
     local: SocketAddr,
     port: Arc<Port>,
     worker: Arc<Worker>,
 ) {
     let deadline = Instant::now() + HANDSHAKE;
-    let acceptor = LazyConfigAcceptor::new(Acceptor::default(), Socket::recording(tcp));
+    let acceptor = LazyConfigAcceptor::new(Acceptor::default(), socket.recording());
     let start = match timeout_at(deadline, acceptor).await {
         Ok(Ok(start)) => start,
         Ok(Err(error)) => {
@@ -127,11 +127,15 @@ async fn http(
     open: Open,
 ) {
     let alpn_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let certificate = describe(&stream, &site);
     let transport = Transport::Tls(Box::new(stream.into()));
-    let wire = Wire::new(transport, client.peer, client.local);
+    let settings = site.listener.client.clone();
+    let wire = Wire::new(transport, client.peer, client.local)
+        .with_buffer_limit(settings.as_ref().map_or(0, |settings| settings.buffer_limit()));
     let session = TlsSession {
         sni: client.server_name,
         listener: Arc::clone(&site.listener),
+        certificate,
     };
     // Its routes of now are not those of later.
     drop(site);
@@ -139,11 +143,22 @@ async fn http(
         wire,
         alpn_h2,
         tls: Some(Arc::new(session)),
+        client: settings,
         port,
         worker,
         open,
     })
     .await;
+}
+
+/// What is said of the client's certificate, if the listener wants anything said.
+fn describe(stream: &TlsStream<Socket>, site: &Site) -> Option<http::HeaderValue> {
+    use v1::client_headers::ForwardedClientCert;
+    let headers = &site.listener.client.as_ref()?.headers;
+    match headers.client_cert {
+        ForwardedClientCert::Unspecified | ForwardedClientCert::Sanitize => None,
+        _ => forwarded_cert::element(stream.get_ref().1.peer_certificates()?, &headers.cert_details),
+    }
 }
 
 /// A byte stream: TLS as it came, or what was inside the TLS that ended here.
@@ -152,8 +167,8 @@ async fn stream(transport: Transport, client: &Client, site: &Site, worker: Arc<
     let Some(route) = site.l4(server_name.unwrap_or_default()) else {
         return site.listener.metrics.dropped();
     };
-    let (listener, route) = (&site.listener.name, Arc::clone(route));
-    l4::tcp(transport, client.peer, server_name, listener, route, worker).await;
+    let ends = (client.peer, client.local);
+    l4::tcp(transport, ends, server_name, &site.listener, Arc::clone(route), worker).await;
 }
 
 /// Ends a connection whose listener cannot serve it.
@@ -172,7 +187,7 @@ mod tests {
 
     use arc_swap::ArcSwap;
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::route::Kind;
@@ -200,7 +215,7 @@ mod tests {
         client.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
         let began = Instant::now();
         let port = Arc::new(Port::new(443, Kind::Tls));
-        serve(tcp, peer, socket.local_addr().unwrap(), port, worker).await;
+        serve(Socket::new(tcp), peer, socket.local_addr().unwrap(), port, worker).await;
         assert_eq!(began.elapsed().as_secs(), HANDSHAKE.as_secs());
         assert_eq!(
             client.read_u8().await.unwrap_err().kind(),

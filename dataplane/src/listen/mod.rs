@@ -5,13 +5,18 @@
 //! reads a request.
 
 mod accept;
+pub mod client;
+mod forwarded_cert;
 mod hello;
+mod proxy_header;
 mod socket;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use client::Client;
 
 use crate::route::{Kind, Listener, Port};
 use crate::state::Bind;
@@ -27,6 +32,8 @@ pub struct Connection {
     pub alpn_h2: bool,
     /// Set if the client spoke TLS.
     pub tls: Option<Arc<TlsSession>>,
+    /// What its listener says of clients, if anything.
+    pub client: Option<Arc<Client>>,
     /// Where it came in.
     pub port: Arc<Port>,
     /// Who serves it.
@@ -57,6 +64,8 @@ pub struct TlsSession {
     pub sni: Option<Box<str>>,
     /// The listener whose certificate was served.
     pub listener: Arc<Listener>,
+    /// What X-Forwarded-Client-Cert says of the client's certificate, if it showed one and the listener wants it said.
+    pub certificate: Option<http::HeaderValue>,
 }
 
 /// Opens sockets, one for each worker on each port.

@@ -21,6 +21,7 @@ mod site;
 mod split;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
@@ -32,7 +33,7 @@ pub use site::Site;
 
 use crate::filter::Filter;
 use crate::l4::L4Route;
-use crate::listen::TlsSession;
+use crate::listen::{Client, TlsSession};
 use crate::rule::Rule;
 use crate::telemetry::ListenerMetrics;
 
@@ -53,6 +54,8 @@ pub struct Listener {
     pub filters: Vec<Filter>,
     /// What is done about TLS.
     pub tls: Termination,
+    /// What it says of its clients, if anything.
+    pub client: Option<Arc<Client>>,
     /// Its counters.
     pub metrics: Arc<ListenerMetrics>,
 }
@@ -98,6 +101,8 @@ pub struct Port {
     number: u16,
     table: ArcSwap<Table>,
     datagrams: Arc<ArcSwapOption<L4Route>>,
+    /// Connections that are open, where they are counted.
+    open: AtomicU64,
 }
 
 impl Port {
@@ -111,7 +116,18 @@ impl Port {
             number,
             table: ArcSwap::from_pointee(table),
             datagrams: Arc::default(),
+            open: AtomicU64::new(0),
         }
+    }
+
+    /// Counts a connection as open until the guard is dropped. `None`: there are `most` already.
+    pub fn enter(self: &Arc<Self>, most: u64) -> Option<Entered> {
+        self.open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < most).then(|| open + 1)
+            })
+            .ok()?;
+        Some(Entered(Arc::clone(self)))
     }
 
     /// As clients know it.
@@ -171,6 +187,16 @@ impl Port {
                 .store(table.sites.get("").and_then(|site| site.l4("").cloned()));
         }
         self.table.store(Arc::new(table));
+    }
+}
+
+/// A connection that counts as open.
+#[derive(Debug)]
+pub struct Entered(Arc<Port>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

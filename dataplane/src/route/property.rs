@@ -307,6 +307,7 @@ fn sites(metrics: &Metrics) -> Vec<Site> {
             port: 80,
             hostname: (*name).into(),
             filters: Vec::new(),
+            client: None,
             tls: Termination::Cleartext,
             metrics: metrics.listener(name),
         }))

@@ -6,6 +6,7 @@ use sluice_config::v1;
 
 use super::slots::Slots;
 use crate::filter::Filter;
+use crate::listen::Client;
 use crate::route::{Kind, Listener, Termination};
 use crate::tls::material::root_store;
 use crate::tls::server::{self, Validation};
@@ -69,6 +70,12 @@ impl Compiled {
             hostname: hostname.into(),
             filters: Filter::compile_all(&config.filters, slots)?,
             tls,
+            client: match &config.client {
+                None => None,
+                Some(client) => Some(Arc::new(
+                    Client::compile(client).map_err(|e| format!("client.{e}"))?,
+                )),
+            },
             metrics: slots.metrics().listener(&config.name),
         };
         Ok(Self {

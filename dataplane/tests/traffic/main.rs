@@ -7,5 +7,6 @@
 mod support;
 
 mod balancing;
+mod clients;
 
 use support::config as cfg;

@@ -22,6 +22,8 @@ pub struct H1 {
     framing: Framing,
     keepalive: bool,
     aborted: bool,
+    /// Trailers are passed on, in both directions.
+    trailers: bool,
     pub(super) sent: u64,
 }
 
@@ -43,6 +45,7 @@ impl H1 {
             framing: Framing::None,
             keepalive: request.keepalive,
             aborted: false,
+            trailers: true,
             sent: 0,
             reader,
         };
@@ -52,6 +55,11 @@ impl H1 {
     /// From now on the response carries `Connection: close`.
     pub fn close_after(&mut self) {
         self.keepalive = false;
+    }
+
+    /// From now on trailers are dropped, in both directions.
+    pub fn drop_trailers(&mut self) {
+        self.trailers = false;
     }
 
     /// True if the connection may serve another request.
@@ -110,7 +118,8 @@ impl H1 {
             }
         }
         self.request_done = true;
-        Poll::Ready(Ok(self.reader.take_trailers().map(Chunk::Trailers)))
+        let trailers = self.reader.take_trailers().filter(|_| self.trailers);
+        Poll::Ready(Ok(trailers.map(Chunk::Trailers)))
     }
 
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
@@ -165,6 +174,7 @@ impl H1 {
     }
 
     pub(super) fn finish(&mut self, trailers: Option<&HeaderMap>) {
+        let trailers = trailers.filter(|_| self.trailers);
         if self.framing == Framing::Chunked {
             self.reader
                 .wire()

@@ -1,10 +1,12 @@
 use super::*;
 
-fn arrival(peer: &str, trusted_hops: u32) -> Arrival {
+fn arrival(peer: &str, trusted_hops: u32) -> Arrival<'static> {
     Arrival {
         peer: peer.parse().unwrap(),
         https: false,
         trusted_hops,
+        client: None,
+        certificate: None,
     }
 }
 
