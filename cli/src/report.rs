@@ -6,7 +6,13 @@ use sluice_controller::translate::condition::Condition;
 use sluice_crds::gateway::ParentReference;
 
 /// Conditions that are bad news when they hold, and no news when they do not.
-const BAD_NEWS: [&str; 3] = ["Conflicted", "PartiallyInvalid", "OverlappingTLSConfig"];
+const BAD_NEWS: [&str; 5] = [
+    "Conflicted",
+    "PartiallyInvalid",
+    "OverlappingTLSConfig",
+    "Overridden",
+    "Warning",
+];
 /// Conditions that an object without fault has.
 const GOOD_NEWS: [&str; 3] = ["Accepted", "ResolvedRefs", "Programmed"];
 
@@ -53,6 +59,7 @@ fn parts(status: &Status) -> Vec<(String, &[Condition])> {
             .iter()
             .map(|parent| (of_parent(&parent.parent_ref), parent.conditions.as_slice()))
             .collect(),
+        Status::Backend { conditions, .. } => vec![(String::new(), conditions.as_slice())],
         Status::Policy { ancestors, .. } => ancestors
             .iter()
             .map(|ancestor| (of_parent(&ancestor.ancestor_ref), ancestor.conditions.as_slice()))

@@ -144,6 +144,11 @@ pub enum Status {
         generation: i64,
         parents: Vec<ParentStatus>,
     },
+    #[serde(rename_all = "camelCase")]
+    Backend {
+        generation: i64,
+        conditions: Vec<Condition>,
+    },
     /// Policies: one entry an ancestor.
     #[serde(rename_all = "camelCase")]
     Policy {

@@ -79,6 +79,7 @@ impl Unit {
             Kind::BackendTLSPolicy
             | Kind::XBackendTrafficPolicy
             | Kind::XBackend
+            | Kind::Backend
             | Kind::SecurityPolicy
             | Kind::BackendTrafficPolicy
             | Kind::ClientTrafficPolicy

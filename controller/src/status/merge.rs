@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as Written, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
+use sluice_crds::envoy::BackendStatus;
 use sluice_crds::gateway::{
     GatewayClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus as WrittenListener, ParentReference,
     RouteGroupKind, SupportedFeature,
@@ -158,6 +159,12 @@ pub(super) fn whole(status: &Status, live: &Value, now: &Time) -> Value {
         } => plain(&ListenerSetStatus {
             conditions: conditions(ours, *generation, &own, now),
             listeners: write_listeners(listeners, *generation, live, now),
+        }),
+        Status::Backend {
+            generation,
+            conditions: ours,
+        } => plain(&BackendStatus {
+            conditions: conditions(ours, *generation, &own, now),
         }),
         Status::Route { .. } | Status::Policy { .. } => Value::Null,
     }

@@ -6,7 +6,8 @@ use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use sluice_crds::envoy::{
-    BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy, SecurityPolicy,
+    Backend, BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy,
+    SecurityPolicy,
 };
 use sluice_crds::gateway::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, Route, TCPRoute, TLSRoute,
@@ -177,6 +178,7 @@ fn way(kind: Kind) -> Option<(ApiResource, Way)> {
             ApiResource::erase::<XBackendTrafficPolicy>(&()),
             Way::Entries(OF_POLICIES),
         ),
+        Kind::Backend => (ApiResource::erase::<Backend>(&()), Way::Apply),
         Kind::SecurityPolicy => of_policies::<SecurityPolicy>(),
         Kind::BackendTrafficPolicy => of_policies::<BackendTrafficPolicy>(),
         Kind::ClientTrafficPolicy => of_policies::<ClientTrafficPolicy>(),

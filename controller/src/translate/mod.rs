@@ -31,6 +31,7 @@ pub fn translate(unit: &Unit, view: &View<'_>) -> Output {
         Unit::Secret(secret) => secret::translate(secret, view),
         Unit::Data(object) => secret::data(object, view),
         Unit::Policy(object) if object.kind == Kind::XBackend => backend::x_backend::translate(object, view),
+        Unit::Policy(object) if object.kind == Kind::Backend => backend::envoy::translate(object, view),
         Unit::Policy(policy) => policy::translate(policy, view),
     }
 }

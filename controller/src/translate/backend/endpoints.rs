@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_config::{key, v1};
+use sluice_crds::envoy::Backend;
 use sluice_crds::gateway::XBackend;
 
-use super::{service, x_backend};
+use super::{envoy, service, x_backend};
 use crate::engine::{EndpointsId, Mode, Output, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::model::RoutingType;
@@ -40,6 +41,10 @@ pub fn translate(id: &EndpointsId, view: &View<'_>) -> Output {
     let endpoints = match id.target.kind {
         Kind::Service => of_service(id, view).unwrap_or_default(),
         Kind::XBackend => of_x_backend(id, view).unwrap_or_default(),
+        Kind::Backend => view
+            .get::<Backend>(&id.target.namespace, &id.target.name)
+            .map(|object| envoy::endpoints(view, &object))
+            .unwrap_or_default(),
         _ => Vec::new(),
     };
     let mut output = Output::default();

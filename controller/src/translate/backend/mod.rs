@@ -5,6 +5,7 @@
 //! its slot empty.
 
 pub mod endpoints;
+pub mod envoy;
 pub mod protocol;
 mod retry_budget;
 pub mod service;
@@ -12,6 +13,7 @@ pub mod x_backend;
 
 use k8s_openapi::api::core::v1::Service;
 use sluice_config::{key, v1};
+use sluice_crds::envoy::Backend;
 use sluice_crds::gateway::XBackend;
 
 use crate::engine::{BackendId, BackendUsage, EndpointsId, Output, Unit, View};
@@ -65,11 +67,13 @@ pub fn uses_tls_policy(usage: BackendUsage) -> bool {
 }
 
 /// How a backend is connected to.
-struct Reach {
-    protocol: v1::BackendProtocol,
-    tls: Option<UpstreamTls>,
+pub struct Reach {
+    /// What is spoken.
+    pub protocol: v1::BackendProtocol,
+    /// TLS, if there is any.
+    pub tls: Option<UpstreamTls>,
     /// The Gateway's client certificate may be shown.
-    takes_gateway_certificate: bool,
+    pub takes_gateway_certificate: bool,
 }
 
 /// Translates one backend.
@@ -77,6 +81,9 @@ pub fn translate(id: &BackendId, view: &View<'_>) -> Output {
     let reach = match id.target.kind {
         Kind::Service => of_service(id, view),
         Kind::XBackend => of_x_backend(id, view),
+        Kind::Backend => view
+            .get::<Backend>(&id.target.namespace, &id.target.name)
+            .and_then(|object| envoy::reach(view, &object, id.usage).ok()),
         _ => None,
     };
     reach.map_or_else(Output::default, |reach| reached(id, reach, view))

@@ -6,6 +6,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::Service;
 use sluice_config::v1;
+use sluice_crds::envoy::Backend;
 use sluice_crds::gateway::{BackendObjectReference, XBackend};
 
 use super::problems::Problems;
@@ -166,7 +167,7 @@ impl<'v, 'w> Context<'v, 'w> {
     ) -> Result<(ObjectRef, u16), Fault> {
         let namespace = reference.namespace(&self.referrer.namespace);
         let (group, kind, name) = (reference.group(), reference.kind(), reference.name.as_str());
-        let Some(kind @ (Kind::Service | Kind::XBackend)) = Kind::parse(group, kind) else {
+        let Some(kind @ (Kind::Service | Kind::XBackend | Kind::Backend)) = Kind::parse(group, kind) else {
             let why = format!("{kind} of group {group:?} is not a kind of backend that is supported");
             return Err(Fault::at("InvalidKind", field, why));
         };
@@ -186,6 +187,13 @@ impl<'v, 'w> Context<'v, 'w> {
         let target = ObjectRef::new(kind, namespace, name);
         let port = match kind {
             Kind::XBackend => self.x_backend(&target, field)?,
+            Kind::Backend => {
+                let found = self.view.get::<Backend>(&target.namespace, &target.name);
+                let why = format_args!("{target} does not exist");
+                found.ok_or_else(|| Fault::at("BackendNotFound", field, why))?;
+                // Each of its endpoints has its own.
+                0
+            }
             _ => self.service(&target, reference.port, usage, field)?,
         };
         Ok((target, port))
@@ -264,6 +272,19 @@ impl<'v, 'w> Context<'v, 'w> {
             let fault = backend::x_backend::speech(self.view, &object, usage).err()?;
             let why = format_args!("{target}: {}", fault.message);
             return Some(Fault::at(fault.reason, field, why));
+        }
+        if target.kind == Kind::Backend {
+            let object = self.view.get::<Backend>(&target.namespace, &target.name)?;
+            let fault = backend::envoy::reach(self.view, &object, usage).err()?;
+            let reason = match fault.reason {
+                "Invalid" => "UnsupportedValue",
+                reason => reason,
+            };
+            return Some(Fault::at(
+                reason,
+                field,
+                format_args!("{target}: {}", fault.message),
+            ));
         }
         if !backend::uses_tls_policy(usage) {
             return None;

@@ -2,6 +2,8 @@
 
 mod tls;
 
+pub use tls::common as tls_parameters;
+
 use sluice_config::v1;
 use sluice_config::v1::client_headers::{CertDetail, ForwardedClientCert, RequestId, Underscores};
 use sluice_config::v1::client_ip_detection::{CustomHeader, Networks, Source};

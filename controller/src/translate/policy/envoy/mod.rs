@@ -31,6 +31,7 @@ use sluice_crds::envoy::{
 };
 
 pub use attach::{Candidates, ParentPolicies, Policies};
+pub use client::tls_parameters;
 pub use reader::Reader;
 pub use rule::{Governing, RoutePolicies};
 pub use status::translate;

@@ -57,13 +57,24 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
             .push(Fault::at("Invalid", format_args!("spec.{field}"), why));
     }
 
-    /// A Secret that `owner` refers to.
+    /// The entries of a Secret that `owner` refers to.
     pub fn secret(
         &mut self,
         owner: &ObjectRef,
         reference: &SecretObjectReference,
         field: &str,
     ) -> Option<Data> {
+        let object = self.secret_object(owner, reference, field)?;
+        self.data(object, field)
+    }
+
+    /// A Secret that `owner` refers to, be it there or not.
+    pub fn secret_object(
+        &mut self,
+        owner: &ObjectRef,
+        reference: &SecretObjectReference,
+        field: &str,
+    ) -> Option<ObjectRef> {
         let namespace = reference.namespace(&owner.namespace);
         match Kind::parse(reference.group(), reference.kind()) {
             Some(Kind::Secret) => {}
@@ -87,10 +98,7 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
             self.fault(field, why);
             return None;
         }
-        self.data(
-            ObjectRef::new(Kind::Secret, namespace, reference.name.as_str()),
-            field,
-        )
+        Some(ObjectRef::new(Kind::Secret, namespace, reference.name.as_str()))
     }
 
     /// A Secret or ConfigMap in `owner`'s namespace.
