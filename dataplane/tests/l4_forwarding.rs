@@ -451,3 +451,50 @@ async fn udp_weights_are_by_session() {
     apply(&dataplane, vec![route("2", &[("a", 0), ("b", 1)])]);
     assert_eq!(client.ask("x").await.0, "b");
 }
+
+#[tokio::test]
+async fn clients_are_authorized_by_address() {
+    let restricted = |kind: &str, cidrs: &[&str]| {
+        let mut resource = route("2", &[(if kind == "UDP" { "u" } else { "a" }, 1)]);
+        if let Some(Body::Route(route)) = &mut resource.body
+            && let Some(v1::route::Rules::L4(rules)) = &mut route.rules
+        {
+            rules.authorization = Some(v1::Authorization {
+                rules: vec![
+                    // It can never match a connection, so it neither allows nor denies one.
+                    v1::AuthorizationRule {
+                        allow: true,
+                        methods: vec!["GET".into()],
+                        ..Default::default()
+                    },
+                    v1::AuthorizationRule {
+                        allow: true,
+                        client_cidrs: cidrs.iter().map(ToString::to_string).collect(),
+                        ..Default::default()
+                    },
+                ],
+                allow_by_default: false,
+            });
+        }
+        resource
+    };
+    let (dataplane, address) = serve(v1::Protocol::Tcp, &[("a", 1, &[tcp_backend("a").await])]);
+    assert_eq!(ask(address, 1).await.unwrap(), "a 1");
+    apply(&dataplane, vec![restricted("TCP", &["10.0.0.0/8"])]);
+    let error = ask(address, 1).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let mut again = restricted("TCP", &["10.0.0.0/8", "127.0.0.0/8"]);
+    again.version = "3".into();
+    apply(&dataplane, vec![again]);
+    assert_eq!(ask(address, 1).await.unwrap(), "a 1");
+
+    let (dataplane, address) = serve(v1::Protocol::Udp, &[("u", 1, &[udp_backend("u").await])]);
+    assert_eq!(Client::new(address).await.ask("hello").await.2, "hello");
+    apply(&dataplane, vec![restricted("UDP", &["10.0.0.0/8"])]);
+    // A new client, for sessions go on.
+    let refused = Client::new(address).await;
+    let mut buf = [0; 16];
+    refused.0.send(b"hello").await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_millis(300), refused.0.recv(&mut buf)).await;
+    assert!(answer.is_err(), "a datagram that may not pass was answered");
+}

@@ -189,6 +189,7 @@ mod tests {
             host: "h.example",
             client: std::net::Ipv4Addr::LOCALHOST.into(),
             route: "",
+            shows_limits: true,
             path: "/a",
             https: true,
             listener_port: 443,

@@ -191,6 +191,8 @@ pub struct Facts<'a> {
     pub client: IpAddr,
     /// `HTTPRoute/namespace/name`; empty for a listener's filters.
     pub route: &'a str,
+    /// True: clients are told of limits on their rate, where the rule does not say.
+    pub shows_limits: bool,
     /// The path that was routed on.
     pub path: &'a str,
     /// True if the client spoke TLS.

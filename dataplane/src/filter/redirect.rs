@@ -95,6 +95,7 @@ mod tests {
             host: "own.example",
             client: std::net::Ipv4Addr::LOCALHOST.into(),
             route: "",
+            shows_limits: true,
             path: "/a/b",
             https,
             listener_port,

@@ -137,7 +137,7 @@ impl<'a> Filtered<'_, 'a> {
                 }
                 Filter::RequestBuffer(limit) => self.buffer(*limit).await?,
                 Filter::RateLimit(limit) => {
-                    let shown = limit.check(self.head, &self.facts, true)?;
+                    let shown = limit.check(self.head, &self.facts)?;
                     self.effects.added.extend(shown);
                 }
                 Filter::Authorization(rules) => {

@@ -9,12 +9,14 @@ mod sessions;
 mod tcp;
 mod udp;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::Rng;
 use sluice_config::v1;
 
 use crate::filter::Lookup;
+use crate::filter::policy::AddressRules;
 use crate::telemetry::RouteMetrics;
 use crate::upstream::Slot;
 
@@ -28,6 +30,8 @@ pub struct L4Route {
     pub name: Arc<str>,
     /// Each with the sum of the weights up to and including its own. Those of weight 0 are left out.
     backends: Vec<(u64, Target)>,
+    /// Who may connect; `None`: anyone.
+    access: Option<AddressRules>,
     metrics: Arc<RouteMetrics>,
 }
 
@@ -44,7 +48,7 @@ impl L4Route {
     /// Compiles the rules of a route.
     ///
     /// # Errors
-    /// Names the field that cannot be honoured. None can be wrong at present: what a backend's key names may come later.
+    /// Names the field that cannot be honoured.
     pub fn compile(name: &str, rules: &v1::L4Rules, lookup: &mut dyn Lookup) -> Result<Self, String> {
         let mut total = 0;
         let mut backends = Vec::with_capacity(rules.backends.len());
@@ -59,8 +63,19 @@ impl L4Route {
         Ok(Self {
             name: name.into(),
             backends,
+            access: rules
+                .authorization
+                .as_ref()
+                .map(AddressRules::compile)
+                .transpose()
+                .map_err(|e| format!("authorization.{e}"))?,
             metrics: lookup.route_metrics(name),
         })
+    }
+
+    /// True if a client with this address may connect.
+    fn admits(&self, client: IpAddr) -> bool {
+        self.access.as_ref().is_none_or(|access| access.allows(client))
     }
 
     /// A backend by weight; `None`: this share is refused, or there is none.

@@ -189,3 +189,39 @@ async fn grpc_clients_are_told_in_grpc() {
     assert_eq!((got.status, got.header("grpc-status")), (200, Some("14")));
     assert_eq!(got.header("x-envoy-ratelimited"), Some("true"));
 }
+
+#[tokio::test]
+async fn the_listener_says_whether_limits_are_shown() {
+    let backend = Backend::echo("b").await;
+    let port = super::support::free_port();
+    let quiet = v1::Listener {
+        port: port.into(),
+        bind_port: port.into(),
+        protocol: v1::Protocol::Http.into(),
+        client: Some(v1::ClientSettings {
+            headers: Some(v1::ClientHeaders {
+                no_rate_limit_headers: true,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let mut rule = cfg::rule("/", &["b"]);
+    rule.policy = Some(policy(vec![limit("quiet", 1, vec![])]));
+    let mut loud = cfg::rule("/loud", &["b"]);
+    loud.policy = Some(policy(vec![v1::RateLimitRule {
+        headers: v1::rate_limit_rule::Headers::Draft03.into(),
+        ..limit("loud", 1, vec![])
+    }]));
+    let mut resources = vec![cfg::listener("l", quiet), cfg::route("r", "l", vec![rule, loud])];
+    resources.extend(cfg::backend("b", &[backend.address]));
+    let _proxy = super::Proxy::start(resources).await;
+    let client = Http::new(port);
+    for status in [200, 429] {
+        let got = client.get("/").await;
+        assert_eq!((got.status, got.header("x-ratelimit-limit")), (status, None));
+        let got = client.get("/loud").await;
+        assert_eq!((got.status, got.header("x-ratelimit-limit")), (status, Some("1")));
+    }
+}

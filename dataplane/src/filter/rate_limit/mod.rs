@@ -78,11 +78,11 @@ impl RateLimit {
         Ok(Self(rules.into()))
     }
 
-    /// Counts a request. `shows` is the listener's word on headers.
+    /// Counts a request.
     ///
     /// # Errors
     /// What the client is told if it is one too many.
-    pub fn check(&self, head: &Parts, facts: &Facts<'_>, shows: bool) -> Result<Shown, Denial> {
+    pub fn check(&self, head: &Parts, facts: &Facts<'_>) -> Result<Shown, Denial> {
         let mut strictest: Option<(&Rule, Left)> = None;
         let mut distinct = Vec::new();
         for rule in &self.0 {
@@ -109,7 +109,7 @@ impl RateLimit {
         let Some((rule, left)) = strictest else {
             return Ok(Vec::new());
         };
-        let shown = if rule.shows.unwrap_or(shows) {
+        let shown = if rule.shows.unwrap_or(facts.shows_limits) {
             show(rule.quota, left)
         } else {
             Vec::new()
