@@ -268,7 +268,9 @@ fn builder(servers: &[SocketAddr]) -> Result<ResolverBuilder<TokioRuntimeProvide
     }
     let server = |address: &SocketAddr| {
         let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-        connections.iter_mut().for_each(|c| c.port = address.port());
+        for connection in &mut connections {
+            connection.port = address.port();
+        }
         NameServerConfig::new(address.ip(), true, connections)
     };
     let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
