@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::Rng;
 use sluice_config::v1;
 
-use crate::filter::policy::{self, Extras};
+use crate::filter::policy::{Chain, Extras};
 use crate::filter::session::Persistence;
 use crate::filter::{Filter, Lookup};
 pub use crate::retry::Retry;
@@ -24,8 +24,8 @@ pub struct Rule {
     pub rule_name: Box<str>,
     /// Errors made here are answered as gRPC.
     pub grpc: bool,
-    /// In the order in which they apply.
-    pub filters: Vec<Filter>,
+    /// What happens to a request before it goes to a backend.
+    pub chain: Chain,
     /// Where requests go.
     pub backends: Backends,
     /// Bound on the whole exchange with the client.
@@ -68,7 +68,7 @@ impl Rule {
             route_name: Arc::clone(route_name),
             rule_name: rule.name.as_str().into(),
             grpc,
-            filters: policy::chain(rule.policy.as_ref(), &rule.filters, lookup)?,
+            chain: Chain::compile(rule.policy.as_ref(), &rule.filters, lookup)?,
             backends: Backends::compile(&rule.backends, lookup)?,
             request_timeout: duration(rule.request_timeout_ms),
             backend_request_timeout: duration(rule.backend_request_timeout_ms)

@@ -50,6 +50,8 @@ pub struct ExternalAuth {
     pub timeout: Duration,
     /// True: a request passes whose authorizer cannot be asked.
     pub fail_open: bool,
+    /// True: the route is chosen anew by what the authorizer has changed.
+    pub recompute_route: bool,
     /// The answer if the authorizer cannot be asked.
     pub status_on_error: StatusCode,
     context_extensions: Box<[(Box<str>, Context)]>,
@@ -83,9 +85,6 @@ impl ExternalAuth {
         if !prefix.is_empty() && (!prefix.starts_with('/') || PathAndQuery::try_from(prefix).is_err()) {
             return Err(format!("path: `{}` is not a path", config.path));
         }
-        if config.recompute_route {
-            return Err("recompute_route: not known to this version".into());
-        }
         let path_override = match config.path_override.as_str() {
             "" => None,
             path if !path.starts_with('/') => return Err(format!("path_override: `{path}` is not a path")),
@@ -111,6 +110,7 @@ impl ExternalAuth {
                 ms => Duration::from_millis(ms),
             },
             fail_open: config.fail_open,
+            recompute_route: config.recompute_route,
             status_on_error,
             context_extensions: context_extensions.into(),
             protocol,
@@ -227,6 +227,7 @@ mod tests {
             only_allowed_response_headers: false,
             timeout: DEFAULT_TIMEOUT,
             fail_open: false,
+            recompute_route: false,
             status_on_error: StatusCode::FORBIDDEN,
             context_extensions: Box::default(),
         }

@@ -128,6 +128,9 @@ impl Filter {
                 F::UrlRewrite(r) => Self::UrlRewrite(field("url_rewrite", path::UrlRewrite::compile(r))?),
                 F::Mirror(m) => Self::Mirror(Mirror::compile(m, lookup)),
                 F::Cors(c) => Self::Cors(Box::new(field("cors", Cors::compile(c))?)),
+                F::ExternalAuth(a) if a.recompute_route => {
+                    return Err("external_auth.recompute_route: is for policies".into());
+                }
                 F::ExternalAuth(a) => Self::ExternalAuth(Box::new(field(
                     "external_auth",
                     ExternalAuth::compile(a, lookup),

@@ -13,73 +13,125 @@ use super::{
     status,
 };
 
-/// All filters of a rule in the order in which they run: those of its policy, then its own. A Cors filter of its own
-/// runs where the policy's would, so that a preflight request needs no credentials.
-///
-/// # Errors
-/// `field: reason` of what cannot be honoured. A part that this version does not know is never left out.
-pub fn chain(
-    policy: Option<&v1::Policy>,
-    own: &[v1::Filter],
-    lookup: &mut dyn Lookup,
-) -> Result<Vec<Filter>, String> {
-    let own = Filter::compile_all(own, lookup)?;
-    let Some(policy) = policy else { return Ok(own) };
-    let (cors, own): (Vec<_>, Vec<_>) = own
-        .into_iter()
-        .partition(|filter| matches!(filter, Filter::Cors(_)));
-    let mut chain = before_routes(policy, cors, lookup).map_err(|e| format!("policy.{e}"))?;
-    chain.extend(own);
-    Ok(chain)
+/// Where a filter of a rule comes from, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// A policy that cannot be honoured.
+    Refuse,
+    /// Faults.
+    Fault,
+    /// Cross-origin resource sharing, the rule's own filter as well.
+    Cors,
+    /// External authorization.
+    ExternalAuth,
+    /// API keys.
+    ApiKeyAuth,
+    /// Users and passwords.
+    BasicAuth,
+    /// Tokens.
+    Jwt,
+    /// Buffering of bodies.
+    RequestBuffer,
+    /// Authorization.
+    Authorization,
+    /// Limits on rates.
+    RateLimit,
+    /// The rule's own filters.
+    Own,
 }
 
-fn before_routes(
-    policy: &v1::Policy,
-    own_cors: Vec<Filter>,
-    lookup: &mut dyn Lookup,
-) -> Result<Vec<Filter>, String> {
-    let mut chain = Vec::new();
+/// All filters of a rule.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// In the order in which they run.
+    pub filters: Vec<Filter>,
+    /// The stage of each; empty if there is no policy and all are the rule's own.
+    stages: Vec<Stage>,
+}
+
+impl Chain {
+    /// Puts the filters of a policy before the rule's own. A Cors filter of its own runs where the policy's would, so
+    /// that a preflight request needs no credentials.
+    ///
+    /// # Errors
+    /// `field: reason` of what cannot be honoured. A part that this version does not know is never left out.
+    pub fn compile(
+        policy: Option<&v1::Policy>,
+        own: &[v1::Filter],
+        lookup: &mut dyn Lookup,
+    ) -> Result<Self, String> {
+        let own = Filter::compile_all(own, lookup)?;
+        let Some(policy) = policy else {
+            return Ok(Self {
+                filters: own,
+                stages: Vec::new(),
+            });
+        };
+        let (cors, own): (Vec<_>, Vec<_>) = own
+            .into_iter()
+            .partition(|filter| matches!(filter, Filter::Cors(_)));
+        let mut all = of_policy(policy, lookup).map_err(|e| format!("policy.{e}"))?;
+        all.extend(cors.into_iter().map(|filter| (Stage::Cors, filter)));
+        all.extend(own.into_iter().map(|filter| (Stage::Own, filter)));
+        all.sort_by_key(|(stage, _)| *stage);
+        let (stages, filters) = all.into_iter().unzip();
+        Ok(Self { filters, stages })
+    }
+
+    /// The stage of the filter at this place.
+    pub fn stage(&self, at: usize) -> Stage {
+        self.stages.get(at).copied().unwrap_or(Stage::Own)
+    }
+
+    /// The place of the first filter after `stage`.
+    pub fn after(&self, stage: Stage) -> usize {
+        self.stages.partition_point(|known| *known <= stage)
+    }
+}
+
+fn of_policy(policy: &v1::Policy, lookup: &mut dyn Lookup) -> Result<Vec<(Stage, Filter)>, String> {
+    let mut all = Vec::new();
     if let Some(refuse) = &policy.refuse {
-        chain.push(Filter::FixedResponse(field(
-            "refuse.status",
-            status(refuse.status),
-        )?));
+        let status = field("refuse.status", status(refuse.status))?;
+        all.push((Stage::Refuse, Filter::FixedResponse(status)));
     }
     if let Some(fault) = &policy.fault {
-        chain.push(Filter::Fault(Box::new(field("fault", Fault::compile(fault))?)));
+        let fault = field("fault", Fault::compile(fault))?;
+        all.push((Stage::Fault, Filter::Fault(fault.into())));
     }
     if let Some(cors) = &policy.cors {
-        chain.push(Filter::Cors(Box::new(field("cors", Cors::compile(cors))?)));
+        let cors = field("cors", Cors::compile(cors))?;
+        all.push((Stage::Cors, Filter::Cors(cors.into())));
     }
-    chain.extend(own_cors);
     if let Some(auth) = &policy.external_auth {
         let auth = field("external_auth", ExternalAuth::compile(auth, lookup))?;
-        chain.push(Filter::ExternalAuth(Box::new(auth)));
+        all.push((Stage::ExternalAuth, Filter::ExternalAuth(auth.into())));
     }
     if let Some(auth) = &policy.api_key_auth {
         let auth = field("api_key_auth", ApiKeyAuth::compile(auth, lookup))?;
-        chain.push(Filter::ApiKeyAuth(Box::new(auth)));
+        all.push((Stage::ApiKeyAuth, Filter::ApiKeyAuth(auth.into())));
     }
     if let Some(auth) = &policy.basic_auth {
         let auth = field("basic_auth", BasicAuth::compile(auth, lookup))?;
-        chain.push(Filter::BasicAuth(Box::new(auth)));
+        all.push((Stage::BasicAuth, Filter::BasicAuth(auth.into())));
     }
     if let Some(jwt) = &policy.jwt {
-        chain.push(Filter::Jwt(Box::new(field("jwt", Jwt::compile(jwt, lookup))?)));
+        let jwt = field("jwt", Jwt::compile(jwt, lookup))?;
+        all.push((Stage::Jwt, Filter::Jwt(jwt.into())));
     }
     if let Some(buffer) = &policy.request_buffer {
         let limit = usize::try_from(buffer.limit).unwrap_or(usize::MAX);
-        chain.push(Filter::RequestBuffer(limit));
+        all.push((Stage::RequestBuffer, Filter::RequestBuffer(limit)));
     }
-    if let Some(authorization) = &policy.authorization {
-        let authorization = field("authorization", Authorization::compile(authorization))?;
-        chain.push(Filter::Authorization(Box::new(authorization)));
+    if let Some(rules) = &policy.authorization {
+        let rules = field("authorization", Authorization::compile(rules))?;
+        all.push((Stage::Authorization, Filter::Authorization(rules.into())));
     }
     if let Some(limit) = &policy.rate_limit {
         let limit = field("rate_limit", RateLimit::compile(limit, lookup))?;
-        chain.push(Filter::RateLimit(Box::new(limit)));
+        all.push((Stage::RateLimit, Filter::RateLimit(limit.into())));
     }
-    Ok(chain)
+    Ok(all)
 }
 
 /// What a policy asks for besides filters.

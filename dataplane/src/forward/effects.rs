@@ -25,6 +25,8 @@ pub(super) enum End {
     Reply(Box<Reply>),
     /// It was cut short.
     Stop(Stop),
+    /// The filter at this place wants its route to be chosen anew.
+    Reroute(usize),
 }
 
 impl From<Reply> for End {
@@ -103,7 +105,7 @@ impl<'a> Filtered<'_, 'a> {
     /// Runs filters in their order. What waits for somebody is boxed, so that requests that wait for nobody do not move
     /// room for it around.
     pub(super) async fn run(&mut self, filters: &'a [Filter]) -> Result<(), End> {
-        for filter in filters {
+        for (at, filter) in filters.iter().enumerate() {
             match filter {
                 Filter::RequestHeaders(modifier) => modifier.apply(&mut self.head.headers),
                 Filter::ResponseHeaders(modifier) => self.effects.modifiers.push(modifier),
@@ -123,7 +125,12 @@ impl<'a> Filtered<'_, 'a> {
                     }
                     self.effects.cors = cors.allowed_origin(self.head).map(|origin| (&**cors, origin));
                 }
-                Filter::ExternalAuth(auth) => Box::pin(self.authorize(auth)).await?,
+                Filter::ExternalAuth(auth) => {
+                    Box::pin(self.authorize(auth)).await?;
+                    if auth.recompute_route {
+                        return Err(End::Reroute(at));
+                    }
+                }
                 Filter::DirectResponse(response) => return Err(self.direct(response).into()),
                 Filter::CredentialInjection(credential) => credential.apply(self.head)?,
                 Filter::Fault(fault) => Box::pin(self.disturb(fault)).await?,
@@ -133,7 +140,9 @@ impl<'a> Filtered<'_, 'a> {
                     let asking =
                         jwt::authenticate(&self.conn.worker, jwt, self.head, &mut self.effects.tokens);
                     let asked = Box::pin(self.limits.bound(self.down, asking)).await?;
-                    asked.map_err(|fault| fault.denial(self.head, &self.facts))?;
+                    if asked.map_err(|fault| fault.denial(self.head, &self.facts))? {
+                        return Err(End::Reroute(at));
+                    }
                 }
                 Filter::RequestBuffer(limit) => self.buffer(*limit).await?,
                 Filter::RateLimit(limit) => {

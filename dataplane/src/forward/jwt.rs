@@ -16,13 +16,14 @@ use crate::filter::tokens::Tokens;
 use crate::upstream::connect::Version;
 use crate::worker::Worker;
 
-/// Lets a request pass that one of the providers vouches for; claims go where they are to go.
+/// Lets a request pass that one of the providers vouches for; claims go where they are to go. True: the route is to be
+/// chosen anew.
 pub(super) async fn authenticate(
     worker: &Worker,
     jwt: &Jwt,
     head: &mut request::Parts,
     tokens: &mut Tokens,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     jwt.clear_claims(head);
     let mut worst = Fault::Missing;
     for provider in &jwt.providers {
@@ -33,7 +34,7 @@ pub(super) async fn authenticate(
                     provider.forward_claims(&claims, head);
                     tokens.push(&provider.name, claims);
                 }
-                return Ok(());
+                return Ok(provider.recompute_route);
             }
             // What another provider has found wrong says more.
             Err(fault) if matches!(worst, Fault::Missing | Fault::UnknownIssuer) => worst = fault,
@@ -41,7 +42,7 @@ pub(super) async fn authenticate(
         }
     }
     if worst == Fault::Missing && jwt.optional {
-        return Ok(());
+        return Ok(false);
     }
     Err(worst)
 }

@@ -1,7 +1,7 @@
 //! One request, from its head to its line in the access log: admit, choose the listener and run its filters, route,
 //! filter, choose a backend, try, answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::HOST;
 use http::{HeaderMap, StatusCode, Uri, request};
@@ -18,20 +18,27 @@ use super::source::Source;
 use super::upstream::{BodyKind, Failure};
 use super::{Conn, mirror};
 use crate::drain::Phase;
-use crate::filter::Facts;
 use crate::filter::overrides::Origin;
-use crate::filter::policy::Extras;
+use crate::filter::policy::{Extras, Stage};
 use crate::filter::session::Session;
+use crate::filter::{Facts, Filter};
 use crate::route::{Matched, Miss, Site};
 use crate::rule::{Rule, WeightedBackend};
 use crate::upstream::Balancer;
+
+/// How often a request's route may be chosen anew: once after each of the two stages that may ask for it.
+const REROUTES: usize = 2;
 
 /// Serves one request.
 pub(super) async fn serve(conn: &Conn, down: &mut Downstream, mut head: request::Parts) {
     let mut record = Record::begin(&head);
     record.client.clone_from(&conn.client);
     let is_grpc = is_grpc(&head);
-    if conn.client.as_ref().is_some_and(|client| client.asks_for_health(&head)) {
+    if conn
+        .client
+        .as_ref()
+        .is_some_and(|client| client.asks_for_health(&head))
+    {
         let reply = health(conn);
         answer(down, &mut record, reply, false, None);
         return record.end(conn, down);
@@ -85,7 +92,12 @@ fn refuse(refusal: Refusal) -> Reply {
             "DPE",
             "low_version",
         ),
-        Refusal::Unknown => Reply::error(StatusCode::FORBIDDEN, "", "", "rejecting_because_detection_failed"),
+        Refusal::Unknown => Reply::error(
+            StatusCode::FORBIDDEN,
+            "",
+            "",
+            "rejecting_because_detection_failed",
+        ),
         Refusal::Elsewhere(location) => Reply::redirect(
             StatusCode::TEMPORARY_REDIRECT,
             location,
@@ -106,8 +118,9 @@ async fn route(
         Ok(site) => site,
         Err(miss) => return answer(down, record, unserved(miss), is_grpc, None),
     };
-    // It outlives the effects, which borrow from it.
+    // They outlive the effects, which borrow from them.
     let matched;
+    let anew: [OnceLock<Matched>; REROUTES] = Default::default();
     let mut effects = Effects::default();
     let mut source = Source::new(down.body_is_empty(), true);
     let mut end = before_routing(conn, down, head, &site, admitted, &mut effects, &mut source).await;
@@ -118,9 +131,6 @@ async fn route(
             return answer(down, record, unserved(Miss::NoRoute), is_grpc, Some(&effects));
         };
         matched = found;
-        record.rule = Some(Arc::clone(&matched.rule));
-        record.listener = Some(Arc::clone(&matched.listener));
-        is_grpc |= matched.rule.grpc;
         let mut request = Request {
             conn,
             down,
@@ -129,13 +139,25 @@ async fn route(
             source: &mut source,
             record,
         };
-        end = request.run(head, admitted).await;
+        end = request.run(head, admitted, None).await;
+        for place in &anew {
+            let Err(End::Reroute(at)) = end else { break };
+            let stage = request.matched.rule.chain.stage(at);
+            let Some(found) = site.matched(&admitted.host, head) else {
+                end = Err(unserved(Miss::NoRoute).into());
+                break;
+            };
+            request.matched = place.get_or_init(|| found);
+            end = request.run(head, admitted, Some(stage)).await;
+        }
+        is_grpc |= request.matched.rule.grpc;
     }
     record.received = source.received();
     match end {
         Ok(()) => {}
         Err(End::Reply(reply)) => answer(down, record, *reply, is_grpc, Some(&effects)),
         Err(End::Stop(stop)) => cut_short(down, record, stop, is_grpc, &effects),
+        Err(End::Reroute(_)) => answer(down, record, unserved(Miss::NoRoute), is_grpc, Some(&effects)),
     }
 }
 
@@ -199,9 +221,18 @@ struct Request<'r, 'a> {
 }
 
 impl<'a> Request<'_, 'a> {
-    async fn run(&mut self, head: &mut request::Parts, admitted: &Admitted) -> Result<(), End> {
+    /// Takes a request through its rule; `done` is the stage up to which another rule's filters have run.
+    async fn run(
+        &mut self,
+        head: &mut request::Parts,
+        admitted: &Admitted,
+        done: Option<Stage>,
+    ) -> Result<(), End> {
         let matched = self.matched;
         let rule = &*matched.rule;
+        self.record.rule = Some(Arc::clone(&matched.rule));
+        self.record.listener = Some(Arc::clone(&matched.listener));
+        self.effects.after = None;
         let mut limits = Limits {
             request: rule.request_timeout.map(Deadline::after),
             ..Limits::default()
@@ -220,12 +251,17 @@ impl<'a> Request<'_, 'a> {
             .and_then(|persistence| persistence.read(&head.headers));
         // Filters change the head; what was routed on stays.
         let target = head.uri.clone();
-        self.filter(head, admitted, &target, &mut limits, None)
-            .await?;
+        let from = done.map_or(0, |stage| rule.chain.after(stage));
+        let filters = &rule.chain.filters[from..];
+        let filtered = self.filter(head, admitted, &target, &mut limits, filters).await;
+        if let Err(End::Reroute(at)) = filtered {
+            return Err(End::Reroute(from + at));
+        }
+        filtered?;
         let invalid = || Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "", "", "direct_response");
         let weighted = choose(rule, session).ok_or_else(invalid)?;
         let slot = weighted.slot.as_ref().ok_or_else(invalid)?;
-        self.filter(head, admitted, &target, &mut limits, Some(weighted))
+        self.filter(head, admitted, &target, &mut limits, &weighted.filters)
             .await?;
         let backend = slot
             .load()
@@ -287,7 +323,11 @@ impl<'a> Request<'_, 'a> {
             host: &admitted.host,
             client: admitted.client,
             route: &matched.rule.route_name,
-            shows_limits: matched.listener.client.as_ref().is_none_or(|client| !client.headers.no_rate_limit),
+            shows_limits: matched
+                .listener
+                .client
+                .as_ref()
+                .is_none_or(|client| !client.headers.no_rate_limit),
             path,
             https: self.conn.tls.is_some(),
             listener_port: matched.listener.port,
@@ -301,18 +341,8 @@ impl<'a> Request<'_, 'a> {
         admitted: &Admitted,
         target: &Uri,
         limits: &mut Limits,
-        backend: Option<&'_ WeightedBackend>,
+        filters: &'a [Filter],
     ) -> Result<(), End> {
-        let matched = self.matched;
-        // The borrow of the rule, rather than of the argument, is what the effects may keep.
-        let backend = backend.and_then(|chosen| {
-            matched
-                .rule
-                .backends
-                .iter()
-                .find(|known| std::ptr::eq(*known, chosen))
-        });
-        let filters = backend.map_or(&matched.rule.filters, |backend| &backend.filters);
         if filters.is_empty() {
             return Ok(());
         }

@@ -352,3 +352,44 @@ async fn the_configuration_tells_the_authorizer_more() {
     proxy.apply(vec![cfg::data("context", &[("token", "sesame")])]);
     assert_eq!(Http::new(port).get("/").await.status, 200);
 }
+
+#[tokio::test]
+async fn the_authorizer_chooses_the_route() {
+    let authorizer = Backend::start(|_| async {
+        let mut ok = response(200, "");
+        ok.headers_mut().insert("x-tier", "gold".parse().unwrap());
+        ok
+    })
+    .await;
+    let (plain, gold) = (Backend::echo("plain").await, Backend::echo("gold").await);
+    let ask = |recompute_route| {
+        Some(v1::Policy {
+            external_auth: Some(v1::ExternalAuth {
+                recompute_route,
+                ..config(Protocol::Http)
+            }),
+            ..Default::default()
+        })
+    };
+    let mut all = cfg::rule("/", &["plain"]);
+    all.policy = ask(true);
+    let mut chosen = cfg::rule("/", &["gold"]);
+    chosen.matches[0].headers = vec![v1::ValueMatch {
+        name: "x-tier".into(),
+        value: "gold".into(),
+        regex: false,
+    }];
+    // It is not asked twice.
+    chosen.policy = ask(true);
+    let port = super::support::free_port();
+    let mut resources = vec![
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![all, chosen]),
+    ];
+    for (name, backend) in [("plain", &plain), ("gold", &gold), ("auth", &authorizer)] {
+        resources.extend(cfg::backend(name, &[backend.address]));
+    }
+    let _proxy = super::Proxy::start(resources).await;
+    assert_eq!(Http::new(port).get("/").await.seen().backend, "gold");
+    assert_eq!((authorizer.hits(), plain.hits()), (1, 0));
+}

@@ -411,3 +411,65 @@ async fn fetched_keys() {
     }
     assert!(fetches.load(Ordering::SeqCst) <= 3, "strangers make no fetches");
 }
+
+#[tokio::test]
+async fn claims_choose_the_route() {
+    let issuer = Issuer::new("k1");
+    let secret = cfg::data("jwks", &[("jwks", &set(&[issuer.jwk()]))]);
+    let recompute = |recompute_route| v1::JwtProvider {
+        recompute_route,
+        ..provider(local())
+    };
+    let (plain, special) = (Backend::echo("plain").await, Backend::echo("special").await);
+    for again in [true, false] {
+        let mut all = cfg::rule("/", &["plain"]);
+        all.policy = Some(policy(recompute(again), false));
+        let mut alice = cfg::rule("/", &["special"]);
+        alice.matches[0].headers = vec![v1::ValueMatch {
+            name: "x-sub".into(),
+            value: "alice".into(),
+            regex: false,
+        }];
+        // Its own authorization holds for what comes to it on the way; the token is not asked for again.
+        alice.policy = Some(v1::Policy {
+            authorization: Some(v1::Authorization {
+                rules: vec![v1::AuthorizationRule {
+                    allow: true,
+                    methods: vec!["GET".into()],
+                    jwt: Some(v1::JwtPrincipal {
+                        provider: "p".into(),
+                        scopes: vec!["read".into()],
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }],
+                allow_by_default: false,
+            }),
+            ..policy(
+                provider(v1::jwt_provider::Keys::Local(cfg::entry("none", "x").unwrap())),
+                false,
+            )
+        });
+        let port = super::support::free_port();
+        let mut resources = vec![
+            cfg::http_listener("l", port),
+            cfg::route("r", "l", vec![all, alice]),
+            secret.clone(),
+        ];
+        resources.extend(cfg::backend("plain", &[plain.address]));
+        resources.extend(cfg::backend("special", &[special.address]));
+        let _proxy = super::Proxy::start(resources).await;
+        let client = Http::new(port);
+        let alice = bearer(&issuer.sign(&claims()));
+        let bob = bearer(&issuer.sign(&with("sub", json!("bob"))));
+        let seen = client.get_with("/", &[("authorization", &alice)]).await.seen();
+        assert_eq!(seen.backend, if again { "special" } else { "plain" });
+        let seen = client.get_with("/", &[("authorization", &bob)]).await.seen();
+        assert_eq!(seen.backend, "plain");
+        let got = client
+            .send_with("POST", "/", &[("authorization", &alice)], "")
+            .await;
+        assert_eq!(got.status, if again { 403 } else { 200 });
+        assert_eq!(client.get("/").await.status, 401);
+    }
+}

@@ -41,6 +41,8 @@ pub struct Provider {
     pub name: Arc<str>,
     /// Its keys.
     pub keys: Keys,
+    /// True: the route is chosen anew by the headers that claims have been put into.
+    pub recompute_route: bool,
     validation: Validation,
     carriers: Box<[Carrier]>,
     claims: Box<[(HeaderName, Box<str>)]>,
@@ -146,11 +148,6 @@ impl Jwt {
         }
         let mut providers = Vec::with_capacity(config.providers.len());
         for (i, provider) in config.providers.iter().enumerate() {
-            if provider.recompute_route {
-                return Err(format!(
-                    "providers[{i}].recompute_route: not known to this version"
-                ));
-            }
             providers.push(Provider::compile(provider, lookup).map_err(|e| format!("providers[{i}].{e}"))?);
         }
         Ok(Self {
@@ -192,6 +189,7 @@ impl Provider {
         };
         Ok(Self {
             name: config.name.as_str().into(),
+            recompute_route: config.recompute_route,
             keys,
             validation: validation(config),
             carriers: Carrier::compile_all(&config.sources)?,
