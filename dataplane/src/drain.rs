@@ -58,6 +58,11 @@ impl Drain {
         self.fast.load(Ordering::Relaxed) >= Phase::Draining as usize
     }
 
+    /// True if nothing of the end has begun. Costs one read of memory.
+    pub fn is_serving(&self) -> bool {
+        self.fast.load(Ordering::Relaxed) == Phase::Serving as usize
+    }
+
     /// Waits until connections should end as soon as they can.
     pub async fn draining(&self) {
         // The sender is part of `self`, so the channel cannot close.

@@ -1,6 +1,7 @@
 //! HTTP/1.1 messages as bytes (RFC 9112): heads and bodies of both directions.
 
 use bytes::{BufMut, BytesMut};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, StatusCode, request};
 
 use crate::wire::Wire;
@@ -38,25 +39,54 @@ pub fn head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
     out.put_slice(b"\r\n");
 }
 
-/// Writes request line and header fields.
-pub fn request_head(out: &mut BytesMut, head: &request::Parts) {
+/// What a request says besides its own fields, about the connection and its framing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Own<'a> {
+    /// The body is chunked, whatever length was told.
+    pub chunked: bool,
+    /// There is no body, and the method is one of which that is said.
+    pub no_content: bool,
+    /// The protocol that the connection is to go on with.
+    pub upgrade: Option<&'a HeaderValue>,
+}
+
+/// Writes request line and header fields. The head has no fields that concern the connection.
+pub fn request_head(out: &mut BytesMut, head: &request::Parts, own: Own<'_>) {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    out.reserve(64 + target.len() + head.headers.len() * 48);
+    out.reserve(128 + target.len() + head.headers.len() * 48);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(target.as_bytes());
     out.put_slice(b" HTTP/1.1\r\n");
-    fields(out, &head.headers);
+    for (name, value) in &head.headers {
+        if !(own.chunked && name == CONTENT_LENGTH) {
+            field(out, name, value);
+        }
+    }
+    if own.chunked {
+        out.put_slice(b"transfer-encoding: chunked\r\n");
+    }
+    if own.no_content {
+        out.put_slice(b"content-length: 0\r\n");
+    }
+    if let Some(protocol) = own.upgrade {
+        out.put_slice(b"connection: upgrade\r\n");
+        field(out, &UPGRADE, protocol);
+    }
     out.put_slice(b"\r\n");
 }
 
 fn fields(out: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
-        out.put_slice(name.as_str().as_bytes());
-        out.put_slice(b": ");
-        out.put_slice(value.as_bytes());
-        out.put_slice(b"\r\n");
+        field(out, name, value);
     }
+}
+
+fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    out.put_slice(name.as_str().as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value.as_bytes());
+    out.put_slice(b"\r\n");
 }
 
 /// Writes a piece of a body.
@@ -129,6 +159,27 @@ mod tests {
             chunk_size(&mut out, len);
             assert_eq!(&out[..], format!("{len:x}\r\n").as_bytes());
         }
+    }
+
+    #[test]
+    fn a_request_says_how_it_is_framed() {
+        let request = http::Request::post("/a?b").header("content-length", "5").header("x", "y");
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let encode = |own| {
+            let mut out = BytesMut::new();
+            request_head(&mut out, &head, own);
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        assert_eq!(encode(Own::default()), "POST /a?b HTTP/1.1\r\ncontent-length: 5\r\nx: y\r\n\r\n");
+        let websocket = HeaderValue::from_static("websocket");
+        let own = Own {
+            chunked: true,
+            no_content: false,
+            upgrade: Some(&websocket),
+        };
+        let expected = "POST /a?b HTTP/1.1\r\nx: y\r\ntransfer-encoding: chunked\r\n\
+             connection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        assert_eq!(encode(own), expected);
     }
 
     #[test]

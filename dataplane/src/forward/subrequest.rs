@@ -38,7 +38,7 @@ pub(super) async fn open(
     let connected = connect(&worker.pool, backend, active, wants)
         .await
         .map_err(|e| e.to_string())?;
-    Upstream::start(connected, head, body, None::<&HeaderValue>, backend.tls.is_some())
+    Upstream::start(connected, &head, body, None::<&HeaderValue>, backend.tls.is_some())
         .map_err(|e| e.to_string())
 }
 

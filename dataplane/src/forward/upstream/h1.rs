@@ -3,7 +3,7 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::HeaderValue;
 use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::{BodyKind, Broken, Chunk, Downstream, Failure};
@@ -28,26 +28,21 @@ impl H1 {
     pub(super) fn start(
         wire: Wire,
         reused: bool,
-        mut head: request::Parts,
+        head: &request::Parts,
         body: BodyKind,
         upgrade: Option<&HeaderValue>,
     ) -> Self {
         let framing = match body {
             BodyKind::Empty => Framing::None,
             BodyKind::Length => Framing::Length,
-            BodyKind::Stream => {
-                head.headers.remove(CONTENT_LENGTH);
-                head.headers
-                    .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                Framing::Chunked
-            }
+            BodyKind::Stream => Framing::Chunked,
         };
-        if let Some(protocol) = upgrade {
-            head.headers
-                .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-            head.headers.insert(UPGRADE, protocol.clone());
-        }
-        wire.put(|out| encode::request_head(out, &head));
+        let own = encode::Own {
+            chunked: body == BodyKind::Stream,
+            no_content: super::lacks_length(head, body),
+            upgrade,
+        };
+        wire.put(|out| encode::request_head(out, head, own));
         Self {
             reader: Reader::new(wire),
             framing,

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::SendStream;
-use http::header::{HOST, HeaderValue, TE};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TE};
 use http::{HeaderMap, Uri, Version, request, response};
 use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_http::RequestHeader;
@@ -30,10 +30,14 @@ impl H2 {
         mut session: Box<Http2Session>,
         local: SocketAddr,
         reused: bool,
-        mut head: request::Parts,
+        head: &request::Parts,
         body: BodyKind,
         tls: bool,
     ) -> Result<Self, Failure> {
+        let mut head = head.clone();
+        if super::lacks_length(&head, body) {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let authority = head
             .headers
             .remove(HOST)

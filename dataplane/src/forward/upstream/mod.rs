@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, request, response};
 
 use super::downstream::{Chunk, Downstream, Gone};
@@ -64,16 +65,11 @@ impl Upstream {
     /// [`Failure`] if the connection does not take it.
     pub fn start(
         connected: Connected,
-        mut head: request::Parts,
+        head: &request::Parts,
         body: BodyKind,
         upgrade: Option<&http::HeaderValue>,
         tls: bool,
     ) -> Result<Self, Failure> {
-        if body == BodyKind::Empty && expects_length(&head.method) {
-            head.headers
-                .entry(http::header::CONTENT_LENGTH)
-                .or_insert(http::HeaderValue::from_static("0"));
-        }
         Ok(match connected {
             Connected::H1 { wire, reused } => Self::H1(h1::H1::start(wire, reused, head, body, upgrade)),
             Connected::H2 {
@@ -202,7 +198,9 @@ impl Upstream {
     }
 }
 
-/// Methods whose requests say `Content-Length: 0` where they have no body (RFC 9110 section 8.6).
-fn expects_length(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+/// True if a request without a body has to say `Content-Length: 0` (RFC 9110 section 8.6).
+fn lacks_length(head: &request::Parts, body: BodyKind) -> bool {
+    body == BodyKind::Empty
+        && matches!(head.method, Method::POST | Method::PUT | Method::PATCH)
+        && !head.headers.contains_key(CONTENT_LENGTH)
 }
