@@ -4,11 +4,12 @@
 use anyhow::{Context, Result, ensure};
 
 use super::curl::{Answer, Seen};
-use super::{Check, NAMESPACE, World};
+use super::{Check, LIMIT, NAMESPACE, World, trust};
 use crate::cmd::Run;
 use crate::e2e::install;
+use crate::progress::wait_for;
 
-pub const CHECKS: [Check; 6] = [
+pub const CHECKS: [Check; 8] = [
     Check {
         name: "ListenerExternalAuthHTTP",
         run: |world| listener(world, ":8081", "http"),
@@ -16,6 +17,14 @@ pub const CHECKS: [Check; 6] = [
     Check {
         name: "ListenerExternalAuthGRPC",
         run: |world| listener(world, ":8082", "grpc"),
+    },
+    Check {
+        name: "ListenerExternalAuthHTTPS",
+        run: https,
+    },
+    Check {
+        name: "ListenerSetExternalAuth",
+        run: |world| listener(world, ":8083", "grpc"),
     },
     Check {
         name: "HTTPRouteExternalAuthHTTP",
@@ -67,6 +76,27 @@ fn listener(world: &World<'_>, port: &str, protocol: &str) -> Result<()> {
     let seen = allowed(world, &path, &[])?;
     seen.expect("x-auth-protocol", Some(protocol))?;
     denied(world, &path, protocol)
+}
+
+/// As without TLS, on a listener that also asks for the client's certificate.
+fn https(world: &World<'_>) -> Result<()> {
+    const PORT: u16 = 8443;
+    let call = |token: &[&str], status: u16| {
+        wait_for(&format!("status {status} over TLS"), LIMIT, || {
+            let answer = trust::call_at(world, PORT, "/listener", Some("good"), token)?;
+            ensure!(answer.status == status, "it answers {}", answer.status);
+            Ok(Some(answer))
+        })
+    };
+    let seen = call(&GOOD, 200)?.seen()?;
+    seen.expect("x-auth-user", Some("alice"))?;
+    seen.expect("x-auth-protocol", Some("http"))?;
+    let denied = call(&BAD, 403)?;
+    ensure!(
+        denied.header("x-auth-denied") == Some("http"),
+        "the answer is not the authorizer's: {denied:?}"
+    );
+    Ok(())
 }
 
 /// The question has a path of its own and the headers that it may have; of the answer's headers the backend gets those

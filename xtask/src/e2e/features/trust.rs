@@ -78,7 +78,18 @@ fn refused(world: &World<'_>, certificate: Option<&str>) -> Result<()> {
 }
 
 fn call(world: &World<'_>, certificate: Option<&str>) -> Result<Answer> {
-    let resolve = format!("{GATEWAY_HOST}:443:{}", world.gateway);
+    call_at(world, 443, "/", certificate, &[])
+}
+
+/// A request over TLS to a port of the Gateway `main`, by a client with this certificate.
+pub fn call_at(
+    world: &World<'_>,
+    port: u16,
+    path: &str,
+    certificate: Option<&str>,
+    more: &[&str],
+) -> Result<Answer> {
+    let resolve = format!("{GATEWAY_HOST}:{port}:{}", world.gateway);
     let ca = world.certificates.file("ca.crt");
     let mut arguments = vec!["--resolve", &resolve, "--cacert", &ca];
     let files = certificate.map(|name| {
@@ -88,10 +99,11 @@ fn call(world: &World<'_>, certificate: Option<&str>) -> Result<Answer> {
     if let Some((certificate, key)) = &files {
         arguments.extend(["--cert", certificate, "--key", key]);
     }
+    arguments.extend(more);
     curl::send(
         world.cluster,
         Netns::Client,
-        &format!("https://{GATEWAY_HOST}/"),
+        &format!("https://{GATEWAY_HOST}:{port}{path}"),
         &arguments,
     )
 }
