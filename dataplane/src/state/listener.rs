@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use sluice_config::v1;
 
 use super::slots::Slots;
@@ -9,7 +10,8 @@ use crate::filter::Filter;
 use crate::listen::Client;
 use crate::route::{Kind, Listener, Termination};
 use crate::tls::material::root_store;
-use crate::tls::server::{self, Validation};
+use crate::tls::client_check::{ClientCheck, takes_any};
+use crate::tls::server;
 
 /// Where a listener's socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,7 +107,7 @@ pub(super) fn secrets_of(config: &v1::Listener) -> Vec<&String> {
     let validation = tls
         .client_validation
         .iter()
-        .flat_map(|validation| &validation.ca_secrets);
+        .flat_map(|validation| validation.ca_secrets.iter().chain(&validation.crl_secrets));
     tls.certificate_secrets.iter().chain(validation).collect()
 }
 
@@ -142,28 +144,32 @@ fn terminate(
         tracing::warn!(listener = name, "no certificate: connections are refused");
         return Ok(Termination::Refused);
     }
-    let validation = match &config.client_validation {
-        None => None,
-        Some(validation) => {
-            let anchors: Vec<_> = validation
-                .ca_secrets
-                .iter()
-                .filter_map(|key| slots.anchors(key))
-                .collect();
-            if anchors.is_empty() && !validation.insecure_fallback {
-                tracing::warn!(
-                    listener = name,
-                    "nothing to verify clients with: connections are refused"
-                );
-                return Ok(Termination::Refused);
-            }
-            (!anchors.is_empty()).then(|| Validation {
-                roots: root_store(anchors),
-                insecure_fallback: validation.insecure_fallback,
-            })
+    let mut check = None;
+    if let Some(validation) = &config.client_validation {
+        let anchors: Vec<_> = validation
+            .ca_secrets
+            .iter()
+            .filter_map(|key| slots.anchors(key))
+            .collect();
+        if anchors.is_empty() && !takes_any(validation) {
+            tracing::warn!(
+                listener = name,
+                "nothing to verify clients with: connections are refused"
+            );
+            return Ok(Termination::Refused);
         }
-    };
-    server::config(pairs, validation, http).map(Termination::Terminate)
+        let mut lists = Vec::new();
+        for key in &validation.crl_secrets {
+            let Some(list) = slots.revocations(key) else {
+                tracing::warn!(listener = name, "no revocation list: connections are refused");
+                return Ok(Termination::Refused);
+            };
+            lists.extend(list.iter().cloned());
+        }
+        let roots = root_store(anchors);
+        check = Some(move |provider: &Arc<CryptoProvider>| ClientCheck::build(validation, roots, lists, provider));
+    }
+    server::config(pairs, config.parameters.as_ref(), check, http).map(Termination::Terminate)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use prost::Message;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use sluice_config::v1;
 
 use crate::filter::{Lookup, Store};
@@ -166,6 +166,13 @@ impl Slots {
     pub(super) fn anchors(&self, key: &str) -> Option<&Arc<Vec<CertificateDer<'static>>>> {
         match self.secrets.get(key) {
             Some(Material::Anchors(anchors)) => Some(anchors),
+            _ => None,
+        }
+    }
+
+    pub(super) fn revocations(&self, key: &str) -> Option<&Arc<Vec<CertificateRevocationListDer<'static>>>> {
+        match self.secrets.get(key) {
+            Some(Material::Revocations(lists)) => Some(lists),
             _ => None,
         }
     }

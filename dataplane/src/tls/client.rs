@@ -4,12 +4,13 @@
 //! trust come from the resource only; nothing is ever verified less than it says.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
@@ -19,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 use x509_parser::extensions::GeneralName;
 
 use super::material::{KeyPair, provider};
+use super::parameters;
 use crate::wire::Socket;
 
 /// Where system trust anchors are looked for, in this order.
@@ -64,18 +66,27 @@ impl ClientTls {
         if config.system_ca {
             add_system_anchors(&mut roots);
         }
-        if roots.is_empty() {
+        let verifier: Arc<dyn ServerCertVerifier> = if config.insecure_skip_verify {
+            Arc::new(AnyCertificate(provider()))
+        } else if roots.is_empty() {
             return Err("tls.ca_secrets: no trust anchor".into());
-        }
-        let name = ServerName::try_from(config.hostname.clone())
-            .map_err(|_| format!("tls.hostname: `{}` is not a host name", config.hostname))?;
-        let verifier = Verifier::build(Arc::new(roots), &config.subject_alt_names)?;
-        let provider = provider();
+        } else {
+            Arc::new(Verifier::build(Arc::new(roots), &config.subject_alt_names)?)
+        };
+        let name = if config.insecure_skip_verify && config.hostname.is_empty() {
+            // An address is never sent as SNI.
+            ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into())
+        } else {
+            ServerName::try_from(config.hostname.clone())
+                .map_err(|_| format!("tls.hostname: `{}` is not a host name", config.hostname))?
+        };
+        let settings = config.parameters.as_ref();
+        let (provider, versions) = parameters::choose(settings)?;
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(&versions)
             .map_err(|e| format!("tls: {e}"))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(verifier);
         let mut h1 = match client_certificate {
             None => builder.with_no_client_auth(),
             Some(pair) => builder
@@ -83,9 +94,9 @@ impl ClientTls {
                 .map_err(|e| format!("tls.client_certificate_secret: {e}"))?,
         };
         let raw = h1.clone();
-        h1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        h1.alpn_protocols = parameters::alpn(settings, &[b"http/1.1"]);
         let mut h2_or_h1 = h1.clone();
-        h2_or_h1.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        h2_or_h1.alpn_protocols = parameters::alpn(settings, &[b"h2", b"http/1.1"]);
         Ok(Self {
             name,
             raw: TlsConnector1(Arc::new(raw).into()),
@@ -250,5 +261,44 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
+    }
+}
+
+/// Takes whatever certificate a backend shows, as the resource asks for; only that the backend has its key is verified.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

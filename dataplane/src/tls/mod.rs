@@ -3,5 +3,7 @@
 //! Owns rustls configurations. Opens no socket and reads no request.
 
 pub mod client;
+pub mod client_check;
 pub mod material;
+pub mod parameters;
 pub mod server;

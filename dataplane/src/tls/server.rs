@@ -5,60 +5,69 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme};
+use sluice_config::v1;
 
-use super::material::{KeyPair, provider};
+use super::client_check::ClientCheck;
+use super::material::KeyPair;
+use super::parameters;
 
-/// What a client has to show.
-#[derive(Debug)]
-pub struct Validation {
-    /// Who may have signed the client's certificate.
-    pub roots: RootCertStore,
-    /// Let connections without a valid certificate through.
-    pub insecure_fallback: bool,
-}
+/// Sessions that are remembered where they are resumed by ID.
+const SESSIONS: usize = 4096;
 
-/// The configuration of a listener that terminates TLS for HTTP (`http`: ALPN is offered) or for a byte stream.
+/// The configuration of a listener that terminates TLS for HTTP (`http`: ALPN is offered) or for a byte stream. `check`
+/// makes what a client has to show, if anything.
 ///
 /// # Errors
 /// Names the field that cannot be honoured.
 pub fn config(
     pairs: Vec<Arc<KeyPair>>,
-    validation: Option<Validation>,
+    settings: Option<&v1::TlsParameters>,
+    check: Option<impl FnOnce(&Arc<CryptoProvider>) -> Result<Arc<ClientCheck>, String>>,
     http: bool,
 ) -> Result<Arc<ServerConfig>, String> {
     if pairs.is_empty() {
         return Err("tls.certificate_secrets: none".into());
     }
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+    let (provider, versions) = parameters::choose(settings)?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&versions)
         .map_err(|e| format!("tls: {e}"))?;
-    let builder = match validation {
+    let builder = match check {
         None => builder.with_no_client_auth(),
-        Some(validation) => builder.with_client_cert_verifier(verifier(validation)?),
+        Some(check) => builder.with_client_cert_verifier(check(&provider)?),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Certificates(pairs)));
-    if http {
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    }
-    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|e| format!("tls: {e}"))?;
+    let offered: &[&[u8]] = if http { &[b"h2", b"http/1.1"] } else { &[] };
+    config.alpn_protocols = parameters::alpn(settings, offered);
+    resumption(
+        &mut config,
+        settings.and_then(|settings| settings.resumption.as_ref()),
+    )?;
     Ok(Arc::new(config))
 }
 
-fn verifier(validation: Validation) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let strict = WebPkiClientVerifier::builder_with_provider(Arc::new(validation.roots), provider())
-        .build()
-        .map_err(|e| format!("tls.client_validation.ca_secrets: {e}"))?;
-    if validation.insecure_fallback {
-        Ok(Arc::new(Lenient(strict)))
-    } else {
-        Ok(strict)
+/// How sessions are resumed; by ticket unless something else is asked for.
+fn resumption(
+    config: &mut ServerConfig,
+    settings: Option<&v1::tls_parameters::SessionResumption>,
+) -> Result<(), String> {
+    let (stateless, stateful) = settings.map_or((true, true), |s| (s.stateless, s.stateful));
+    if stateless {
+        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|e| format!("tls: {e}"))?;
+    } else if stateful {
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
     }
+    if !stateful {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
+    if !stateless && !stateful {
+        config.send_tls13_tickets = 0;
+    }
+    Ok(())
 }
 
 /// The certificates of a listener: the first that covers the SNI, else the first.
@@ -74,54 +83,5 @@ impl ResolvesServerCert for Certificates {
         covering
             .or(self.0.first())
             .map(|pair| Arc::clone(pair.certified()))
-    }
-}
-
-/// Asks for a certificate but takes any answer (AllowInsecureFallback).
-#[derive(Debug)]
-struct Lenient(Arc<dyn ClientCertVerifier>);
-
-impl ClientCertVerifier for Lenient {
-    fn offer_client_auth(&self) -> bool {
-        true
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
     }
 }

@@ -8,5 +8,6 @@ mod support;
 
 mod balancing;
 mod clients;
+mod tls;
 
 use support::config as cfg;
