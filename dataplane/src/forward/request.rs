@@ -148,7 +148,8 @@ async fn route(
                 break;
             };
             request.matched = place.get_or_init(|| found);
-            end = request.run(head, admitted, Some(stage)).await;
+            // Boxed, so that requests that are routed once carry no room for it.
+            end = Box::pin(request.run(head, admitted, Some(stage))).await;
         }
         is_grpc |= request.matched.rule.grpc;
     }
