@@ -147,11 +147,11 @@ pub struct AuthorizationHeaderMatch {
 #[serde(rename_all = "camelCase")]
 pub struct ClientIPGeoLocation {
     /// Country.
-    #[schemars(length(min = 2, max = 2), regex(pattern = r#"^[A-Za-z]{2}$"#))]
+    #[schemars(length(min = 2, max = 2), regex(pattern = r"^[A-Za-z]{2}$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
     /// Region.
-    #[schemars(length(min = 1, max = 16), regex(pattern = r#"^[A-Za-z0-9-]+$"#))]
+    #[schemars(length(min = 1, max = 16), regex(pattern = r"^[A-Za-z0-9-]+$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// City.

@@ -138,7 +138,7 @@ pub struct BandwidthLimitResponseConfig {
 #[serde(rename_all = "camelCase")]
 pub struct BandwidthLimitResponseTrailers {
     /// Prefix.
-    #[schemars(regex(pattern = r#"^[^\r\n\x00]*$"#))]
+    #[schemars(regex(pattern = r"^[^\r\n\x00]*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
 }

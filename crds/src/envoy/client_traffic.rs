@@ -125,7 +125,7 @@ pub struct XForwardedForSettings {
 #[serde(rename_all = "camelCase")]
 pub struct CustomHeaderExtensionSettings {
     /// Name.
-    #[schemars(length(min = 1, max = 255), regex(pattern = r#"^[A-Za-z0-9-]+$"#))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[A-Za-z0-9-]+$"))]
     pub name: String,
     /// Whether a request without a valid address is refused with 403.
     #[serde(skip_serializing_if = "Option::is_none")]

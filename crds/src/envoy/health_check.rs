@@ -84,7 +84,7 @@ pub struct HTTPActiveHealthChecker {
     /// Hostname.
     #[schemars(
         length(min = 1, max = 253),
-        regex(pattern = r#"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"#)
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,

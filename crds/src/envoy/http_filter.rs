@@ -90,7 +90,7 @@ pub struct HostnamePathRegexRewrite {
     #[schemars(length(min = 1))]
     pub pattern: String,
     /// What takes its place; `\\1` stands for a group.
-    #[schemars(length(min = 1), regex(pattern = r#"^[^\r\n\x00]*$"#))]
+    #[schemars(length(min = 1), regex(pattern = r"^[^\r\n\x00]*$"))]
     pub substitution: String,
 }
 

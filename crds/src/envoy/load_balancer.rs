@@ -75,7 +75,7 @@ pub struct ConsistentHash {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query_params: Vec<HashQueryParam>,
     /// Slots of the table, a prime; 65537 if absent.
-    #[schemars(range(min = 2, max = 5000011), extend("default" = 65537))]
+    #[schemars(range(min = 2, max = 5_000_011), extend("default" = 65_537))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_size: Option<i64>,
 }
@@ -167,7 +167,7 @@ pub struct OutOfBandReporting {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i64>,
     /// Authority.
-    #[schemars(length(min = 1, max = 259), regex(pattern = r#"^[^\x00\n\r]*$"#))]
+    #[schemars(length(min = 1, max = 259), regex(pattern = r"^[^\x00\n\r]*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
 }
@@ -179,7 +179,7 @@ pub struct DynamicModuleLBPolicy {
     /// Name.
     #[schemars(
         length(min = 1, max = 253),
-        regex(pattern = r#"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"#)
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
     )]
     pub name: String,
     /// Lb policy name.

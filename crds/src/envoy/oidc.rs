@@ -29,7 +29,7 @@ pub struct OIDC {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cookie_config: Option<OIDCCookieConfig>,
     /// Cookie domain.
-    #[schemars(regex(pattern = r#"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"#))]
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cookie_domain: Option<String>,
     /// Scopes.
@@ -82,7 +82,7 @@ pub struct OIDCProvider {
     #[serde(flatten)]
     pub cluster: BackendCluster,
     /// Issuer.
-    #[schemars(regex(pattern = r#"^https://[^/?#@]+(/[^?#]*)?$"#))]
+    #[schemars(regex(pattern = r"^https://[^/?#@]+(/[^?#]*)?$"))]
     pub issuer: String,
     /// Authorization endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +145,7 @@ pub struct OIDCTokenForwarding {
     /// Header.
     #[schemars(
         length(min = 1, max = 256),
-        regex(pattern = r#"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$"#)
+        regex(pattern = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$")
     )]
     pub header: String,
 }

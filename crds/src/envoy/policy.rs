@@ -155,7 +155,7 @@ pub struct BackendRef {
     #[serde(flatten)]
     pub object: BackendObjectReference,
     /// Weight.
-    #[schemars(range(min = 0, max = 1000000), extend("default" = 1))]
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
     /// Whether it is used only when the others are not healthy.

@@ -55,8 +55,7 @@ pub fn translate(
     let owner = ObjectRef::of(policy);
     let context = Context::new(view, &owner, RoutingType::default(), None);
     let mut reader = Reader::new(&context, listener.to_owned());
-    let spec = &policy.spec;
-    gaps::note(&mut reader, Kind::ClientTrafficPolicy, spec);
+    let spec = &gaps::honoured(&mut reader, Kind::ClientTrafficPolicy, &policy.spec);
     let settings = settings(&mut reader, spec, hostname);
     let tls = spec.tls.as_ref().map(|tls| tls::parameters(&mut reader, tls));
     let validation = spec

@@ -13,11 +13,11 @@ use sluice_crds::envoy::{
     ProxyProtocolVersion, TCPKeepalive,
 };
 
-use super::attach;
 use super::reader::Reader;
 use super::traffic::bytes;
+use super::{attach, gaps};
 use crate::engine::View;
-use crate::store::ObjectRef;
+use crate::store::{Kind, ObjectRef};
 use crate::translate::model::RoutingType;
 use crate::translate::route::{Context, millis};
 
@@ -33,7 +33,8 @@ pub fn apply_policies(view: &View<'_>, policies: &[ObjectRef], backend: &mut v1:
     let Some(owner) = policies.first() else { return };
     let context = Context::new(view, owner, RoutingType::default(), None);
     let mut reader = Reader::new(&context, String::new());
-    apply(&mut reader, &found.spec, backend);
+    let spec = gaps::honoured(&mut reader, Kind::BackendTrafficPolicy, &found.spec);
+    apply(&mut reader, &spec, backend);
 }
 
 /// Adds what the policy asks of a backend.

@@ -4,6 +4,7 @@
 //! it, so a field that is not on the list is one that is honoured.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::reader::Reader;
@@ -16,6 +17,8 @@ pub enum Effect {
     Refused,
     /// The rest of it is honoured, and its status warns.
     Warned,
+    /// The element of a list that the field is in has no effect; the rest is honoured, and its status warns.
+    LeftOut,
 }
 
 /// A field that is not honoured, with all that is below it.
@@ -48,17 +51,16 @@ gaps! {
         Refused "oidc": "login by OpenID Connect is not supported",
         Refused "csrf": "it is not supported",
         Refused "jwt.failOpen": "requests without a valid token never pass",
+        Refused "jwt.providers[].recomputeRoute": "routes are chosen before tokens are read",
+        Refused "extAuth.recomputeRoute": "routes are chosen before the service is asked",
         Refused "authorization.rules[].cel": "CEL is not supported",
         Refused "authorization.rules[].principal.clientIPGeoLocations": "there is no database of locations",
         Warned "extAuth.includeRouteMetadata": "the service is told nothing of the route",
         Warned "extAuth.grpc.backendSettings": "the backend's own settings hold",
         Warned "extAuth.http.backendSettings": "the backend's own settings hold",
-        Warned "extAuth.grpc.backendRefs[].weight": "one backend is asked",
-        Warned "extAuth.http.backendRefs[].weight": "one backend is asked",
         Warned "extAuth.grpc.backendRefs[].fallback": "one backend is asked",
         Warned "extAuth.http.backendRefs[].fallback": "one backend is asked",
         Warned "jwt.providers[].remoteJWKS.backendSettings": "the backend's own settings hold",
-        Warned "jwt.providers[].remoteJWKS.backendRefs[].weight": "one backend is asked",
         Warned "jwt.providers[].remoteJWKS.backendRefs[].fallback": "one backend is asked",
     }
     BackendTrafficPolicy {
@@ -66,9 +68,12 @@ gaps! {
         Warned "rateLimit.local.rules[].limit.fromMetadata": "requests have no metadata",
         Warned "rateLimit.local.rules[].cost.request.metadata": "requests have no metadata",
         Warned "rateLimit.local.rules[].cost.response": "responses do not count",
-        Warned "rateLimit.local.rules[].shadowMode": "the rule is left out",
+        LeftOut "rateLimit.local.rules[].shadowMode": "a rule that only watches limits nothing",
         Refused "responseOverride[].match.responseHeaders": "only statuses are matched",
-        Warned "httpUpgrade[].connect": "CONNECT is not supported",
+        Warned "bandwidthLimit.response.responseTrailers": "delays are not told",
+        Warned "admissionControl": "requests are not turned away; see circuitBreaker",
+        Warned "retry.numAttemptsPerPriority": "endpoints have no priorities",
+        LeftOut "httpUpgrade[].connect": "CONNECT is not supported",
         Warned "telemetry": "traces and metrics are the same for all routes",
         Warned "loadBalancer.type=BackendUtilization": "requests go to the less loaded of two endpoints instead",
         Warned "loadBalancer.type=DynamicModule": "requests go to the less loaded of two endpoints instead",
@@ -92,6 +97,7 @@ gaps! {
         Warned "timeout.tcp.tlsHandshakeTimeout": "the proxy's own bound holds",
         Warned "timeout.tcp.connectionInspectionTimeout": "the proxy's own bound holds",
         Warned "connection.socketBufferLimit": "the system decides",
+        Warned "http1.preserveHeaderCase": "names of headers are passed on in lower case",
         Warned "http1.disableSafeMaxConnectionDuration": "connections end between requests",
         Warned "http1.ignoredUpgradeTypes": "see httpUpgrade of BackendTrafficPolicy",
         Warned "http2.connectionKeepalive": "see tcpKeepalive",
@@ -100,6 +106,7 @@ gaps! {
         Warned "tls.clientValidation.allowExpiredCertificate": "expired certificates are refused",
     }
     HTTPRouteFilter {
+        Refused "urlRewrite.hostname.type=Backend": "the host is not taken from the endpoint",
         Refused "urlRewrite.hostname.pathRegex": "hosts are not made from paths",
     }
     Backend {
@@ -130,14 +137,66 @@ pub fn found<S: Serialize>(kind: Kind, spec: &S) -> Vec<(String, &'static Gap)> 
     found
 }
 
-/// Notes them.
-pub fn note<S: Serialize>(reader: &mut Reader<'_, '_, '_>, kind: Kind, spec: &S) {
-    for (path, gap) in found(kind, spec) {
+/// Notes them; gives the spec without what has no effect.
+pub fn honoured<S: Serialize + DeserializeOwned + Clone>(
+    reader: &mut Reader<'_, '_, '_>,
+    kind: Kind,
+    spec: &S,
+) -> S {
+    let found = found(kind, spec);
+    let mut strips = false;
+    for (path, gap) in found {
         match gap.effect {
             Effect::Refused => reader.fault(path, gap.why),
-            Effect::Warned => reader.warnings.push(format!("spec.{path}: {}", gap.why)),
+            Effect::Warned | Effect::LeftOut => {
+                strips = true;
+                reader.warnings.push(format!("spec.{path}: {}", gap.why));
+            }
         }
     }
+    if !strips {
+        return spec.clone();
+    }
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    strip(kind, &mut value, &mut String::new());
+    S::deserialize(value).unwrap_or_else(|_| spec.clone())
+}
+
+/// Takes out what has no effect. True: so has the element of the list that this is in.
+fn strip(kind: Kind, value: &mut Value, path: &mut String) -> bool {
+    let length = path.len();
+    let mut left_out = false;
+    match value {
+        Value::Object(fields) => fields.retain(|name, value| {
+            if length > 0 {
+                path.push('.');
+            }
+            path.push_str(name);
+            let gap = GAPS.iter().find(|gap| gap.kind == kind && gap.path == path);
+            let is_set = !matches!(value, Value::Null | Value::Bool(false));
+            let stays = match gap.map(|gap| gap.effect) {
+                Some(Effect::Warned) => false,
+                Some(Effect::LeftOut) => {
+                    left_out |= is_set;
+                    true
+                }
+                Some(Effect::Refused) => true,
+                None => {
+                    left_out |= strip(kind, value, path);
+                    true
+                }
+            };
+            path.truncate(length);
+            stays
+        }),
+        Value::Array(items) => {
+            path.push_str("[]");
+            items.retain_mut(|item| !strip(kind, item, path));
+            path.truncate(length);
+        }
+        _ => {}
+    }
+    left_out
 }
 
 fn walk(kind: Kind, value: &Value, path: &mut String, found: &mut Vec<(String, &'static Gap)>) {
@@ -183,37 +242,4 @@ fn walk(kind: Kind, value: &Value, path: &mut String, found: &mut Vec<(String, &
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_is_set_is_found_and_what_is_switched_off_is_not() {
-        let spec = json!({
-            "jwt": { "failOpen": false, "providers": [{ "remoteJWKS": { "backendSettings": { "dns": {} } } }] },
-            "authorization": { "rules": [{ "cel": "true" }, { "cel": "false" }] },
-        });
-        let paths: Vec<_> = found(Kind::SecurityPolicy, &spec)
-            .into_iter()
-            .map(|(path, _)| path)
-            .collect();
-        let expected = [
-            "authorization.rules[].cel",
-            "jwt.providers[].remoteJWKS.backendSettings",
-        ];
-        assert_eq!(paths, expected);
-    }
-
-    #[test]
-    fn a_value_can_be_what_is_not_honoured() {
-        let of = |kind: &str| {
-            found(
-                Kind::BackendTrafficPolicy,
-                &json!({ "loadBalancer": { "type": kind } }),
-            )
-            .len()
-        };
-        assert_eq!((of("DynamicModule"), of("Random")), (1, 0));
-    }
-}
+mod tests;

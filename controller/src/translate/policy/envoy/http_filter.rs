@@ -24,8 +24,7 @@ pub struct Extension {
 
 /// What the filter comes to. What is wrong is noted with the reader: then none of it may be relied on.
 pub fn translate(reader: &mut Reader<'_, '_, '_>, owner: &ObjectRef, from: &HTTPRouteFilter) -> Extension {
-    let spec = &from.spec;
-    gaps::note(reader, Kind::HTTPRouteFilter, spec);
+    let spec = &gaps::honoured(reader, Kind::HTTPRouteFilter, &from.spec);
     let mut extension = Extension::default();
     if let Some(rewrite) = &spec.url_rewrite {
         let rewrite = self::rewrite(reader, rewrite);

@@ -19,12 +19,7 @@ pub fn translate(
     owner: &ObjectRef,
 ) -> v1::RateLimit {
     let mut rules = Vec::with_capacity(from.len());
-    // A rule that only watches limits nothing.
-    for (i, from) in from
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| rule.shadow_mode != Some(true))
-    {
+    for (i, from) in from.iter().enumerate() {
         let field = format!("rateLimit.local.rules[{i}]");
         let bucket = if from.shared == Some(true) {
             format!("{}/{}/{i}", owner.namespace, owner.name)

@@ -8,9 +8,9 @@ use sluice_crds::envoy::{
 
 use super::attach::{Candidates, Effective, Labels, Policies, effective};
 use super::reader::Reader;
-use super::{security, traffic};
+use super::{cluster, gaps, security, traffic};
 use crate::engine::View;
-use crate::store::ObjectRef;
+use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
 use crate::translate::model;
 use crate::translate::route::Context;
@@ -41,6 +41,7 @@ type Found<S> = Option<Result<Effective<S>, (ObjectRef, Fault)>>;
 /// The policies that govern one rule.
 pub struct Governing {
     security: Found<SecurityPolicySpec>,
+    is_own_security: bool,
     traffic: Found<BackendTrafficPolicySpec>,
     extension: Found<EnvoyExtensionPolicySpec>,
 }
@@ -48,12 +49,10 @@ pub struct Governing {
 impl Governing {
     /// Those of the rule with this name; `inherited` are those of the listener.
     pub fn of(view: &View<'_>, own: &RoutePolicies, inherited: &Policies, rule: Option<&str>) -> Self {
+        let security = own.security.most_specific(rule);
         Self {
-            security: effective(
-                view,
-                own.security.most_specific(rule),
-                inherited.security.as_ref(),
-            ),
+            is_own_security: security.is_some(),
+            security: effective(view, security, inherited.security.as_ref()),
             traffic: effective(view, own.traffic.most_specific(rule), inherited.traffic.as_ref()),
             extension: effective(
                 view,
@@ -116,7 +115,8 @@ impl Governing {
         }
     }
 
-    /// Adds what they ask of connections.
+    /// Adds what they ask of connections. Policies that a route inherits are written for HTTP as well: of them only what
+    /// connections can have is asked.
     pub fn apply_to_connections(
         &self,
         context: &mut Context<'_, '_>,
@@ -125,12 +125,24 @@ impl Governing {
     ) {
         let mut reader = Reader::new(context, scope);
         match &self.security {
-            Some(Ok(found)) => rules.authorization = security::connections(&mut reader, found),
+            // SecurityPolicies are for TCP.
+            _ if context.referrer.kind == Kind::UDPRoute => {}
+            Some(Ok(found)) if self.is_own_security => {
+                rules.authorization = security::connections(&mut reader, found)
+            }
+            Some(Ok(found)) => rules.authorization = security::inherited_connections(&mut reader, found),
             Some(Err((_, fault))) => reader.faults.push(fault.clone()),
             None => {}
         }
         match &self.traffic {
-            Some(Ok(found)) => traffic::check(&mut reader, &found.spec),
+            Some(Ok(found)) => {
+                let spec = BackendTrafficPolicySpec {
+                    cluster: found.spec.cluster.clone(),
+                    ..BackendTrafficPolicySpec::default()
+                };
+                let spec = gaps::honoured(&mut reader, Kind::BackendTrafficPolicy, &spec);
+                cluster::apply(&mut reader, &spec, &mut v1::Backend::default());
+            }
             Some(Err((_, fault))) => reader.faults.push(fault.clone()),
             None => {}
         }

@@ -11,8 +11,7 @@ use crate::translate::route::millis;
 
 /// What it comes to. What is wrong is noted with the reader: then none of it may be relied on.
 pub fn policy(reader: &mut Reader<'_, '_, '_>, from: &Effective<SecurityPolicySpec>) -> v1::Policy {
-    gaps::note(reader, Kind::SecurityPolicy, &from.spec);
-    let spec = &from.spec;
+    let spec = &gaps::honoured(reader, Kind::SecurityPolicy, &from.spec);
     v1::Policy {
         cors: spec.cors.as_ref().map(|from| cors(reader, from)),
         external_auth: spec
@@ -44,8 +43,7 @@ pub fn connections(
     reader: &mut Reader<'_, '_, '_>,
     from: &Effective<SecurityPolicySpec>,
 ) -> Option<v1::Authorization> {
-    let spec = &from.spec;
-    gaps::note(reader, Kind::SecurityPolicy, spec);
+    let spec = gaps::honoured(reader, Kind::SecurityPolicy, &from.spec);
     let others = [
         ("cors", spec.cors.is_some()),
         ("extAuth", spec.ext_auth.is_some()),
@@ -57,6 +55,21 @@ pub fn connections(
         reader.fault(field, "a TCPRoute can have authorization alone");
     }
     let rules = spec.authorization.as_ref()?;
+    authorization::check_connections(reader, rules);
+    Some(authorization::translate(reader, rules, None))
+}
+
+/// The same for a policy that the route inherits: what it says of requests is not meant for connections.
+pub fn inherited_connections(
+    reader: &mut Reader<'_, '_, '_>,
+    from: &Effective<SecurityPolicySpec>,
+) -> Option<v1::Authorization> {
+    let rules = from.spec.authorization.as_ref()?;
+    let spec = SecurityPolicySpec {
+        authorization: Some(rules.clone()),
+        ..SecurityPolicySpec::default()
+    };
+    gaps::honoured(reader, Kind::SecurityPolicy, &spec);
     authorization::check_connections(reader, rules);
     Some(authorization::translate(reader, rules, None))
 }

@@ -134,7 +134,7 @@ impl Stating for EnvoyExtensionPolicy {
 
     fn findings(view: &View<'_>, policy: &std::sync::Arc<Self>, _: Kind, inherited: &Policies) -> Findings {
         read(view, policy, inherited.extension.as_ref(), |reader, found| {
-            gaps::note(reader, Kind::EnvoyExtensionPolicy, &found.spec);
+            gaps::honoured(reader, Kind::EnvoyExtensionPolicy, &found.spec);
         })
     }
 }
@@ -173,7 +173,13 @@ fn of_kind<P: Stating>(policy: &ObjectRef, view: &View<'_>) -> Output {
             let findings = P::findings(view, &object, target.kind, &inherited);
             let mut conditions = conditions(fault.clone(), &findings);
             if fault.is_none() {
-                conditions.extend(overridden::<P>(view, policy, &target, &model.gateway));
+                conditions.extend(overridden::<P>(
+                    view,
+                    policy,
+                    &target,
+                    section.as_deref(),
+                    &model.gateway,
+                ));
             }
             // A target that is well is no news where another is not.
             let is_bad =
@@ -400,6 +406,7 @@ fn overridden<P: Stating>(
     view: &View<'_>,
     policy: &ObjectRef,
     target: &ObjectRef,
+    section: Option<&str>,
     gateway: &GatewayRef,
 ) -> Option<Condition> {
     if !matches!(target.kind, Kind::Gateway | Kind::ListenerSet) || !P::TARGETS.contains(&Kind::HTTPRoute) {
@@ -414,8 +421,12 @@ fn overridden<P: Stating>(
             if matches!(object.kind, Kind::Gateway | Kind::ListenerSet) || routes.contains(&object) {
                 continue;
             }
-            let leads_here = Target::find(view, &object)
-                .is_some_and(|found| found.ancestors.iter().any(|(_, model)| model.gateway == *gateway));
+            let leads_here = Target::find(view, &object).is_some_and(|found| {
+                found.ancestors.iter().any(|(ancestor, model)| {
+                    let names = ancestor.section_name.as_deref();
+                    model.gateway == *gateway && (section.is_none() || names.is_none() || names == section)
+                })
+            });
             if leads_here {
                 routes.push(object);
             }

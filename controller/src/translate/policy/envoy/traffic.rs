@@ -26,8 +26,9 @@ pub fn apply(
     rule: &mut v1::HttpRule,
     policy: &mut v1::Policy,
 ) {
-    let spec = &from.spec;
-    check(reader, spec);
+    let spec = &gaps::honoured(reader, Kind::BackendTrafficPolicy, &from.spec);
+    // What it says of connections must be right as well.
+    cluster::apply(reader, spec, &mut v1::Backend::default());
     let http = spec
         .cluster
         .timeout
@@ -81,13 +82,6 @@ pub fn apply(
         .admission_control
         .as_ref()
         .map(|from| admission(reader, from));
-}
-
-/// Notes what cannot be honoured, wherever the policy applies.
-pub fn check(reader: &mut Reader<'_, '_, '_>, spec: &BackendTrafficPolicySpec) {
-    gaps::note(reader, Kind::BackendTrafficPolicy, spec);
-    let mut scratch = v1::Backend::default();
-    cluster::apply(reader, spec, &mut scratch);
 }
 
 fn retry(reader: &mut Reader<'_, '_, '_>, from: &Retry) -> Option<v1::Retry> {
