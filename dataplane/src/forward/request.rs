@@ -264,6 +264,9 @@ impl<'a> Request<'_, 'a> {
         let slot = weighted.slot.as_ref().ok_or_else(invalid)?;
         self.filter(head, admitted, &target, &mut limits, &weighted.filters)
             .await?;
+        if let Some(client) = self.conn.client.as_deref() {
+            client.mention(&mut head.headers, &target, &head.uri);
+        }
         let backend = slot
             .load()
             .ok_or_else(|| Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "NC", "cluster_not_found"))?;

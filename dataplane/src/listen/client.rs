@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use ipnet::IpNet;
@@ -15,6 +15,7 @@ use crate::filter::HeaderModifier;
 use crate::upstream::tuning::keepalive;
 
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -76,7 +77,7 @@ pub struct Headers {
     pub cert_details: Vec<v1::client_headers::CertDetail>,
     /// x-envoy-* fields are added.
     pub envoy: bool,
-    /// Responses carry no x-ratelimit-* fields.
+    /// Responses carry no x-ratelimit-* fields, unless a rule says otherwise.
     pub no_rate_limit: bool,
     /// Before anything else is done with a request.
     pub early_request: Option<HeaderModifier>,
@@ -176,6 +177,16 @@ impl Client {
         }
     }
 
+    /// Tells the backend the path that the client asked for, if it is to be told and has been rewritten.
+    pub fn mention(&self, headers: &mut HeaderMap, asked: &Uri, sent: &Uri) {
+        if self.headers.envoy && asked != sent {
+            let path = asked.path_and_query().map_or("/", |path| path.as_str());
+            if let Ok(path) = HeaderValue::from_str(path) {
+                headers.insert(ORIGINAL_PATH, path);
+            }
+        }
+    }
+
     /// Tells the client how long the backend took, if it is to be told.
     pub fn account(&self, headers: &mut HeaderMap, took: Option<Duration>) {
         if let Some(took) = took.filter(|_| self.headers.envoy) {
@@ -186,11 +197,6 @@ impl Client {
 
     /// Changes a response's head as its last change.
     pub fn finish_response(&self, headers: &mut HeaderMap) {
-        if self.headers.no_rate_limit {
-            for name in ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"] {
-                headers.remove(name);
-            }
-        }
         if let Some(modifier) = &self.headers.late_response {
             modifier.apply(headers);
         }

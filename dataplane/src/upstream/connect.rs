@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::breaker::{Admission, Lease};
+use super::breaker::{Admission, Lease, Overflow};
 use super::{Active, Backend, Endpoint, Ends, Key, Pool, Protocol, pool, proxy_protocol};
 use crate::wire::{Socket, Transport, Wire};
 
@@ -122,38 +122,71 @@ pub async fn connect(
     let endpoint = active.endpoint();
     let key = backend.pool_key(endpoint, wants.client);
     let http2 = Http2::choose(backend, wants.version);
-    if !wants.fresh {
-        if http2 != Http2::No
-            && let Some((session, local)) = reuse_h2(pool, &key).await
-        {
-            return Ok(Connected::H2 {
-                session: Box::new(session),
-                local,
-                reused: true,
-            });
-        }
-        if http2 != Http2::Must
-            && let Some(wire) = pool.take_h1(&key)
-        {
-            return Ok(Connected::H1 { wire, reused: true });
-        }
+    if !wants.fresh
+        && let Some(connected) = reuse(pool, &key, http2).await
+    {
+        return Ok(connected);
     }
+    // Boxed, because most requests find a connection and should not carry room for a handshake.
+    Box::pin(obtain(pool, key, backend, active, http2, wants.client)).await
+}
+
+/// A new connection, or one that comes back while the backend has as many as it may.
+async fn obtain(
+    pool: &Pool,
+    key: Key,
+    backend: &Backend,
+    active: &Active,
+    http2: Http2,
+    client: Option<Ends>,
+) -> Result<Connected, ConnectError> {
+    let endpoint = active.endpoint();
     let Some(breaker) = &backend.breaker else {
-        return open_counted(pool, key, backend, endpoint, http2, wants.client, None).await;
+        return open_counted(pool, key, backend, endpoint, http2, client, None).await;
     };
-    let reuse = || pool.take_h1(&key).filter(|_| http2 != Http2::Must);
-    let admitted = tokio::time::timeout(backend.connect_timeout, breaker.admit(active.member(), reuse));
-    let (admission, _pending) = admitted
-        .await
-        .map_err(|_| ConnectError::Timeout)?
-        .map_err(|_| ConnectError::Overflow)?;
-    match admission {
-        Admission::Reuse(wire) => Ok(Connected::H1 { wire, reused: true }),
-        Admission::Open(lease) => {
+    let (h1, h2) = (http2 != Http2::Must, http2 != Http2::No);
+    let waiting = async {
+        loop {
+            let is_free = || pool.has_free(&key, h1, h2).then_some(());
+            match breaker.admit(active.member(), is_free).await {
+                Err(Overflow) => return Err(ConnectError::Overflow),
+                Ok((Admission::Open(lease), pending)) => return Ok((Err(lease), pending)),
+                Ok((Admission::Reuse(()), pending)) => {
+                    // Unless another one was quicker.
+                    if let Some(connected) = reuse(pool, &key, http2).await {
+                        return Ok((Ok(connected), pending));
+                    }
+                }
+            }
+        }
+    };
+    let waited = tokio::time::timeout(backend.connect_timeout, waiting).await;
+    let (admitted, _pending) = waited.unwrap_or(Err(ConnectError::Timeout))?;
+    match admitted {
+        Ok(connected) => Ok(connected),
+        Err(lease) => {
             lease.begin();
-            open_counted(pool, key, backend, endpoint, http2, wants.client, Some(lease)).await
+            open_counted(pool, key, backend, endpoint, http2, client, Some(lease)).await
         }
     }
+}
+
+/// A connection from the pool.
+async fn reuse(pool: &Pool, key: &Key, http2: Http2) -> Option<Connected> {
+    if http2 != Http2::No
+        && let Some((session, local)) = reuse_h2(pool, key).await
+    {
+        return Some(Connected::H2 {
+            session: Box::new(session),
+            local,
+            reused: true,
+        });
+    }
+    if http2 == Http2::Must {
+        return None;
+    }
+    let wire = pool.take_h1(key)?;
+    Some(Connected::H1 { wire, reused: true })
 }
 
 async fn open_counted(

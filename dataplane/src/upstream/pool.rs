@@ -119,12 +119,27 @@ impl Pool {
         Some(found.shared.clone())
     }
 
+    /// True if there is a connection that may be free: an idle one of HTTP/1.1, or one of HTTP/2 with a free stream.
+    pub fn has_free(&self, key: &Key, h1: bool, h2: bool) -> bool {
+        let inner = self.lock();
+        let idle = h1 && inner.h1.get(key).is_some_and(|idle| !idle.is_empty());
+        let open = |c: &Multiplexed| {
+            let connection = &c.shared.connection;
+            is_usable(connection) && c.shared.may_serve() && connection.more_streams_allowed()
+        };
+        idle || (h2 && inner.h2.get(key).is_some_and(|all| all.iter().any(open)))
+    }
+
     /// Shares a new HTTP/2 connection.
     pub fn put_h2(&self, key: Key, shared: Shared) {
+        let lease = shared.lease.clone();
         self.lock().h2.entry(key).or_default().push(Multiplexed {
             shared,
             used: Instant::now(),
         });
+        if let Some(lease) = lease {
+            lease.returned();
+        }
     }
 
     /// Closes what is closed on the other side or was not used for long. To be called now and then.

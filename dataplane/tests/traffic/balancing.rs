@@ -243,6 +243,26 @@ async fn requests_wait_for_a_connection() {
 }
 
 #[tokio::test]
+async fn requests_share_the_only_http2_connection() {
+    let backend = Backend::echo("a").await;
+    let config = v1::Backend {
+        protocol: v1::BackendProtocol::H2c.into(),
+        ..breaker(v1::CircuitBreaker {
+            max_connections: Some(1),
+            ..Default::default()
+        })
+    };
+    let (_proxy, port) = proxy(&[backend.address], config).await;
+    let asking: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(async move { Http::new(port).get("/").await.status }))
+        .collect();
+    for asking in asking {
+        assert_eq!(asking.await.unwrap(), 200);
+    }
+    assert!(backend.connections() <= 2, "{}", backend.connections());
+}
+
+#[tokio::test]
 async fn connections_end_after_their_requests() {
     let backend = Backend::echo("a").await;
     let limits = v1::CircuitBreaker {
