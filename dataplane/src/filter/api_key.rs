@@ -50,7 +50,7 @@ impl ApiKeyAuth {
     ///
     /// # Errors
     /// What the client is told otherwise.
-    pub fn check(&self, head: &mut Parts) -> Result<(), Denial> {
+    pub fn check(&self, head: &mut Parts) -> Result<(), Box<Denial>> {
         let key = self.carriers.iter().find_map(|carrier| carrier.read(head));
         let key = key.ok_or_else(|| denied("missing_api_key"))?;
         let clients = self.clients.get();
@@ -91,12 +91,12 @@ impl Clients {
     }
 }
 
-fn denied(details: &'static str) -> Denial {
-    Denial {
+fn denied(details: &'static str) -> Box<Denial> {
+    Box::new(Denial {
         status: StatusCode::UNAUTHORIZED,
         headers: HeaderMap::new(),
         body: "Client authentication failed.".into(),
         flags: "UAEX",
         details,
-    }
+    })
 }

@@ -45,7 +45,7 @@ impl BasicAuth {
     ///
     /// # Errors
     /// What the client is told otherwise.
-    pub fn check(&self, head: &mut Parts, facts: &Facts<'_>) -> Result<(), Denial> {
+    pub fn check(&self, head: &mut Parts, facts: &Facts<'_>) -> Result<(), Box<Denial>> {
         let name = self
             .user(head)
             .map_err(|(body, details)| denied(body, details, head, facts))?;
@@ -94,9 +94,10 @@ impl Users {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            match parse_line(line) {
-                Some((name, sum)) => drop(users.insert(name.into(), sum)),
-                None => tracing::warn!(line = number + 1, "users: not `name:{{SHA}}digest`"),
+            if let Some((name, sum)) = parse_line(line) {
+                users.insert(name.into(), sum);
+            } else {
+                tracing::warn!(line = number + 1, "users: not `name:{{SHA}}digest`");
             }
         }
         Self(users)
@@ -120,18 +121,18 @@ fn parse_line(line: &str) -> Option<(&str, [u8; SHA1_LEN])> {
     Some((name, sum.try_into().ok()?)).filter(|(name, _)| !name.is_empty())
 }
 
-fn denied(body: &'static str, details: &'static str, head: &Parts, facts: &Facts<'_>) -> Denial {
+fn denied(body: &'static str, details: &'static str, head: &Parts, facts: &Facts<'_>) -> Box<Denial> {
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::try_from(format!("Basic realm=\"{}\"", realm(head, facts))) {
         headers.insert(WWW_AUTHENTICATE, value);
     }
-    Denial {
+    Box::new(Denial {
         status: StatusCode::UNAUTHORIZED,
         headers,
         body: body.into(),
         flags: "UAEX",
         details,
-    }
+    })
 }
 
 /// What was asked for, without the query, as a quoted string may hold it.

@@ -39,19 +39,19 @@ impl CredentialInjection {
     ///
     /// # Errors
     /// What the client is told if there is none.
-    pub fn apply(&self, head: &mut Parts) -> Result<(), Denial> {
+    pub fn apply(&self, head: &mut Parts) -> Result<(), Box<Denial>> {
         if !self.overwrite && head.headers.contains_key(&self.header) {
             return Ok(());
         }
         let credential = self.credential.get();
         let Some(credential) = &*credential else {
-            return Err(Denial {
+            return Err(Box::new(Denial {
                 status: StatusCode::UNAUTHORIZED,
                 headers: HeaderMap::new(),
                 body: "Failed to inject credential.".into(),
                 flags: "",
                 details: "failed_to_inject_credential",
-            });
+            }));
         };
         head.headers.insert(&self.header, credential.clone());
         Ok(())

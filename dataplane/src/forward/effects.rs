@@ -41,9 +41,9 @@ impl From<Box<Reply>> for End {
     }
 }
 
-impl From<Denial> for End {
-    fn from(denial: Denial) -> Self {
-        Reply::from(denial).into()
+impl From<Box<Denial>> for End {
+    fn from(denial: Box<Denial>) -> Self {
+        Reply::from(*denial).into()
     }
 }
 

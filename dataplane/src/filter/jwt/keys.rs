@@ -29,7 +29,7 @@ pub struct KeySet(Vec<Key>);
 struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    verifies: DecodingKey,
 }
 
 impl KeySet {
@@ -49,7 +49,7 @@ impl KeySet {
                 (Some(id), Some(wanted)) => id == wanted,
                 _ => true,
             })
-            .map(|key| &key.key)
+            .map(|key| &key.verifies)
     }
 }
 
@@ -73,7 +73,7 @@ impl Key {
         Some(Self {
             id: jwk.common.key_id,
             algorithms,
-            key,
+            verifies: key,
         })
     }
 }

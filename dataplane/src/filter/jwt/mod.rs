@@ -5,6 +5,7 @@
 pub mod keys;
 mod verify;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
@@ -113,7 +114,7 @@ impl Fault {
     }
 
     /// The answer to a request with this fault.
-    pub fn denial(self, head: &Parts, facts: &Facts<'_>) -> Denial {
+    pub fn denial(self, head: &Parts, facts: &Facts<'_>) -> Box<Denial> {
         let error = match self {
             Self::Missing => "",
             _ => ", error=\"invalid_token\"",
@@ -123,7 +124,7 @@ impl Fault {
         if let Ok(value) = HeaderValue::try_from(challenge) {
             headers.insert(WWW_AUTHENTICATE, value);
         }
-        Denial {
+        Box::new(Denial {
             status: match self {
                 Self::Audience => StatusCode::FORBIDDEN,
                 _ => StatusCode::UNAUTHORIZED,
@@ -132,7 +133,7 @@ impl Fault {
             body: self.text().into(),
             flags: "UAEX",
             details: self.details(),
-        }
+        })
     }
 }
 
@@ -245,10 +246,12 @@ impl Provider {
 }
 
 fn validation(config: &v1::JwtProvider) -> Validation {
-    let mut validation = Validation::default();
-    validation.leeway = SKEW;
-    validation.validate_nbf = true;
-    validation.required_spec_claims.clear();
+    let mut validation = Validation {
+        leeway: SKEW,
+        validate_nbf: true,
+        required_spec_claims: HashSet::new(),
+        ..Validation::default()
+    };
     if !config.issuer.is_empty() {
         validation.set_issuer(&[&config.issuer]);
         validation.required_spec_claims.insert("iss".into());
@@ -265,10 +268,9 @@ fn fault_of(kind: &ErrorKind) -> Fault {
     match kind {
         ErrorKind::ExpiredSignature => Fault::Expired,
         ErrorKind::ImmatureSignature => Fault::NotYet,
-        ErrorKind::InvalidIssuer => Fault::UnknownIssuer,
         ErrorKind::InvalidAudience => Fault::Audience,
         ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Fault::Audience,
-        ErrorKind::MissingRequiredClaim(_) => Fault::UnknownIssuer,
+        ErrorKind::InvalidIssuer | ErrorKind::MissingRequiredClaim(_) => Fault::UnknownIssuer,
         ErrorKind::InvalidSignature
         | ErrorKind::InvalidAlgorithm
         | ErrorKind::InvalidEcdsaKey

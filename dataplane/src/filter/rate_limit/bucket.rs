@@ -66,11 +66,14 @@ fn now() -> u64 {
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// When buckets are full, by the digests of the values that they are of.
+type Shards = Box<[Mutex<LruCache<u64, u64>>]>;
+
 /// The buckets of one rule.
 #[derive(Debug)]
 pub struct Buckets {
     one: AtomicU64,
-    distinct: OnceLock<Box<[Mutex<LruCache<u64, u64>>]>>,
+    distinct: OnceLock<Shards>,
     hasher: ahash::RandomState,
 }
 
@@ -155,7 +158,7 @@ mod tests {
         assert!(none.take(0, SECOND, 0).1.allowed);
         let huge = Quota::new(u64::MAX, Duration::from_secs(1));
         assert!(huge.take(0, SECOND, 1).1.allowed);
-        let year = Quota::new(1, Duration::from_secs(366 * 24 * 3600));
+        let year = Quota::new(1, Duration::from_hours(366 * 24));
         let (full_at, left) = year.take(0, SECOND, 1);
         assert!(left.allowed && !year.take(full_at, 2 * SECOND, 1).1.allowed);
     }

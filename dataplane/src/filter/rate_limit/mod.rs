@@ -82,7 +82,7 @@ impl RateLimit {
     ///
     /// # Errors
     /// What the client is told if it is one too many.
-    pub fn check(&self, head: &Parts, facts: &Facts<'_>) -> Result<Shown, Denial> {
+    pub fn check(&self, head: &Parts, facts: &Facts<'_>) -> Result<Shown, Box<Denial>> {
         let mut strictest: Option<(&Rule, Left)> = None;
         let mut distinct = Vec::new();
         for rule in &self.0 {
@@ -120,13 +120,13 @@ impl RateLimit {
         let mut headers = HeaderMap::new();
         headers.insert(RATE_LIMITED, HeaderValue::from_static("true"));
         headers.extend(shown);
-        Err(Denial {
+        Err(Box::new(Denial {
             status: StatusCode::TOO_MANY_REQUESTS,
             headers,
             body: "local_rate_limited".into(),
             flags: "RL",
             details: "local_rate_limited",
-        })
+        }))
     }
 }
 
@@ -182,14 +182,6 @@ impl Selector {
                 .map_err(|_| format!("`{}` is not one", config.method))?;
             Ok::<_, String>((method, config.invert))
         };
-        fn each<'c, C, T>(
-            field: &str,
-            config: &'c [C],
-            compile: impl Fn(&'c C) -> Result<T, String>,
-        ) -> Result<Box<[T]>, String> {
-            let all: Result<_, String> = config.iter().map(compile).collect();
-            all.map_err(|e| format!("{field}: {e}"))
-        }
         Ok(Self {
             headers: each("headers", &config.headers, header)?,
             methods: each("methods", &config.methods, method)?,
@@ -271,6 +263,16 @@ impl SourceTest {
         }
         true
     }
+}
+
+/// Compiles a list.
+fn each<'c, C, T>(
+    field: &str,
+    config: &'c [C],
+    compile: impl Fn(&'c C) -> Result<T, String>,
+) -> Result<Box<[T]>, String> {
+    let all: Result<_, String> = config.iter().map(compile).collect();
+    all.map_err(|e| format!("{field}: {e}"))
 }
 
 /// Appends a value so that no two lists of values look alike.
