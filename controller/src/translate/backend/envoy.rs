@@ -205,23 +205,19 @@ fn protocol(backend: &Backend, usage: BackendUsage, tls: bool) -> Result<v1::Bac
         BackendUsage::Grpc => true,
         BackendUsage::Http => false,
     };
-    for protocol in &backend.spec.app_protocols {
-        match protocol {
-            AppProtocolType::H2c => return Ok(v1::BackendProtocol::H2c),
-            AppProtocolType::Ws if !grpc => return Ok(v1::BackendProtocol::Websocket),
-            AppProtocolType::Wss if !grpc && tls => return Ok(v1::BackendProtocol::Websocket),
-            AppProtocolType::Wss if !grpc => return Err(invalid("appProtocols", "wss needs TLS")),
-            other => {
-                let why = format_args!("{other} cannot be spoken here");
-                return Err(invalid("appProtocols", why));
-            }
+    // The first is the one to speak.
+    match backend.spec.app_protocols.first() {
+        None if grpc => Ok(v1::BackendProtocol::H2c),
+        None => Ok(v1::BackendProtocol::Unspecified),
+        Some(AppProtocolType::H2c) => Ok(v1::BackendProtocol::H2c),
+        Some(AppProtocolType::Ws) if !grpc => Ok(v1::BackendProtocol::Websocket),
+        Some(AppProtocolType::Wss) if !grpc && tls => Ok(v1::BackendProtocol::Websocket),
+        Some(AppProtocolType::Wss) if !grpc => Err(invalid("appProtocols", "wss needs TLS")),
+        Some(other) => {
+            let why = format_args!("{other} cannot be spoken here");
+            Err(invalid("appProtocols", why))
         }
     }
-    Ok(if grpc {
-        v1::BackendProtocol::H2c
-    } else {
-        v1::BackendProtocol::Unspecified
-    })
 }
 
 fn tls_of(
@@ -292,13 +288,11 @@ fn tls_of(
             reader.fault("tls.sni", "without a name no certificate can be verified");
         }
     }
-    match reader.faults.into_iter().next() {
-        Some(fault) => Err(fault),
-        None => {
-            upstream.needs = reader.needs;
-            Ok(upstream)
-        }
+    if let Some(fault) = reader.faults.into_iter().next() {
+        return Err(fault);
     }
+    upstream.needs = reader.needs;
+    Ok(upstream)
 }
 
 #[cfg(test)]

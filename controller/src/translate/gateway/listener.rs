@@ -249,7 +249,7 @@ impl Draft {
 
     /// Has a ClientTrafficPolicy applied. One that cannot be honoured says so itself; a listener whose clients it would
     /// have to show certificates serves nobody then.
-    pub fn apply(&mut self, policy: ObjectRef, found: ClientPolicy) {
+    pub fn apply(&mut self, policy: &ObjectRef, found: ClientPolicy) {
         let demands = found.validation.is_some() && self.terminates();
         if let Some(fault) = found.faults.first() {
             if demands {

@@ -210,7 +210,7 @@ impl Read<'_, '_> {
             if let Some(policy) = policy {
                 let hostname = draft.hostname.clone();
                 let found = client::translate(self.view, policy, &draft.key, hostname.as_deref());
-                draft.apply(ObjectRef::of(policy.as_ref()), found);
+                draft.apply(&ObjectRef::of(policy.as_ref()), found);
             }
         }
     }
@@ -385,6 +385,5 @@ fn resource(draft: &Draft, bind_port: u16) -> v1::Listener {
         tls: draft.tls.clone(),
         filters: draft.filters.clone(),
         client: draft.client.clone(),
-        ..v1::Listener::default()
     }
 }

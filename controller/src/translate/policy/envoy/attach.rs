@@ -204,12 +204,15 @@ impl<S> Effective<S> {
     }
 }
 
+/// What holds, if anything does; or which policy cannot be honoured, and why.
+pub type Found<S> = Option<Result<Effective<S>, (ObjectRef, Fault)>>;
+
 /// What `own` comes to where `inherited` would hold without it; `Err` if they cannot be laid over each other.
 pub fn effective<P: EnvoyPolicy>(
     view: &View<'_>,
     own: Option<&Arc<P>>,
     inherited: Option<&ObjectRef>,
-) -> Option<Result<Effective<P::Spec>, (ObjectRef, Fault)>> {
+) -> Found<P::Spec> {
     let outer = || inherited.and_then(|policy| view.get::<P>(&policy.namespace, &policy.name));
     let alone = |policy: &P| {
         Ok(Effective {

@@ -158,8 +158,7 @@ fn ip_detection(
 
 fn headers(reader: &mut Reader<'_, '_, '_>, from: &HeaderSettings) -> v1::ClientHeaders {
     let underscores = match &from.with_underscores_action {
-        None => Underscores::Reject,
-        Some(WithUnderscoresAction::RejectRequest) => Underscores::Reject,
+        None | Some(WithUnderscoresAction::RejectRequest) => Underscores::Reject,
         Some(WithUnderscoresAction::Allow) => Underscores::Allow,
         Some(WithUnderscoresAction::DropHeader) => Underscores::Drop,
         Some(WithUnderscoresAction::Other(other)) => {

@@ -76,12 +76,9 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
         field: &str,
     ) -> Option<ObjectRef> {
         let namespace = reference.namespace(&owner.namespace);
-        match Kind::parse(reference.group(), reference.kind()) {
-            Some(Kind::Secret) => {}
-            _ => {
-                self.fault(field, format_args!("{} is not a Secret", reference.kind()));
-                return None;
-            }
+        if Kind::parse(reference.group(), reference.kind()) != Some(Kind::Secret) {
+            self.fault(field, format_args!("{} is not a Secret", reference.kind()));
+            return None;
         }
         let referrer = grant::Referrer::object(owner);
         if !grant::is_granted(
@@ -108,17 +105,14 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
         reference: &LocalObjectReference,
         field: &str,
     ) -> Option<Data> {
-        match Kind::parse(&reference.group, &reference.kind) {
-            Some(kind @ (Kind::Secret | Kind::ConfigMap)) => self.data(
-                ObjectRef::new(kind, owner.namespace.clone(), reference.name.as_str()),
-                field,
-            ),
-            _ => {
-                let why = format!("{} is neither a ConfigMap nor a Secret", reference.kind);
-                self.fault(field, why);
-                None
-            }
-        }
+        let kind = Kind::parse(&reference.group, &reference.kind);
+        let Some(kind @ (Kind::Secret | Kind::ConfigMap)) = kind else {
+            let why = format!("{} is neither a ConfigMap nor a Secret", reference.kind);
+            self.fault(field, why);
+            return None;
+        };
+        let object = ObjectRef::new(kind, owner.namespace.clone(), reference.name.as_str());
+        self.data(object, field)
     }
 
     fn data(&mut self, object: ObjectRef, field: &str) -> Option<Data> {

@@ -185,19 +185,16 @@ pub fn modifier(reader: &mut Reader<'_, '_, '_>, from: &HTTPHeaderFilter, field:
 }
 
 fn redirect(reader: &mut Reader<'_, '_, '_>, from: &CustomRedirect, field: &str) -> v1::Redirect {
-    let path = from.path.as_ref().and_then(|path| match &path.type_ {
-        HTTPPathModifierType::ReplaceFullPath => Some(v1::PathModifier {
-            modifier: Some(v1::path_modifier::Modifier::ReplaceFullPath(
-                path.replace_full_path.clone().unwrap_or_default(),
-            )),
-        }),
-        _ => {
-            reader.fault(
-                format_args!("{field}.path"),
-                "only ReplaceFullPath is possible here",
-            );
-            None
+    let path = from.path.as_ref().and_then(|path| {
+        if path.type_ != HTTPPathModifierType::ReplaceFullPath {
+            let field = format!("{field}.path");
+            reader.fault(field, "only ReplaceFullPath is possible here");
+            return None;
         }
+        let path = path.replace_full_path.clone().unwrap_or_default();
+        Some(v1::PathModifier {
+            modifier: Some(v1::path_modifier::Modifier::ReplaceFullPath(path)),
+        })
     });
     v1::Redirect {
         scheme: from.scheme.clone().unwrap_or_default(),

@@ -6,12 +6,11 @@ use sluice_crds::envoy::{
     RoutingType, SecurityPolicy, SecurityPolicySpec,
 };
 
-use super::attach::{Candidates, Effective, Labels, Policies, effective};
+use super::attach::{Candidates, Found, Labels, Policies, effective};
 use super::reader::Reader;
 use super::{cluster, gaps, security, traffic};
 use crate::engine::View;
 use crate::store::{Kind, ObjectRef};
-use crate::translate::fault::Fault;
 use crate::translate::model;
 use crate::translate::route::Context;
 
@@ -35,8 +34,6 @@ impl RoutePolicies {
         }
     }
 }
-
-type Found<S> = Option<Result<Effective<S>, (ObjectRef, Fault)>>;
 
 /// The policies that govern one rule.
 pub struct Governing {
@@ -128,7 +125,7 @@ impl Governing {
             // SecurityPolicies are for TCP.
             _ if context.referrer.kind == Kind::UDPRoute => {}
             Some(Ok(found)) if self.is_own_security => {
-                rules.authorization = security::connections(&mut reader, found)
+                rules.authorization = security::connections(&mut reader, found);
             }
             Some(Ok(found)) => rules.authorization = security::inherited_connections(&mut reader, found),
             Some(Err((_, fault))) => reader.faults.push(fault.clone()),

@@ -115,7 +115,7 @@ fn one(
         }
         Spec::ExternalAuth(from) => auth::translate(context, from, format_args!("{field}.externalAuth"))?,
         Spec::Extension(to) if Kind::parse(&to.group, &to.kind) == Some(Kind::HTTPRouteFilter) => {
-            return extension(context, &to.name, format_args!("{field}.extensionRef"));
+            return Ok(extension(context, &to.name, format_args!("{field}.extensionRef")));
         }
         Spec::Extension(to) => {
             let why = format!(
@@ -137,11 +137,7 @@ fn one(
 }
 
 /// An HTTPRouteFilter; an error for every request if it is not there, or cannot be honoured.
-fn extension(
-    context: &mut Context<'_, '_>,
-    name: &str,
-    field: fmt::Arguments<'_>,
-) -> Result<Vec<filter::Filter>, Fault> {
+fn extension(context: &mut Context<'_, '_>, name: &str, field: fmt::Arguments<'_>) -> Vec<filter::Filter> {
     let namespace = context.referrer.namespace.clone();
     let owner = ObjectRef::new(Kind::HTTPRouteFilter, namespace, name);
     let unresolved = |context: &mut Context<'_, '_>, why: &str| {
@@ -152,7 +148,7 @@ fn extension(
         })]
     };
     let Some(object) = context.view.get::<HTTPRouteFilter>(&owner.namespace, &owner.name) else {
-        return Ok(unresolved(context, "it does not exist"));
+        return unresolved(context, "it does not exist");
     };
     let scope = context.scope();
     let mut reader = Reader::new(context, scope);
@@ -160,10 +156,10 @@ fn extension(
     let (faults, needs) = (reader.faults, reader.needs);
     context.needs.extend(needs);
     if let Some(fault) = faults.first() {
-        return Ok(unresolved(context, &fault.message));
+        return unresolved(context, &fault.message);
     }
     context.cookies.extend(found.cookies);
-    Ok(found.filters)
+    found.filters
 }
 
 /// `None` if the backend is not to be used: the API drops the mirror, not the rule.
