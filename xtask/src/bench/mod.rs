@@ -3,7 +3,9 @@
 //! Owns the command line and what all benchmarks share. Load goes to loopback addresses alone, in bounded amounts, and
 //! every process that a run starts ends with it.
 
+mod apiserver;
 mod bulk;
+mod client;
 mod connections;
 mod helper;
 mod host;
@@ -11,6 +13,7 @@ mod load;
 mod peer;
 mod process;
 mod proxy;
+mod routes;
 mod stats;
 mod template;
 mod verify;
@@ -31,6 +34,8 @@ pub enum Bench {
     Bulk(bulk::Options),
     /// Memory of idle connections, CPU of TLS handshakes
     Connections(connections::Options),
+    /// Memory and CPU of many routes, in proxy and controller
+    Routes(routes::Options),
     /// A process of a benchmark's own
     #[command(hide = true)]
     Helper {
@@ -100,6 +105,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Proxy(options) => proxy::run(options),
         Bench::Bulk(options) => bulk::run(options),
         Bench::Connections(options) => connections::run(options),
+        Bench::Routes(options) => routes::run(options),
         Bench::Helper { helper } => helper::run(helper),
     }
 }
