@@ -106,6 +106,8 @@ pub struct UrlRewrite {
     host: Option<HeaderValue>,
     host_from: Option<HeaderName>,
     append_forwarded_host: bool,
+    /// True: the new host is the endpoint's own name.
+    pub host_of_backend: bool,
     path: Option<PathModifier>,
 }
 
@@ -119,9 +121,6 @@ impl UrlRewrite {
             "" => None,
             host => Some(headers::value(host).map_err(|e| format!("hostname: {e}"))?),
         };
-        if config.hostname_from_backend {
-            return Err("hostname_from_backend: not known to this version".into());
-        }
         let path = config
             .path
             .as_ref()
@@ -133,6 +132,7 @@ impl UrlRewrite {
             host_from: headers::optional_name(&config.hostname_from_header)
                 .map_err(|e| format!("hostname_from_header: {e}"))?,
             append_forwarded_host: config.append_x_forwarded_host,
+            host_of_backend: config.hostname_from_backend,
             path,
         })
     }
@@ -145,15 +145,28 @@ impl UrlRewrite {
             Some(value.clone())
         });
         if let Some(host) = host {
-            let before = head.headers.insert(HOST, host);
-            if self.append_forwarded_host
-                && let Some(before) = before
-            {
-                append(head, X_FORWARDED_HOST, &before);
-            }
+            self.set_host(head, host);
         }
         if let Some(modifier) = &self.path {
             set_path(head, &modifier.apply(path, prefix));
+        }
+    }
+
+    /// Rewrites the host to that of an endpoint, if it has a name.
+    pub fn apply_backend(&self, head: &mut Parts, hostname: &str) {
+        if let Ok(host) = HeaderValue::try_from(hostname)
+            && !host.is_empty()
+        {
+            self.set_host(head, host);
+        }
+    }
+
+    fn set_host(&self, head: &mut Parts, host: HeaderValue) {
+        let before = head.headers.insert(HOST, host);
+        if self.append_forwarded_host
+            && let Some(before) = before
+        {
+            append(head, X_FORWARDED_HOST, &before);
         }
     }
 }

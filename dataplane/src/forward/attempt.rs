@@ -20,6 +20,7 @@ use super::reply::Reply;
 use super::source::Source;
 use super::upstream::{BodyKind, Failure, Upstream};
 use crate::filter::overrides::Origin;
+use crate::filter::path::UrlRewrite;
 use crate::filter::session::Session;
 use crate::rule::{Retry, Rule};
 use crate::upstream::breaker::Permit;
@@ -46,6 +47,8 @@ pub(super) struct Tries<'a> {
     pub(super) version: http::Version,
     /// True if the request may be repeated where it is not known whether it was carried out.
     pub(super) idempotent: bool,
+    /// Set: the host becomes the name of the endpoint.
+    pub(super) host_of_backend: Option<&'a UrlRewrite>,
 }
 
 /// How far the tries have come.
@@ -189,8 +192,8 @@ impl Tries<'_> {
     }
 
     /// Both ends of the client's connection.
-    fn client(&self) -> Option<Ends> {
-        Some((self.conn.wire.peer(), self.conn.wire.local()))
+    fn client(&self) -> Ends {
+        (self.conn.wire.peer(), self.conn.wire.local())
     }
 
     /// What the client is told if there is no room.
@@ -231,7 +234,7 @@ impl Tries<'_> {
             Wants {
                 fresh,
                 version,
-                client: self.client(),
+                client: Some(self.client()),
             },
         );
         let connected = flow
@@ -244,6 +247,12 @@ impl Tries<'_> {
             Some(client) if !client.scheme_matches_backend => self.conn.tls.is_some(),
             _ => self.backend.tls.is_some(),
         };
+        let renamed = self.host_of_backend.map(|rewrite| {
+            let mut head = head.clone();
+            rewrite.apply_backend(&mut head, active.endpoint().hostname());
+            head
+        });
+        let head = renamed.as_ref().unwrap_or(head);
         let up = Upstream::start(connected, head, self.body, self.upgrade, tls)
             .map_err(|failure| Failed::Unseen(Stop::Upstream(failure)))?;
         record.upstream_local = Some(up.local());
@@ -311,7 +320,7 @@ impl Tries<'_> {
         exchange.body().await?;
         exchange.into_upstream().recycle(
             &self.conn.worker.pool,
-            self.backend.pool_key(active.endpoint(), self.client()),
+            self.backend.pool_key(active.endpoint(), Some(self.client())),
         );
         Ok(())
     }

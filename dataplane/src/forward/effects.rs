@@ -15,6 +15,7 @@ use crate::filter::direct::DirectResponse;
 use crate::filter::fault::{Abort, Fault};
 use crate::filter::format::Subject;
 use crate::filter::overrides::Origin;
+use crate::filter::path::UrlRewrite;
 use crate::filter::tokens::Tokens;
 use crate::filter::{Cors, Denial, ExternalAuth, Facts, Filter, HeaderModifier};
 use crate::upstream::Slot;
@@ -61,6 +62,8 @@ pub(super) struct Effects<'a> {
     added: Vec<(HeaderName, HeaderValue)>,
     pub(super) mirrors: Vec<&'a Slot>,
     tokens: Tokens,
+    /// Set: the host becomes the name of the endpoint.
+    pub(super) host_of_backend: Option<&'a UrlRewrite>,
     /// What the rule's policy does to the response, if anything.
     pub(super) after: Option<Box<After<'a>>>,
 }
@@ -109,7 +112,10 @@ impl<'a> Filtered<'_, 'a> {
             match filter {
                 Filter::RequestHeaders(modifier) => modifier.apply(&mut self.head.headers),
                 Filter::ResponseHeaders(modifier) => self.effects.modifiers.push(modifier),
-                Filter::UrlRewrite(rewrite) => rewrite.apply(self.head, self.facts.path, self.facts.prefix),
+                Filter::UrlRewrite(rewrite) => {
+                    rewrite.apply(self.head, self.facts.path, self.facts.prefix);
+                    self.effects.host_of_backend = Some(rewrite).filter(|rewrite| rewrite.host_of_backend);
+                }
                 Filter::Mirror(mirror) => self.effects.mirrors.extend(mirror.draw().map(|slot| &**slot)),
                 Filter::FixedResponse(status) => return Err(Reply::direct(*status, HeaderMap::new()).into()),
                 Filter::Redirect(redirect) => {

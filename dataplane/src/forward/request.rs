@@ -288,6 +288,7 @@ impl<'a> Request<'_, 'a> {
             hashed: hashed.unwrap_or_default(),
             version: head.version,
             idempotent: attempt::is_idempotent(&head.method),
+            host_of_backend: self.effects.host_of_backend,
         };
         let flow = Flow {
             down: self.down,

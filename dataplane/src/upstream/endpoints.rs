@@ -22,17 +22,20 @@ pub struct Endpoint {
     /// `address` as the access log prints it.
     display: String,
     zone: Box<str>,
+    /// The name that it was found by; empty: it was given by address.
+    hostname: Box<str>,
     active: AtomicU32,
     /// Milliseconds since [`epoch`] until which the endpoint is passed over.
     ejected_until: AtomicU64,
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr, zone: &str) -> Self {
+    fn new(address: SocketAddr, zone: &str, hostname: &str) -> Self {
         Self {
             address,
             display: address.to_string(),
             zone: zone.into(),
+            hostname: hostname.into(),
             active: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
         }
@@ -52,6 +55,11 @@ impl Endpoint {
     pub fn eject(&self) {
         self.ejected_until
             .store(now_ms() + duration_ms(EJECTION), Ordering::Relaxed);
+    }
+
+    /// The name that it was found by; empty: it was given by address.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
     }
 
     /// Where it is, if that is known; else empty.
@@ -142,13 +150,17 @@ impl EndpointSet {
                 .filter(|port| *port != 0)
                 .ok_or_else(|| format!("endpoints[{i}].port: {} is not a port", endpoint.port))?;
             let address = SocketAddr::new(ip, port);
-            let known = previous.find(address).filter(|known| *known.zone == *endpoint.zone);
+            let known = previous
+                .find(address)
+                .filter(|known| *known.zone == *endpoint.zone && *known.hostname == *endpoint.hostname);
             let target = if endpoint.draining {
                 &mut set.draining
             } else {
                 &mut set.serving
             };
-            target.push(known.unwrap_or_else(|| Arc::new(Endpoint::new(address, &endpoint.zone))));
+            target.push(
+                known.unwrap_or_else(|| Arc::new(Endpoint::new(address, &endpoint.zone, &endpoint.hostname))),
+            );
         }
         Ok(set)
     }

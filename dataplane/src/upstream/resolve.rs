@@ -197,7 +197,6 @@ impl Names {
                 if seen.insert((*address, endpoint.port)) {
                     endpoints.push(v1::Endpoint {
                         address: address.to_string(),
-                        hostname: String::new(),
                         ..endpoint.clone()
                     });
                 }

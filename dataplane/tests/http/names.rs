@@ -189,3 +189,41 @@ async fn a_name_does_not_lead_to_the_proxy_itself_unless_that_is_allowed() {
     proxy.apply(vec![named(backend.address.port(), true)]);
     assert_eq!(http.get("/").await.status, 200);
 }
+
+#[tokio::test]
+async fn the_host_may_become_the_name() {
+    let backend = Backend::echo("b").await;
+    let names = NameServer::start(Answer::Address(Ipv4Addr::LOCALHOST)).await;
+    let port = support::free_port();
+    let mut rule = cfg::rule("/", &["b"]);
+    rule.filters = vec![cfg::filter(v1::filter::Filter::UrlRewrite(v1::UrlRewrite {
+        hostname_from_backend: true,
+        append_x_forwarded_host: true,
+        ..Default::default()
+    }))];
+    // An endpoint that is given by address has no name to offer.
+    let plain = v1::HttpRule {
+        backends: cfg::rule("/", &["plain"]).backends,
+        ..v1::HttpRule {
+            matches: cfg::rule("/plain", &[]).matches,
+            ..rule.clone()
+        }
+    };
+    let mut resources = cfg::backend("b", &[]);
+    resources.retain(|resource| resource.key != "endpoints/b");
+    resources.push(named(backend.address.port(), true));
+    resources.extend(cfg::backend("plain", &[backend.address]));
+    resources.extend([
+        cfg::http_listener("l", port),
+        cfg::route("r", "l", vec![rule, plain]),
+    ]);
+    let _proxy = Proxy::with_name_server(resources, names.address).await;
+    let http = Http::new(port);
+    until(&http, 200).await;
+    let seen = http.get_with("/", &[("host", "own.example")]).await.seen();
+    assert_eq!(seen.header("host"), Some("backend.example"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("own.example"));
+    let seen = http.get_with("/plain", &[("host", "own.example")]).await.seen();
+    assert_eq!(seen.header("host"), Some("own.example"));
+    assert_eq!(seen.header("x-forwarded-host"), None);
+}
