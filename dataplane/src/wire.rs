@@ -30,7 +30,7 @@ const HIGH_WATER: usize = 64 * 1024;
 /// Bytes that are read at once.
 const INPUT: usize = 128 * 1024;
 /// An output buffer that has grown beyond this is given back once it is empty.
-const KEEP_CAPACITY: usize = 16 * 1024;
+const KEEP_CAPACITY: usize = 2 * 1024;
 
 thread_local! {
     /// What is being read, on whatever connection of this thread.
@@ -181,6 +181,8 @@ macro_rules! each {
 struct Inner {
     transport: Transport,
     out: BytesMut,
+    /// Most that has waited in `out` since it was last empty: what it tells of its own capacity shrinks while it is sent.
+    peak: usize,
     /// False: writes go straight through, as HTTP/2 with its own buffering wants it.
     buffered: bool,
 }
@@ -209,6 +211,7 @@ impl Wire {
             inner: Arc::new(Mutex::new(Inner {
                 transport,
                 out: BytesMut::new(),
+                peak: 0,
                 buffered: true,
             })),
             fd,
@@ -271,7 +274,10 @@ impl Wire {
 
     /// Lets `encode` append to the output buffer.
     pub fn put<R>(&self, encode: impl FnOnce(&mut BytesMut) -> R) -> R {
-        encode(&mut self.lock().out)
+        let inner = &mut *self.lock();
+        let result = encode(&mut inner.out);
+        inner.note_peak();
+        result
     }
 
     /// Appends `data` and `after` to what is buffered. On a plain socket all of it is offered to the kernel first, and only
@@ -294,6 +300,7 @@ impl Wire {
             inner.out.extend_from_slice(&part[from_part..]);
             taken -= from_part;
         }
+        inner.note_peak();
     }
 
     /// Reads once into a buffer that all connections of the thread share, and gives `take` what came; nothing at the end
@@ -348,6 +355,10 @@ impl Wire {
 }
 
 impl Inner {
+    fn note_peak(&mut self) {
+        self.peak = self.peak.max(self.out.len());
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let n = ready!(each!(&mut self.transport, io => Pin::new(io).poll_write(cx, &self.out)))?;
@@ -356,7 +367,7 @@ impl Inner {
             }
             self.out.advance(n);
         }
-        if self.out.capacity() > KEEP_CAPACITY {
+        if std::mem::take(&mut self.peak) > KEEP_CAPACITY {
             self.out = BytesMut::new();
         } else {
             self.out.clear();
@@ -380,6 +391,7 @@ impl AsyncWrite for Wire {
         let mut inner = self.lock();
         if inner.buffered {
             inner.out.extend_from_slice(buf);
+            inner.note_peak();
             return Poll::Ready(Ok(buf.len()));
         }
         each!(&mut inner.transport, io => Pin::new(io).poll_write(cx, buf))
@@ -395,6 +407,7 @@ impl AsyncWrite for Wire {
             for buf in bufs {
                 inner.out.extend_from_slice(buf);
             }
+            inner.note_peak();
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         each!(&mut inner.transport, io => Pin::new(io).poll_write_vectored(cx, bufs))
@@ -455,3 +468,61 @@ impl GetSocketDigest for Wire {
 }
 
 impl Peek for Wire {}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let near = near.unwrap();
+        let local = near.local_addr().unwrap();
+        (
+            Wire::new(Transport::Tcp(Socket::new(near)), address, local),
+            far.unwrap().0,
+        )
+    }
+
+    /// More than the kernel takes at once, in pieces, before anybody reads.
+    #[tokio::test]
+    async fn nothing_is_lost_or_out_of_order() {
+        let (wire, mut far) = pair().await;
+        let data: Vec<u8> = (0..30_000_000u32).map(|i| (i % 251) as u8).collect();
+        let mut expected = Vec::new();
+        for piece in data.chunks(2_000_000) {
+            wire.put(|out| out.extend_from_slice(b"head"));
+            wire.put_large(piece, b"\r\n");
+            expected.extend_from_slice(&[b"head", piece, b"\r\n"].concat());
+        }
+        let reading = tokio::spawn(async move {
+            let mut got = Vec::new();
+            far.read_to_end(&mut got).await.unwrap();
+            got
+        });
+        wire.drain().await.unwrap();
+        // What was grown for this is not kept for an idle connection.
+        assert!(wire.lock().out.capacity() <= KEEP_CAPACITY);
+        drop(wire);
+        assert!(reading.await.unwrap() == expected);
+    }
+
+    #[tokio::test]
+    async fn input_comes_once_and_ends() {
+        use tokio::io::AsyncWriteExt;
+        let (wire, mut far) = pair().await;
+        far.write_all(b"abc").await.unwrap();
+        let got = std::future::poll_fn(|cx| wire.poll_input(cx, <[u8]>::to_vec)).await;
+        assert_eq!(got.unwrap(), b"abc");
+        wire.unread(BytesMut::from(&b"abc"[..]));
+        let got = std::future::poll_fn(|cx| wire.poll_input(cx, <[u8]>::to_vec)).await;
+        assert_eq!(got.unwrap(), b"abc");
+        drop(far);
+        let got = std::future::poll_fn(|cx| wire.poll_input(cx, <[u8]>::to_vec)).await;
+        assert_eq!(got.unwrap(), b"");
+    }
+}
