@@ -403,7 +403,8 @@ mod tests {
 
     #[test]
     fn bodies_come_back() {
-        let text: Vec<u8> = (0..200_000).map(|i: usize| b"sluice "[i % 7] ^ b"0123456789"[i / 5000 % 10])
+        let text: Vec<u8> = (0..200_000)
+            .map(|i: usize| b"sluice "[i % 7] ^ b"0123456789"[i / 5000 % 10])
             .collect();
         for coding in [Coding::Gzip, Coding::Brotli, Coding::Zstd] {
             let mut encoder = Encoder::new(coding).unwrap();

@@ -3,6 +3,7 @@
 //! Each is compiled once from its resource, so that a request meets parsed header names and ready values. Filters
 //! change heads and answer requests; only [`auth`] and [`mirror`] name backends, and neither opens a connection here.
 
+pub mod admission;
 pub mod api_key;
 pub mod auth;
 pub mod authorization;
@@ -12,6 +13,7 @@ pub mod carrier;
 pub mod compress;
 pub mod cors;
 pub mod credential;
+pub mod csrf;
 pub mod direct;
 pub mod fault;
 pub mod format;
@@ -45,6 +47,7 @@ pub use authorization::Authorization;
 pub use basic_auth::BasicAuth;
 pub use cors::Cors;
 pub use credential::CredentialInjection;
+pub use csrf::Csrf;
 pub use direct::DirectResponse;
 pub use fault::Fault;
 pub use headers::HeaderModifier;
@@ -91,6 +94,8 @@ pub enum Filter {
     CredentialInjection(Box<CredentialInjection>),
     /// Disturbs a share of the requests.
     Fault(Box<Fault>),
+    /// Lets pass what changes nothing, or comes from the own origin.
+    Csrf(Box<Csrf>),
     /// Lets clients with known keys pass.
     ApiKeyAuth(Box<ApiKeyAuth>),
     /// Lets known users pass.

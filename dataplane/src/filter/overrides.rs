@@ -3,14 +3,15 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, LOCATION};
+use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use sluice_config::v1;
 
 use super::direct::DirectResponse;
 use super::format::Subject;
-use super::{Facts, Redirect};
+use super::text::TextMatch;
+use super::{Facts, Redirect, headers};
 
 /// Where a response comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub struct Overrides(Box<[Override]>);
 #[derive(Debug)]
 struct Override {
     statuses: Box<[RangeInclusive<u16>]>,
+    headers: Box<[(HeaderName, TextMatch)]>,
     /// `None`: any.
     origin: Option<Origin>,
     action: Action,
@@ -82,32 +84,38 @@ impl Overrides {
         }
     }
 
-    /// What takes the place of a response with this status.
+    /// What takes the place of a response with this status and these headers.
     pub fn replace(
         &self,
         prepared: &Prepared,
-        status: StatusCode,
+        (status, headers): (StatusCode, &HeaderMap),
         origin: Origin,
         route: &str,
     ) -> Option<(StatusCode, HeaderMap, Bytes)> {
-        let matches = |one: &Override| {
-            one.origin.is_none_or(|wanted| wanted == origin)
-                && one.statuses.iter().any(|range| range.contains(&status.as_u16()))
-        };
+        let matches = |one: &Override| one.matches(status, headers, origin);
         let at = self.0.iter().position(matches)?;
         match &self.0[at].action {
             Action::Respond(response) => Some(response.render(prepared.subject.as_ref(), route, status)),
             Action::Redirect(_) => {
                 let (status, location) = prepared.locations.get(at)?.clone()?;
-                let mut headers = HeaderMap::new();
-                headers.insert(LOCATION, location);
-                Some((status, headers, Bytes::new()))
+                let location = HeaderMap::from_iter([(LOCATION, location)]);
+                Some((status, location, Bytes::new()))
             }
         }
     }
 }
 
 impl Override {
+    fn matches(&self, status: StatusCode, headers: &HeaderMap, origin: Origin) -> bool {
+        self.origin.is_none_or(|wanted| wanted == origin)
+            && (self.statuses.is_empty()
+                || self.statuses.iter().any(|range| range.contains(&status.as_u16())))
+            && self.headers.iter().all(|(name, test)| {
+                let mut values = headers.get_all(name).iter();
+                values.any(|value| value.to_str().is_ok_and(|text| test.accepts(text)))
+            })
+    }
+
     fn compile(config: &v1::ResponseOverride) -> Result<Self, String> {
         use v1::response_override::{Action as A, Source};
         let range = |range: &v1::StatusRange| {
@@ -115,8 +123,26 @@ impl Override {
                 |code| u16::try_from(code).map_err(|_| format!("statuses: {code} is not a status code"));
             Ok::<_, String>(narrow(range.first)?..=narrow(range.last)?)
         };
+        let header = |(i, config): (usize, &v1::ResponseHeader)| {
+            let name = headers::name(&config.name).map_err(|e| format!("headers[{i}].name: {e}"))?;
+            let value = config
+                .value
+                .as_ref()
+                .ok_or_else(|| format!("headers[{i}].value: not set"))?;
+            let test = TextMatch::compile(value).map_err(|e| format!("headers[{i}].value: {e}"))?;
+            Ok::<_, String>((name, test))
+        };
+        if config.statuses.is_empty() && config.headers.is_empty() {
+            return Err("statuses: empty".into());
+        }
         Ok(Self {
             statuses: config.statuses.iter().map(range).collect::<Result<_, _>>()?,
+            headers: config
+                .headers
+                .iter()
+                .enumerate()
+                .map(header)
+                .collect::<Result<_, _>>()?,
             origin: match config.source() {
                 Source::Unspecified => None,
                 Source::Local => Some(Origin::Local),

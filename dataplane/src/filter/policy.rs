@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use sluice_config::v1;
 
+use super::admission::Admission;
 use super::bandwidth::Bandwidth;
 use super::compress::Compressors;
 use super::overrides::Overrides;
 use super::{
-    ApiKeyAuth, Authorization, BasicAuth, Cors, ExternalAuth, Fault, Filter, Jwt, Lookup, RateLimit, field,
-    status,
+    ApiKeyAuth, Authorization, BasicAuth, Cors, Csrf, ExternalAuth, Fault, Filter, Jwt, Lookup, RateLimit,
+    field, status,
 };
 
 /// Where a filter of a rule comes from, in the order in which they run.
@@ -22,6 +23,8 @@ pub enum Stage {
     Fault,
     /// Cross-origin resource sharing, the rule's own filter as well.
     Cors,
+    /// Cross-site request forgery.
+    Csrf,
     /// External authorization.
     ExternalAuth,
     /// API keys.
@@ -103,6 +106,10 @@ fn of_policy(policy: &v1::Policy, lookup: &mut dyn Lookup) -> Result<Vec<(Stage,
         let cors = field("cors", Cors::compile(cors))?;
         all.push((Stage::Cors, Filter::Cors(cors.into())));
     }
+    if let Some(csrf) = &policy.csrf {
+        let csrf = field("csrf", Csrf::compile(csrf))?;
+        all.push((Stage::Csrf, Filter::Csrf(csrf.into())));
+    }
     if let Some(auth) = &policy.external_auth {
         let auth = field("external_auth", ExternalAuth::compile(auth, lookup))?;
         all.push((Stage::ExternalAuth, Filter::ExternalAuth(auth.into())));
@@ -145,6 +152,8 @@ pub struct Extras {
     pub bandwidth: Option<Bandwidth>,
     /// Protocols that a connection may go on with, in lower case; `None`: any.
     pub upgrades: Option<Box<[Box<str>]>>,
+    /// Turns requests away while the backend fails.
+    pub admission: Option<Admission>,
     /// Bound on the time from the request's head to the end of the response.
     pub max_duration: Option<Duration>,
     /// Bound on the time in which nothing moves. `None`: the listener's; zero: none.
@@ -157,9 +166,6 @@ impl Extras {
     /// # Errors
     /// Names the field that cannot be honoured.
     pub fn compile(policy: &v1::Policy) -> Result<Option<Box<Self>>, String> {
-        if policy.admission_control.is_some() {
-            return Err("admission_control: not known to this version".into());
-        }
         let upgrades = policy.upgrades.as_ref().map(|upgrades| {
             let names = upgrades.protocols.iter();
             names.map(|name| name.to_ascii_lowercase().into()).collect()
@@ -175,6 +181,12 @@ impl Extras {
                 .transpose()
                 .map_err(|e| format!("bandwidth_limit.{e}"))?,
             upgrades,
+            admission: policy
+                .admission_control
+                .as_ref()
+                .map(Admission::compile)
+                .transpose()
+                .map_err(|e| format!("admission_control.{e}"))?,
             max_duration: (policy.max_stream_duration_ms != 0)
                 .then(|| Duration::from_millis(policy.max_stream_duration_ms)),
             idle: policy.stream_idle_timeout_ms.map(Duration::from_millis),
@@ -183,6 +195,7 @@ impl Extras {
             || !extras.compressors.is_empty()
             || extras.bandwidth.is_some()
             || extras.upgrades.is_some()
+            || extras.admission.is_some()
             || extras.max_duration.is_some()
             || extras.idle.is_some();
         Ok(asks.then(|| Box::new(extras)))

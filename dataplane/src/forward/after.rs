@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{StatusCode, request, response};
+use http::{HeaderMap, StatusCode, request, response};
 
 use super::exchange::Deadline;
 use super::reply::Reply;
@@ -34,13 +34,11 @@ impl<'a> After<'a> {
         }
     }
 
-    /// What takes the place of a response with this status.
-    pub(super) fn replace(&self, status: StatusCode, origin: Origin) -> Option<Reply> {
+    /// What takes the place of a response with this status and these headers.
+    pub(super) fn replace(&self, status: StatusCode, headers: &HeaderMap, origin: Origin) -> Option<Reply> {
         let prepared = self.overrides.as_ref()?;
-        let (status, headers, body) = self
-            .extras
-            .overrides
-            .replace(prepared, status, origin, self.route)?;
+        let overrides = &self.extras.overrides;
+        let (status, headers, body) = overrides.replace(prepared, (status, headers), origin, self.route)?;
         let mut reply = Reply::direct(status, headers);
         reply.body = body;
         reply.details = "custom_response";

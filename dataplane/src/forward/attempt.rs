@@ -126,7 +126,8 @@ pub(super) async fn run(
                     Box::pin(progress.repeat(tries, &active, &mut flow)).await?;
                     continue;
                 }
-                if let Some(reply) = effects.replace(status, Origin::Backend) {
+                tries.judge(Some(&response));
+                if let Some(reply) = effects.replace(status, &response.headers, Origin::Backend) {
                     tries.backend.metrics.request(status.as_u16(), began.elapsed());
                     return Err(reply.into());
                 }
@@ -140,9 +141,13 @@ pub(super) async fn run(
                 if failed.is_of_backend() {
                     tries.backend.report(&active, Outcome::Failed);
                 }
-                tries
+                let recovered = tries
                     .recover(failed, &active, &mut progress, &mut flow, record)
-                    .await?;
+                    .await;
+                if recovered.is_err() {
+                    tries.judge(None);
+                }
+                recovered?;
             }
         }
     }
@@ -152,6 +157,23 @@ impl Tries<'_> {
     /// False if the head is not needed a second time, whatever happens.
     fn may_retry(&self) -> bool {
         self.rule.retry.as_ref().is_none_or(|retry| retry.attempts > 0)
+    }
+
+    /// Tells the rule's admission control how the request has ended; `None`: without a response.
+    fn judge(&self, response: Option<&response::Parts>) {
+        let Some(admission) = self
+            .rule
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.admission.as_ref())
+        else {
+            return;
+        };
+        let status = response.map_or(StatusCode::SERVICE_UNAVAILABLE, |response| response.status);
+        let grpc = response
+            .and_then(|response| response.headers.get("grpc-status"))
+            .and_then(|status| status.to_str().ok()?.parse().ok());
+        admission.report(status, grpc);
     }
 
     /// True if the rule's word on retries covers something.

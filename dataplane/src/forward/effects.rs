@@ -70,8 +70,8 @@ pub(super) struct Effects<'a> {
 
 impl Effects<'_> {
     /// What takes the place of a response with this status.
-    pub(super) fn replace(&self, status: StatusCode, origin: Origin) -> Option<Reply> {
-        self.after.as_ref()?.replace(status, origin)
+    pub(super) fn replace(&self, status: StatusCode, headers: &HeaderMap, origin: Origin) -> Option<Reply> {
+        self.after.as_ref()?.replace(status, headers, origin)
     }
 
     /// Prepares a backend's response to be compressed.
@@ -140,6 +140,7 @@ impl<'a> Filtered<'_, 'a> {
                 Filter::DirectResponse(response) => return Err(self.direct(response).into()),
                 Filter::CredentialInjection(credential) => credential.apply(self.head)?,
                 Filter::Fault(fault) => Box::pin(self.disturb(fault)).await?,
+                Filter::Csrf(csrf) => csrf.check(self.head)?,
                 Filter::ApiKeyAuth(auth) => auth.check(self.head)?,
                 Filter::BasicAuth(auth) => auth.check(self.head, &self.facts)?,
                 Filter::Jwt(jwt) => {

@@ -270,6 +270,11 @@ impl<'a> Request<'_, 'a> {
         let backend = slot
             .load()
             .ok_or_else(|| Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "NC", "cluster_not_found"))?;
+        let admission = rule.extras.as_ref().and_then(|extras| extras.admission.as_ref());
+        if admission.is_some_and(|admission| !admission.admits()) {
+            let details = "denied_by_admission_control";
+            return Err(Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "", details).into());
+        }
         for slot in self.effects.mirrors.drain(..) {
             if let Some(feed) = mirror::start(&self.conn.worker, slot, head.clone(), body, rule.grpc) {
                 self.source.mirror_to(feed);
@@ -408,7 +413,8 @@ fn answer(
     if let Some(effects) = effects {
         // To gRPC clients every status is 200.
         if !is_grpc && !reply.replaced {
-            reply = effects.replace(reply.status, Origin::Local).unwrap_or(reply);
+            let other = effects.replace(reply.status, &reply.headers, Origin::Local);
+            reply = other.unwrap_or(reply);
         }
         effects.apply(&mut reply.headers);
     }

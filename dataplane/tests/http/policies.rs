@@ -455,3 +455,74 @@ async fn cookies_choose_the_rule() {
     }
     assert_eq!(client.get("/").await.seen().backend, "b");
 }
+
+#[tokio::test]
+async fn pages_of_other_origins_change_nothing() {
+    use v1::string_match::Kind;
+    let origin = |kind: Kind, value: &str| v1::StringMatch {
+        kind: kind.into(),
+        value: value.into(),
+    };
+    let policy = v1::Policy {
+        csrf: Some(v1::Csrf {
+            additional_origins: vec![
+                origin(Kind::Exact, "other.example"),
+                origin(Kind::Suffix, ".trusted.example"),
+                origin(Kind::Exact, "https://strict.example"),
+            ],
+        }),
+        ..Default::default()
+    };
+    let (_proxy, backend, port) = with_policy(policy, vec![]).await;
+    let client = Http::new(port);
+    let own = ("host", "own.example");
+    for (method, header, value, expected) in [
+        ("GET", "origin", "https://evil.example", 200),
+        ("OPTIONS", "origin", "https://evil.example", 200),
+        ("POST", "origin", "https://own.example", 200),
+        ("POST", "origin", "https://OWN.example", 200),
+        ("POST", "referer", "https://own.example/page?x=1", 200),
+        ("POST", "origin", "https://own.example:8443", 403),
+        ("POST", "origin", "https://evil.example", 403),
+        ("PUT", "origin", "https://other.example:81", 200),
+        ("DELETE", "origin", "https://a.trusted.example", 200),
+        ("PATCH", "origin", "https://eviltrusted.example", 403),
+        ("POST", "origin", "https://strict.example", 200),
+        ("POST", "origin", "http://strict.example", 403),
+        ("POST", "origin", "null", 403),
+        ("POST", "origin", "own.example", 403),
+        ("POST", "origin", "https://", 403),
+        ("POST", "x-other", "", 403),
+    ] {
+        let got = client.send_with(method, "/", &[own, (header, value)], "").await;
+        assert_eq!(got.status, expected, "{method} {header}: {value}");
+    }
+    assert_eq!(backend.hits(), 8);
+}
+
+#[tokio::test]
+async fn a_failing_backend_is_spared() {
+    let backend = Backend::status(500).await;
+    let mut rule = cfg::rule("/", &["b"]);
+    rule.policy = Some(v1::Policy {
+        admission_control: Some(v1::AdmissionControl {
+            window_ms: 3_600_000,
+            min_success_percent: 100.0,
+            aggression: 1.0,
+            max_rejection_percent: 100.0,
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    let (_proxy, port) = with_rule(&[("b", &backend)], rule).await;
+    let client = Http::new(port);
+    assert_eq!(client.get("/").await.status, 500, "nothing is known yet");
+    let mut statuses = Vec::new();
+    for _ in 0..200 {
+        statuses.push(client.get("/").await.status);
+    }
+    // The chance to pass after n failures is 1 / (n + 1): some twenty of two hundred.
+    let spared = statuses.iter().filter(|status| **status == 503).count();
+    assert!((100..200).contains(&spared), "{spared}");
+    assert_eq!(backend.hits(), 201 - spared);
+}
