@@ -163,14 +163,19 @@ mod tests {
 
     #[test]
     fn a_request_says_how_it_is_framed() {
-        let request = http::Request::post("/a?b").header("content-length", "5").header("x", "y");
+        let request = http::Request::post("/a?b")
+            .header("content-length", "5")
+            .header("x", "y");
         let (head, ()) = request.body(()).unwrap().into_parts();
         let encode = |own| {
             let mut out = BytesMut::new();
             request_head(&mut out, &head, own);
             String::from_utf8(out.to_vec()).unwrap()
         };
-        assert_eq!(encode(Own::default()), "POST /a?b HTTP/1.1\r\ncontent-length: 5\r\nx: y\r\n\r\n");
+        assert_eq!(
+            encode(Own::default()),
+            "POST /a?b HTTP/1.1\r\ncontent-length: 5\r\nx: y\r\n\r\n"
+        );
         let websocket = HeaderValue::from_static("websocket");
         let own = Own {
             chunked: true,

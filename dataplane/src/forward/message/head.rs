@@ -180,7 +180,7 @@ fn adopt_authority(parts: &mut request::Parts) -> Result<(), NoHead> {
     let authority = parts
         .uri
         .authority()
-        .map(|authority| authority.as_str())
+        .map(http::uri::Authority::as_str)
         .unwrap_or_default();
     match parts.headers.get(HOST) {
         Some(host) if host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {}

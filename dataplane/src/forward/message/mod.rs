@@ -121,7 +121,9 @@ impl Reader {
         cx: &mut Context<'_>,
         parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, NoHead>,
     ) -> Poll<Result<T, NoHead>> {
-        let Self { wire, rest, grown, .. } = self;
+        let Self {
+            wire, rest, grown, ..
+        } = self;
         loop {
             if std::mem::take(grown) {
                 match parse(rest)? {
@@ -136,7 +138,11 @@ impl Reader {
             }
             let direct = ready!(wire.poll_input(cx, |bytes| {
                 if bytes.is_empty() {
-                    return Err(if rest.is_empty() { NoHead::Closed } else { NoHead::BrokenOff });
+                    return Err(if rest.is_empty() {
+                        NoHead::Closed
+                    } else {
+                        NoHead::BrokenOff
+                    });
                 }
                 let mut used = 0;
                 let mut found = None;
@@ -175,11 +181,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the connection breaks or ends before the body does, or the chunked coding is not valid.
-    pub fn poll_body(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut sink: impl FnMut(&[u8]),
-    ) -> Poll<io::Result<bool>> {
+    pub fn poll_body(&mut self, cx: &mut Context<'_>, mut sink: impl FnMut(&[u8])) -> Poll<io::Result<bool>> {
         if !self.rest.is_empty() && !self.body_is_done() {
             let mut passed = false;
             let used = self.body.feed(&self.rest, &mut |data| {
@@ -240,7 +242,9 @@ impl Reader {
     /// Ready when the other end has gone. What it sends meanwhile is kept for later, up to a bound.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while self.rest.len() <= MAX_HEAD {
-            let Self { wire, rest, grown, .. } = self;
+            let Self {
+                wire, rest, grown, ..
+            } = self;
             let open = ready!(wire.poll_input(cx, |bytes| {
                 rest.extend_from_slice(bytes);
                 *grown = true;

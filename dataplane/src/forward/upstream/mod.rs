@@ -120,7 +120,10 @@ impl Upstream {
     /// Ready when more of the request may be sent.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
-            Self::H1(h1) => h1.wire().poll_room(cx).map_err(|e| Failure::Closed(e.to_string())),
+            Self::H1(h1) => h1
+                .wire()
+                .poll_room(cx)
+                .map_err(|e| Failure::Closed(e.to_string())),
             Self::H2(h2) => h2.poll_room(cx),
         }
     }
@@ -128,7 +131,10 @@ impl Upstream {
     /// Sends what is buffered.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
-            Self::H1(h1) => h1.wire().poll_drain(cx).map_err(|e| Failure::Closed(e.to_string())),
+            Self::H1(h1) => h1
+                .wire()
+                .poll_drain(cx)
+                .map_err(|e| Failure::Closed(e.to_string())),
             // The connection's own task sends.
             Self::H2(_) => Poll::Ready(Ok(())),
         }
