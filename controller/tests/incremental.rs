@@ -146,3 +146,58 @@ fn another_service_touches_nothing() {
     assert_eq!(changes.translated, []);
     assert!(published(&changes).is_empty());
 }
+
+fn security_policy(target: &str, cidr: &str) -> Event {
+    upsert::<sluice_crds::envoy::SecurityPolicy>(json!({
+        "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "SecurityPolicy",
+        "metadata": { "name": "policy", "namespace": "apps", "generation": 1 },
+        "spec": {
+            "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": target }],
+            "authorization": { "rules": [{ "action": "Allow", "principal": { "clientCIDRs": [cidr] } }] },
+        },
+    }))
+}
+
+fn traffic_policy(target: &str, timeout: &str) -> Event {
+    upsert::<sluice_crds::envoy::BackendTrafficPolicy>(json!({
+        "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "BackendTrafficPolicy",
+        "metadata": { "name": "policy", "namespace": "apps", "generation": 1 },
+        "spec": {
+            "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": target }],
+            "timeout": { "tcp": { "connectTimeout": timeout } },
+        },
+    }))
+}
+
+#[test]
+fn a_policy_that_is_attached_nowhere_touches_itself_alone() {
+    let mut engine = engine();
+    for cidr in ["10.0.0.0/8", "10.0.0.0/9"] {
+        let changes = engine.apply([security_policy("no-such-route", cidr)]);
+        let policy = ObjectRef::new(Kind::SecurityPolicy, "apps", "policy");
+        assert_eq!(changes.translated, [Unit::Policy(policy)]);
+        assert!(changes.config.is_empty());
+    }
+}
+
+#[test]
+fn a_policy_touches_its_route_alone() {
+    let mut engine = engine();
+    engine.apply([security_policy("route-7", "10.0.0.0/8")]);
+    let changes = engine.apply([security_policy("route-7", "10.0.0.0/9")]);
+    let route = ObjectRef::new(Kind::HTTPRoute, "apps", "route-7");
+    let policy = ObjectRef::new(Kind::SecurityPolicy, "apps", "policy");
+    assert_eq!(changes.translated, [Unit::Route(route), Unit::Policy(policy)]);
+    assert_eq!(published(&changes), ["route/HTTPRoute/apps/route-7"]);
+}
+
+#[test]
+fn a_policy_on_connections_publishes_the_backends_of_its_route_alone() {
+    let mut engine = engine();
+    engine.apply([traffic_policy("route-7", "1s")]);
+    let changes = engine.apply([traffic_policy("route-7", "2s")]);
+    assert_eq!(
+        published(&changes),
+        ["backend/Service/apps/app-7/80/by/apps/policy"]
+    );
+}

@@ -12,11 +12,11 @@ use sluice_config::v1::resource::Body;
 use sluice_crds::envoy::{
     ClientConnection, ClientIPDetectionSettings, ClientTimeout, ClientTrafficPolicy, ClientTrafficPolicySpec,
     HeaderFilter, HeaderSettings, PathEscapedSlashAction, PathSettings, RequestIDAction,
-    SchemeHeaderTransform, StringMatch, StringMatchType, WithUnderscoresAction, XFCCCertData,
-    XFCCForwardMode,
+    SchemeHeaderTransform, WithUnderscoresAction, XFCCCertData, XFCCForwardMode,
 };
 
 use super::reader::Reader;
+use super::reader::string_match;
 use super::traffic::bytes;
 use super::{cluster, gaps, response};
 use crate::engine::Unit;
@@ -241,27 +241,6 @@ fn modifier(reader: &mut Reader<'_, '_, '_>, from: &HeaderFilter, field: &str) -
         add_if_absent: absent.set,
         remove_on_match,
         ..response::modifier(reader, &plain(&from.set, &from.add, &from.remove), field)
-    }
-}
-
-/// A text that must match.
-fn string_match(reader: &mut Reader<'_, '_, '_>, from: &StringMatch, field: &str) -> v1::StringMatch {
-    let kind = match from.type_.as_ref().unwrap_or(&StringMatchType::Exact) {
-        StringMatchType::Exact => v1::string_match::Kind::Exact,
-        StringMatchType::Prefix => v1::string_match::Kind::Prefix,
-        StringMatchType::Suffix => v1::string_match::Kind::Suffix,
-        StringMatchType::RegularExpression => {
-            reader.regex(&from.value, field);
-            v1::string_match::Kind::Regex
-        }
-        StringMatchType::Other(other) => {
-            reader.fault(field, format_args!("{other:?} is not known"));
-            v1::string_match::Kind::Unspecified
-        }
-    };
-    v1::StringMatch {
-        kind: kind.into(),
-        value: from.value.clone(),
     }
 }
 

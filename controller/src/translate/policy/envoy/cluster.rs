@@ -23,6 +23,8 @@ use crate::translate::route::{Context, millis};
 
 /// Connections, requests and retries at once unless the policy says otherwise.
 const AT_ONCE: i64 = 1024;
+/// Percentage of healthy endpoints below which health is disregarded unless the policy says otherwise.
+const PANIC: u32 = 50;
 
 /// Adds what these policies ask of a backend. What is wrong with them is told in their statuses, and their rules are
 /// answered with an error.
@@ -51,10 +53,9 @@ pub fn apply(reader: &mut Reader<'_, '_, '_>, spec: &BackendTrafficPolicySpec, b
     backend.health_check = cluster.health_check.as_ref().map(|from| v1::HealthCheck {
         active: from.active.as_ref().and_then(|from| active(reader, from)),
         passive: from.passive.as_ref().map(|from| passive(reader, from)),
-        panic_threshold_percent: from
-            .panic_threshold
-            .map(|percent| reader.number(percent, "healthCheck.panicThreshold"))
-            .unwrap_or_default(),
+        panic_threshold_percent: from.panic_threshold.map_or(PANIC, |percent| {
+            reader.number(percent, "healthCheck.panicThreshold")
+        }),
     });
     if let Some(timeout) = &cluster.timeout {
         let tcp = timeout.tcp.as_ref();

@@ -49,10 +49,8 @@ macro_rules! gaps {
 gaps! {
     SecurityPolicy {
         Refused "oidc": "login by OpenID Connect is not supported",
-        Refused "csrf": "it is not supported",
+        Warned "csrf.shadowFraction": "all requests are checked",
         Refused "jwt.failOpen": "requests without a valid token never pass",
-        Refused "jwt.providers[].recomputeRoute": "routes are chosen before tokens are read",
-        Refused "extAuth.recomputeRoute": "routes are chosen before the service is asked",
         Refused "authorization.rules[].cel": "CEL is not supported",
         Refused "authorization.rules[].principal.clientIPGeoLocations": "there is no database of locations",
         Warned "extAuth.includeRouteMetadata": "the service is told nothing of the route",
@@ -69,7 +67,6 @@ gaps! {
         Warned "rateLimit.local.rules[].cost.request.metadata": "requests have no metadata",
         Warned "rateLimit.local.rules[].cost.response": "responses do not count",
         LeftOut "rateLimit.local.rules[].shadowMode": "a rule that only watches limits nothing",
-        Refused "responseOverride[].match.responseHeaders": "only statuses are matched",
         Warned "bandwidthLimit.response.responseTrailers": "delays are not told",
         Warned "admissionControl": "requests are not turned away; see circuitBreaker",
         Warned "retry.numAttemptsPerPriority": "endpoints have no priorities",
@@ -106,14 +103,12 @@ gaps! {
         Warned "tls.clientValidation.allowExpiredCertificate": "expired certificates are refused",
     }
     HTTPRouteFilter {
-        Refused "urlRewrite.hostname.type=Backend": "the host is not taken from the endpoint",
         Refused "urlRewrite.hostname.pathRegex": "hosts are not made from paths",
     }
     Backend {
         Refused "type=DynamicResolver": "requests do not choose their own destination",
         Refused "endpoints[].unix": "backends are reached by TCP and UDP",
         Warned "endpoints[].hostname": "it is used as the Host of health checks only",
-        Warned "fallback": "endpoints have no priorities",
         Warned "tls.signatureAlgorithms": "the proxy's own hold",
         Warned "tls.fingerprints": "they are not computed",
         Warned "tls.autoSNIFromEndpointHostname": "see sni",

@@ -5,7 +5,7 @@ use std::fmt;
 
 use sluice_config::v1;
 use sluice_config::v1::resource::Body;
-use sluice_crds::envoy::BackendCluster;
+use sluice_crds::envoy::{BackendCluster, StringMatch, StringMatchType};
 use sluice_crds::gateway::{LocalObjectReference, SecretObjectReference};
 
 use crate::engine::{BackendUsage, Unit};
@@ -221,5 +221,26 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
             self.fault(field, format_args!("{pattern:?} is not a pattern: {error}"));
         }
         pattern.to_owned()
+    }
+}
+
+/// A text that must match.
+pub fn string_match(reader: &mut Reader<'_, '_, '_>, from: &StringMatch, field: &str) -> v1::StringMatch {
+    let kind = match from.type_.as_ref().unwrap_or(&StringMatchType::Exact) {
+        StringMatchType::Exact => v1::string_match::Kind::Exact,
+        StringMatchType::Prefix => v1::string_match::Kind::Prefix,
+        StringMatchType::Suffix => v1::string_match::Kind::Suffix,
+        StringMatchType::RegularExpression => {
+            reader.regex(&from.value, field);
+            v1::string_match::Kind::Regex
+        }
+        StringMatchType::Other(other) => {
+            reader.fault(field, format_args!("{other:?} is not known"));
+            v1::string_match::Kind::Unspecified
+        }
+    };
+    v1::StringMatch {
+        kind: kind.into(),
+        value: from.value.clone(),
     }
 }

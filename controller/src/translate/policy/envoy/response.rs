@@ -8,7 +8,7 @@ use sluice_crds::envoy::{
 };
 use sluice_crds::gateway::{HTTPHeaderFilter, HTTPPathModifierType};
 
-use super::reader::Reader;
+use super::reader::{Reader, string_match};
 use crate::store::ObjectRef;
 
 /// Most bytes that a body may have.
@@ -28,6 +28,17 @@ pub fn overrides(
         let mut statuses = Vec::new();
         for status in &from.match_.status_codes {
             statuses.extend(range(reader, status, &format!("{field}.match.statusCodes")));
+        }
+        let mut headers = Vec::new();
+        for header in &from.match_.response_headers {
+            let field = format!("{field}.match.responseHeaders");
+            headers.push(v1::ResponseHeader {
+                name: reader.header(&header.name, &field),
+                value: Some(string_match(reader, &header.value, &field)),
+            });
+        }
+        if statuses.is_empty() && headers.is_empty() {
+            reader.fault(format_args!("{field}.match"), "it matches nothing");
         }
         let source = match from.source.as_ref().unwrap_or(&ResponseOverrideSource::All) {
             ResponseOverrideSource::All => Source::Unspecified,
@@ -55,6 +66,7 @@ pub fn overrides(
         };
         all.push(v1::ResponseOverride {
             statuses,
+            headers,
             source: source.into(),
             action: Some(action),
         });

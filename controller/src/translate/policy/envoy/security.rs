@@ -1,10 +1,10 @@
 //! SecurityPolicy: what it comes to for a rule, or for the connections of a TCPRoute.
 
 use sluice_config::v1;
-use sluice_crds::envoy::{CORS, SecurityPolicySpec};
+use sluice_crds::envoy::{CORS, CSRF, SecurityPolicySpec, StringMatch, StringMatchType};
 
 use super::attach::Effective;
-use super::reader::Reader;
+use super::reader::{Reader, string_match};
 use super::{authorization, credentials, external_auth, gaps, jwt};
 use crate::store::Kind;
 use crate::translate::route::millis;
@@ -14,6 +14,7 @@ pub fn policy(reader: &mut Reader<'_, '_, '_>, from: &Effective<SecurityPolicySp
     let spec = &gaps::honoured(reader, Kind::SecurityPolicy, &from.spec);
     v1::Policy {
         cors: spec.cors.as_ref().map(|from| cors(reader, from)),
+        csrf: spec.csrf.as_ref().map(|from| csrf(reader, from)),
         external_auth: spec
             .ext_auth
             .as_ref()
@@ -46,6 +47,7 @@ pub fn connections(
     let spec = gaps::honoured(reader, Kind::SecurityPolicy, &from.spec);
     let others = [
         ("cors", spec.cors.is_some()),
+        ("csrf", spec.csrf.is_some()),
         ("extAuth", spec.ext_auth.is_some()),
         ("apiKeyAuth", spec.api_key_auth.is_some()),
         ("basicAuth", spec.basic_auth.is_some()),
@@ -72,6 +74,31 @@ pub fn inherited_connections(
     gaps::honoured(reader, Kind::SecurityPolicy, &spec);
     authorization::check_connections(reader, rules);
     Some(authorization::translate(reader, rules, None))
+}
+
+fn csrf(reader: &mut Reader<'_, '_, '_>, from: &CSRF) -> v1::Csrf {
+    let mut additional_origins = Vec::with_capacity(from.additional_origins.len());
+    for origin in &from.additional_origins {
+        additional_origins.push(origin_match(reader, origin));
+    }
+    v1::Csrf { additional_origins }
+}
+
+/// An origin, perhaps with a wildcard, as a text that must match.
+fn origin_match(reader: &mut Reader<'_, '_, '_>, origin: &str) -> v1::StringMatch {
+    let (kind, value) = if origin == "*" {
+        (StringMatchType::RegularExpression, ".*".to_owned())
+    } else if origin.contains('*') {
+        let pattern = regex::escape(origin).replace("\\*", ".*");
+        (StringMatchType::RegularExpression, pattern)
+    } else {
+        (StringMatchType::Exact, origin.to_owned())
+    };
+    let from = StringMatch {
+        type_: Some(kind),
+        value,
+    };
+    string_match(reader, &from, "csrf.additionalOrigins")
 }
 
 fn cors(reader: &mut Reader<'_, '_, '_>, from: &CORS) -> v1::Cors {

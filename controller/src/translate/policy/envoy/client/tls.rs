@@ -11,8 +11,7 @@ use sluice_crds::envoy::{
 };
 use sluice_crds::gateway::SecretObjectReference;
 
-use super::super::reader::Reader;
-use super::string_match;
+use super::super::reader::{Reader, string_match};
 use crate::engine::Unit;
 use crate::store::{Kind, ObjectRef};
 use crate::translate::{grant, secret};
