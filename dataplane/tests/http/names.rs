@@ -132,13 +132,15 @@ async fn proxy(names: &NameServer, endpoints: v1::Resource) -> (Proxy, Http) {
 }
 
 async fn until(http: &Http, status: u16) {
+    let mut last = 0;
     for _ in 0..2000 {
-        if http.get("/").await.status == status {
-            return;
+        last = http.get("/").await.status;
+        if last == status {
+            break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("never: {status}");
+    assert_eq!(last, status);
 }
 
 async fn asked_again(names: &NameServer) {
