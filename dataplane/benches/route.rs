@@ -84,7 +84,7 @@ fn route(by: By, i: usize, version: usize) -> v1::Resource {
         backends: vec![v1::WeightedBackend {
             backend: format!("backend/{i}"),
             weight: 1,
-            filters: Vec::new(),
+            ..Default::default()
         }],
         ..Default::default()
     };

@@ -13,7 +13,7 @@ use crate::filter::session::Persistence;
 use crate::filter::{Filter, Lookup};
 pub use crate::retry::Retry;
 use crate::telemetry::metrics::RouteMetrics;
-use crate::upstream::Slot;
+use crate::upstream::{Slot, fallback};
 
 /// One rule of a route.
 #[derive(Debug)]
@@ -98,40 +98,62 @@ pub struct WeightedBackend {
 
 /// The destinations of a rule.
 #[derive(Debug, Default)]
-pub struct Backends(Vec<WeightedBackend>);
+pub struct Backends {
+    primary: Vec<WeightedBackend>,
+    /// Drawn only as far as the others are not healthy enough.
+    fallback: Vec<WeightedBackend>,
+}
 
 impl Backends {
     fn compile(config: &[v1::WeightedBackend], lookup: &mut dyn Lookup) -> Result<Self, String> {
-        let mut up_to = 0;
-        let mut all = Vec::with_capacity(config.len());
+        let mut all = Self::default();
+        // If all of them are fallbacks, none is.
+        let ranked = config.iter().any(|b| b.weight != 0 && !b.fallback);
         for (i, backend) in config.iter().enumerate().filter(|(_, b)| b.weight != 0) {
-            up_to += u64::from(backend.weight);
-            all.push(WeightedBackend {
+            let tier = if ranked && backend.fallback {
+                &mut all.fallback
+            } else {
+                &mut all.primary
+            };
+            let before = tier.last().map_or(0, |last| last.up_to);
+            tier.push(WeightedBackend {
                 key: backend.backend.as_str().into(),
                 slot: (!backend.backend.is_empty()).then(|| lookup.backend(&backend.backend)),
                 filters: Filter::compile_all(&backend.filters, lookup)
                     .map_err(|e| format!("backends[{i}].{e}"))?,
-                up_to,
+                up_to: before + u64::from(backend.weight),
             });
         }
-        Ok(Self(all))
+        Ok(all)
     }
 
     /// Draws a destination by weight.
     pub fn pick(&self) -> Option<&WeightedBackend> {
-        match self.0.as_slice() {
-            [] => None,
-            [only] => Some(only),
-            all => {
-                let drawn = rand::rng().random_range(0..all.last()?.up_to);
-                all.get(all.partition_point(|backend| backend.up_to <= drawn))
-            }
+        if self.fallback.is_empty() || fallback::need_not(slots(&self.primary), slots(&self.fallback)) {
+            draw(&self.primary)
+        } else {
+            draw(&self.fallback)
         }
     }
 
     /// All that could be drawn.
     pub fn iter(&self) -> impl Iterator<Item = &WeightedBackend> {
-        self.0.iter()
+        self.primary.iter().chain(&self.fallback)
+    }
+}
+
+fn slots(backends: &[WeightedBackend]) -> impl Iterator<Item = &Slot> {
+    backends.iter().filter_map(|weighted| weighted.slot.as_deref())
+}
+
+fn draw(backends: &[WeightedBackend]) -> Option<&WeightedBackend> {
+    match backends {
+        [] => None,
+        [only] => Some(only),
+        all => {
+            let drawn = rand::rng().random_range(0..all.last()?.up_to);
+            all.get(all.partition_point(|backend| backend.up_to <= drawn))
+        }
     }
 }
 
@@ -150,7 +172,10 @@ mod tests {
                 up_to,
             }
         });
-        Backends(each.collect())
+        Backends {
+            primary: each.collect(),
+            fallback: Vec::new(),
+        }
     }
 
     #[test]

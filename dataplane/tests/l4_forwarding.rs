@@ -85,7 +85,7 @@ fn route(version: &str, backends: &[(&str, u32)]) -> v1::Resource {
             format!("backend/{name}")
         },
         weight: *weight,
-        filters: Vec::new(),
+        ..Default::default()
     });
     let body = v1::Route {
         name: "TCPRoute/default/r".into(),

@@ -17,6 +17,8 @@ const MAX_STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for all requests of the connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Largest window.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Largest head.
 const MAX_HEAD: u32 = 64 * 1024;
 /// Bytes of one response that may wait to be sent.
@@ -25,7 +27,11 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Serves the connection until its end.
 pub(super) async fn serve(conn: Arc<Conn>) {
     let settings = conn.client.as_ref().map(|client| client.http2).unwrap_or_default();
-    let or = |setting: u32, default: u32| if setting == 0 { default } else { setting };
+    let or = |setting: u32, default: u32| match setting {
+        0 => default,
+        // The largest that there is (RFC 9113 section 6.9.1).
+        setting => setting.min(MAX_WINDOW),
+    };
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(or(settings.max_concurrent_streams, MAX_STREAMS))

@@ -18,7 +18,7 @@ use sluice_config::v1;
 use crate::filter::Lookup;
 use crate::filter::policy::AddressRules;
 use crate::telemetry::RouteMetrics;
-use crate::upstream::Slot;
+use crate::upstream::{Slot, fallback};
 
 pub use tcp::tcp;
 pub use udp::udp;
@@ -30,6 +30,8 @@ pub struct L4Route {
     pub name: Arc<str>,
     /// Each with the sum of the weights up to and including its own. Those of weight 0 are left out.
     backends: Vec<(u64, Target)>,
+    /// The same, for what the others are not healthy enough for.
+    fallback: Vec<(u64, Target)>,
     /// Who may connect; `None`: anyone.
     access: Option<AddressRules>,
     metrics: Arc<RouteMetrics>,
@@ -50,19 +52,27 @@ impl L4Route {
     /// # Errors
     /// Names the field that cannot be honoured.
     pub fn compile(name: &str, rules: &v1::L4Rules, lookup: &mut dyn Lookup) -> Result<Self, String> {
-        let mut total = 0;
-        let mut backends = Vec::with_capacity(rules.backends.len());
+        let (mut backends, mut fallback) = (Vec::with_capacity(rules.backends.len()), Vec::new());
+        // If all of them are fallbacks, none is.
+        let ranked = rules.backends.iter().any(|b| b.weight > 0 && !b.fallback);
         for backend in rules.backends.iter().filter(|backend| backend.weight > 0) {
-            total += u64::from(backend.weight);
+            let tier = if ranked && backend.fallback {
+                &mut fallback
+            } else {
+                &mut backends
+            };
+            let before = tier.last().map_or(0, |(up_to, _)| *up_to);
+            let total = before + u64::from(backend.weight);
             let target = match backend.backend.as_str() {
                 "" => Target::Refused,
                 key => Target::Backend(lookup.backend(key)),
             };
-            backends.push((total, target));
+            tier.push((total, target));
         }
         Ok(Self {
             name: name.into(),
             backends,
+            fallback,
             access: rules
                 .authorization
                 .as_ref()
@@ -80,10 +90,13 @@ impl L4Route {
 
     /// A backend by weight; `None`: this share is refused, or there is none.
     fn pick(&self) -> Option<&Arc<Slot>> {
-        let (total, _) = self.backends.last()?;
+        let stay =
+            self.fallback.is_empty() || fallback::need_not(slots(&self.backends), slots(&self.fallback));
+        let backends = if stay { &self.backends } else { &self.fallback };
+        let (total, _) = backends.last()?;
         let at = rand::rng().random_range(0..*total);
-        let index = self.backends.partition_point(|(up_to, _)| *up_to <= at);
-        match &self.backends.get(index)?.1 {
+        let index = backends.partition_point(|(up_to, _)| *up_to <= at);
+        match &backends.get(index)?.1 {
             Target::Backend(slot) => Some(slot),
             Target::Refused => None,
         }
@@ -93,8 +106,16 @@ impl L4Route {
     fn contains(&self, slot: &Arc<Slot>) -> bool {
         self.backends
             .iter()
+            .chain(&self.fallback)
             .any(|(_, target)| matches!(target, Target::Backend(held) if Arc::ptr_eq(held, slot)))
     }
+}
+
+fn slots(targets: &[(u64, Target)]) -> impl Iterator<Item = &Slot> {
+    targets.iter().filter_map(|(_, target)| match target {
+        Target::Backend(slot) => Some(&**slot),
+        Target::Refused => None,
+    })
 }
 
 #[cfg(test)]

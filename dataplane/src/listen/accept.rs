@@ -79,7 +79,7 @@ async fn serve(tcp: TcpStream, peer: SocketAddr, port: Arc<Port>, worker: Arc<Wo
         socket: Socket::new(tcp),
         peer,
         local,
-        _entered: None,
+        entered: None,
     };
     let first = port.any_listener();
     match first.as_ref().and_then(|listener| listener.client.as_deref()) {
@@ -98,7 +98,7 @@ struct Arrived {
     socket: Socket,
     peer: SocketAddr,
     local: SocketAddr,
-    _entered: Option<Entered>,
+    entered: Option<Entered>,
 }
 
 /// Does what the port's listener asks for before anything is read but what it asks for. `None`: the connection is not
@@ -113,10 +113,12 @@ async fn receive(mut arrived: Arrived, client: &Client, port: &Arc<Port>) -> Opt
             tokio::time::sleep(Duration::from_millis(client.connections.close_delay_ms)).await;
             return None;
         };
-        arrived._entered = Some(entered);
+        arrived.entered = Some(entered);
     }
     if let Some(keepalive) = &client.keepalive {
-        SockRef::from(arrived.socket.tcp()).set_tcp_keepalive(keepalive).ok()?;
+        SockRef::from(arrived.socket.tcp())
+            .set_tcp_keepalive(keepalive)
+            .ok()?;
     }
     let Some(optional) = client.proxy_protocol else {
         return Some(arrived);
@@ -145,7 +147,8 @@ async fn hand_over(arrived: Arrived, first: Option<Arc<Listener>>, port: Arc<Por
         socket,
         peer,
         local,
-        _entered,
+        // Held until the end.
+        entered: _entered,
     } = arrived;
     match port.kind() {
         Kind::Http => {
@@ -171,7 +174,15 @@ async fn hand_over(arrived: Arrived, first: Option<Arc<Listener>>, port: Arc<Por
             match site.l4("") {
                 Some(route) => {
                     let stream = Transport::Tcp(socket);
-                    l4::tcp(stream, (peer, local), None, &site.listener, Arc::clone(route), worker).await;
+                    l4::tcp(
+                        stream,
+                        (peer, local),
+                        None,
+                        &site.listener,
+                        Arc::clone(route),
+                        worker,
+                    )
+                    .await;
                 }
                 None => site.listener.metrics.dropped(),
             }

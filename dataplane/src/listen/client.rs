@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
+use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use sluice_config::v1;
 

@@ -42,9 +42,9 @@ pub(super) fn element(chain: &[CertificateDer<'_>], details: &[CertDetail]) -> O
             }
             CertDetail::Chain => {
                 text.push_str(";Chain=\"");
-                chain
-                    .iter()
-                    .for_each(|certificate| text.push_str(&pem(certificate)));
+                for certificate in chain {
+                    text.push_str(&pem(certificate));
+                }
                 text.push('"');
             }
             CertDetail::Dns | CertDetail::Uri => names(&parsed, *detail, &mut text),

@@ -10,7 +10,7 @@ use crate::filter::Filter;
 use crate::listen::Client;
 use crate::route::{Kind, Listener, Termination};
 use crate::tls::material::root_store;
-use crate::tls::client_check::{ClientCheck, takes_any};
+use crate::tls::client_check::{ClientCheck, only_pinned, takes_any};
 use crate::tls::server;
 
 /// Where a listener's socket is.
@@ -151,7 +151,7 @@ fn terminate(
             .iter()
             .filter_map(|key| slots.anchors(key))
             .collect();
-        if anchors.is_empty() && !takes_any(validation) {
+        if anchors.is_empty() && !takes_any(validation) && !only_pinned(validation) {
             tracing::warn!(
                 listener = name,
                 "nothing to verify clients with: connections are refused"

@@ -25,10 +25,18 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::filter::text::TextMatch;
 
+/// True if certificates are those that are listed, whoever has signed them.
+pub fn only_pinned(config: &v1::ClientValidation) -> bool {
+    let pinned = !config.certificate_hashes.is_empty() || !config.spki_hashes.is_empty();
+    pinned && config.ca_secrets.is_empty()
+}
+
 /// Checks certificates of clients.
 #[derive(Debug)]
 pub struct ClientCheck {
-    /// `None`: whatever comes is taken.
+    /// Whatever comes is taken.
+    any: bool,
+    /// `None`: whoever may have signed it.
     strict: Option<Arc<dyn ClientCertVerifier>>,
     mandatory: bool,
     /// SHA-256 of certificates and of public keys; one of them must be the client's, if there are any.
@@ -70,7 +78,8 @@ impl ClientCheck {
             Mode::Unspecified => !config.insecure_fallback,
             Mode::Request | Mode::VerifyIfGiven => false,
         };
-        let strict = if takes_any(config) {
+        let any = takes_any(config);
+        let strict = if any || only_pinned(config) {
             None
         } else {
             let mut builder =
@@ -85,6 +94,7 @@ impl ClientCheck {
             Some(built)
         };
         Ok(Arc::new(Self {
+            any,
             strict,
             mandatory,
             certificates: hashes(&config.certificate_hashes, "certificate_hashes", hexadecimal)?,
@@ -153,12 +163,14 @@ impl ClientCertVerifier for ClientCheck {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let Some(strict) = &self.strict else {
+        if self.any {
             return Ok(ClientCertVerified::assertion());
-        };
-        let verified = strict.verify_client_cert(end_entity, intermediates, now)?;
+        }
+        if let Some(strict) = &self.strict {
+            strict.verify_client_cert(end_entity, intermediates, now)?;
+        }
         self.check_particulars(end_entity)?;
-        Ok(verified)
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

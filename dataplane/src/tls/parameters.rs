@@ -128,11 +128,11 @@ mod tests {
 
     #[test]
     fn versions_have_bounds() {
+        use v1::TlsVersion as V;
         let spoken = |min: v1::TlsVersion, max: v1::TlsVersion| {
             parameters(|c| (c.min_version, c.max_version) = (min.into(), max.into()))
                 .map(|(_, versions)| versions)
         };
-        use v1::TlsVersion as V;
         assert_eq!(spoken(V::V10, V::Unspecified).unwrap(), [&TLS13, &TLS12]);
         assert_eq!(spoken(V::V13, V::Unspecified).unwrap(), [&TLS13]);
         assert_eq!(spoken(V::Unspecified, V::V12).unwrap(), [&TLS12]);

@@ -147,7 +147,7 @@ impl Balancer {
             outliers: health
                 .and_then(|health| health.passive.as_ref())
                 .map(Outliers::new),
-            plan: ArcSwap::new(before.map_or_else(Arc::default, |before| before.keep())),
+            plan: ArcSwap::new(before.map_or_else(Arc::default, Self::keep)),
             planning: Mutex::new(()),
             turn: AtomicUsize::new(rand::rng().random_range(0..1024)),
             metrics: Arc::clone(metrics),
@@ -191,6 +191,14 @@ impl Balancer {
         let plan = self.plan(slot);
         let member = plan.find(address)?;
         (member.is_healthy() || self.is_panic(plan.members())).then(|| Active::of(member))
+    }
+
+    /// How many endpoints are healthy, and how many there are to choose from.
+    pub fn health(&self, slot: &EndpointSlot) -> (usize, usize) {
+        let plan = self.plan(slot);
+        let members = plan.members();
+        let healthy = members.iter().filter(|member| member.is_healthy()).count();
+        (healthy, members.len())
     }
 
     /// Takes in how a request went.

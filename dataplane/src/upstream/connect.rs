@@ -242,7 +242,11 @@ async fn open(
         .as_ref()
         .map(|tuning| tuning.http2)
         .unwrap_or_default();
-    let or = |tuned: u32, default: u32| if tuned == 0 { default } else { tuned };
+    let or = |tuned: u32, default: u32| match tuned {
+        0 => default,
+        // The largest window that there is (RFC 9113 section 6.9.1).
+        tuned => tuned.min((1 << 31) - 1),
+    };
     settings.max_streams = or(tuned.max_concurrent_streams, MAX_H2_STREAMS) as usize;
     settings.stream_window_size = Some(or(tuned.initial_stream_window, STREAM_WINDOW));
     settings.connection_window_size = Some(or(tuned.initial_connection_window, CONNECTION_WINDOW));

@@ -164,7 +164,8 @@ fn cookie(config: &v1::HashCookie) -> Result<Input, String> {
         Some(ttl) => {
             let mut text = String::new();
             if ttl > 0 {
-                text.push_str(&format!("; Max-Age={}", ttl.div_ceil(1000)));
+                text.push_str("; Max-Age=");
+                text.push_str(&ttl.div_ceil(1000).to_string());
             }
             if !config
                 .attributes
@@ -213,10 +214,7 @@ fn cookie_value<'h>(head: &'h Parts, name: &str) -> Option<&'h str> {
 }
 
 fn is_prime(number: u32) -> bool {
-    number > 1
-        && (2..)
-            .take_while(|d| d * d <= u64::from(number))
-            .all(|d| !u64::from(number).is_multiple_of(d))
+    number > 1 && (2..=number.isqrt()).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 /// The table: for each slot the index of an endpoint.

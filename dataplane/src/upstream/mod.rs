@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod budget;
 pub mod connect;
 pub mod endpoints;
+pub mod fallback;
 pub mod hashing;
 pub mod health;
 pub mod pool;
@@ -154,6 +155,18 @@ impl Backend {
                 .find(address)
                 .map(|endpoint| EndpointSet::claim(&endpoint)),
             Some(balancer) => balancer.claim(&self.endpoints, address),
+        }
+    }
+
+    /// How many of its endpoints are healthy, and how many there are.
+    pub fn health(&self) -> (usize, usize) {
+        match &self.balancer {
+            Some(balancer) => balancer.health(&self.endpoints),
+            None => {
+                let set = self.endpoints.load();
+                let all = set.serving().len().max(set.draining().len());
+                (all, all)
+            }
         }
     }
 

@@ -107,7 +107,6 @@ pub fn listener_with(
         protocol: protocol.into(),
         hostname: hostname.into(),
         tls,
-        filters: Vec::new(),
         ..Default::default()
     };
     resource(&format!("listener/{name}"), version, Body::Listener(body))
@@ -159,7 +158,7 @@ fn weighted(name: &str) -> v1::WeightedBackend {
     v1::WeightedBackend {
         backend: format!("backend/{name}"),
         weight: 1,
-        filters: Vec::new(),
+        ..Default::default()
     }
 }
 

@@ -156,7 +156,7 @@ pub fn weighted(name: &str, weight: u32) -> v1::WeightedBackend {
     v1::WeightedBackend {
         backend,
         weight,
-        filters: Vec::new(),
+        ..Default::default()
     }
 }
 

@@ -449,3 +449,45 @@ async fn retries_are_bounded_too() {
     assert_eq!((got.status, got.header("x-envoy-overloaded")), (503, None));
     assert_eq!(backend.hits(), 1);
 }
+
+#[tokio::test]
+async fn requests_fall_back() {
+    let ((first, health), spare) = (ailing("first").await, Backend::echo("spare").await);
+    let port = support::free_port();
+    let http = v1::active_health_check::Http {
+        path: "/healthz".into(),
+        ..Default::default()
+    };
+    let config = checked(v1::active_health_check::Check::Http(http));
+    let mut resources = cfg::backend_with("first", &[first.address], config);
+    resources.extend(cfg::backend("spare", &[spare.address]));
+    let mut rule = cfg::rule("/", &["first", "spare"]);
+    rule.backends[1].fallback = true;
+    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])]);
+    let proxy = Proxy::start(resources).await;
+    let healthy = |count: usize| {
+        let metrics = proxy.dataplane.metrics().encode();
+        metrics.contains(&format!(
+            r#"sluice_backend_endpoints_healthy{{backend="test/first:80"}} {count}"#
+        ))
+    };
+    let client = Http::new(port);
+    eventually("it is healthy", || healthy(1)).await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.seen().backend, "first");
+    }
+    health.store(500, Ordering::SeqCst);
+    eventually("it is not", || healthy(0)).await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.seen().backend, "spare");
+    }
+    // Without anything to fall back to, things are as they are.
+    proxy.apply(vec![cfg::endpoints("spare", &[])]);
+    assert_eq!(client.get("/").await.status, 503);
+    // A backend without endpoints is as bad as one without healthy ones.
+    proxy.apply(vec![
+        cfg::endpoints("spare", &[spare.address]),
+        cfg::endpoints("first", &[]),
+    ]);
+    assert_eq!(client.get("/").await.seen().backend, "spare");
+}

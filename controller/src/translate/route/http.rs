@@ -179,6 +179,7 @@ fn weighted_backend<F: Filter>(
             .unwrap_or_default(),
         weight: from.weight(),
         filters: filters::translate(context, &from.filters, place, format_args!("{field}.filters"))?,
+        fallback: context.is_fallback(&from.object),
     })
 }
 

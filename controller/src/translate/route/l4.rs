@@ -26,7 +26,8 @@ pub fn rules(rules: &[L4RouteRule], usage: BackendUsage, context: &mut Context<'
             all.backends.push(v1::WeightedBackend {
                 backend: context.backend(&backend.object, usage, field).unwrap_or_default(),
                 weight: backend.weight(),
-                filters: Vec::new(),
+                fallback: context.is_fallback(&backend.object),
+                ..v1::WeightedBackend::default()
             });
         }
         if let Some(governing) = governing {

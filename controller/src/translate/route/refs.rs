@@ -134,6 +134,16 @@ impl<'v, 'w> Context<'v, 'w> {
         }
     }
 
+    /// True if requests go to the backend only as far as the others are not healthy enough.
+    pub fn is_fallback(&self, reference: &BackendObjectReference) -> bool {
+        if Kind::parse(reference.group(), reference.kind()) != Some(Kind::Backend) {
+            return false;
+        }
+        let namespace = reference.namespace(&self.referrer.namespace);
+        let found = self.view.get::<Backend>(namespace, reference.name.as_str());
+        found.is_some_and(|backend| backend.spec.fallback == Some(true))
+    }
+
     /// Session persistence that this backend asks for, or else a policy on it. One that is not valid has its own status.
     pub fn backend_session(&self, reference: &BackendObjectReference) -> Option<v1::SessionPersistence> {
         let kind = Kind::parse(reference.group(), reference.kind())?;

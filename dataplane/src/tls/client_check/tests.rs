@@ -61,7 +61,10 @@ fn check(
     lists: Vec<CertificateRevocationListDer<'static>>,
     change: impl FnOnce(&mut v1::ClientValidation),
 ) -> Result<Arc<ClientCheck>, String> {
-    let mut config = v1::ClientValidation::default();
+    let mut config = v1::ClientValidation {
+        ca_secrets: vec!["secret/ca".into()],
+        ..Default::default()
+    };
     change(&mut config);
     ClientCheck::build(&config, authority.roots(), lists, &provider())
 }
@@ -103,7 +106,13 @@ fn certificates_are_pinned() {
     let key = STANDARD.encode(digest(&SHA256, parsed.public_key().raw));
     let by_hash = check(&ours, Vec::new(), |c| c.certificate_hashes = vec![hex.join(":")]).unwrap();
     let by_key = check(&ours, Vec::new(), |c| c.spki_hashes = vec![key]).unwrap();
-    for check in [by_hash, by_key] {
+    let without_ca = v1::ClientValidation {
+        certificate_hashes: vec![hex.join(":")],
+        ..Default::default()
+    };
+    let without_ca =
+        ClientCheck::build(&without_ca, RootCertStore::empty(), Vec::new(), &provider()).unwrap();
+    for check in [by_hash, by_key, without_ca] {
         assert!(takes(&check, &known) && !takes(&check, &other));
     }
     for bad in ["", "zz", "abc", "00"] {
