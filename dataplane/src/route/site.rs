@@ -116,6 +116,8 @@ impl Site {
             match tiers.binary_search_by_key(&Reverse(host.specificity), |tier| Reverse(tier.specificity)) {
                 Ok(at) => at,
                 Err(at) => {
+                    // Nearly always the only one; four would be reserved.
+                    tiers.reserve_exact(1);
                     tiers.insert(
                         at,
                         Tier {

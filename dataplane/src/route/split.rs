@@ -17,6 +17,8 @@ type Shard<V> = HashMap<Arc<str>, V, ahash::RandomState>;
 /// A map from strings.
 #[derive(Debug, Clone)]
 pub struct SplitMap<V> {
+    /// The only entry: most maps have one, and there are several for each route.
+    only: Option<(Arc<str>, V)>,
     /// None, or a power of two.
     shards: Vec<Arc<Shard<V>>>,
     len: usize,
@@ -25,6 +27,7 @@ pub struct SplitMap<V> {
 impl<V> Default for SplitMap<V> {
     fn default() -> Self {
         Self {
+            only: None,
             shards: Vec::new(),
             len: 0,
         }
@@ -43,6 +46,9 @@ impl<V> SplitMap<V> {
 
     /// The entry of this key.
     pub fn get(&self, key: &str) -> Option<&V> {
+        if let Some((only, value)) = &self.only {
+            return (**only == *key).then_some(value);
+        }
         self.shards.get(self.shard(key))?.get(key)
     }
 
@@ -53,13 +59,29 @@ impl<V> SplitMap<V> {
 
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &V)> {
-        self.shards.iter().flat_map(|shard| shard.iter())
+        let only = self.only.iter().map(|(key, value)| (key, value));
+        only.chain(self.shards.iter().flat_map(|shard| shard.iter()))
     }
 }
 
 impl<V: Clone> SplitMap<V> {
     /// Puts an entry in and returns the one that was there.
     pub fn insert(&mut self, key: Arc<str>, value: V) -> Option<V> {
+        if self.len == 0 {
+            self.shards = Vec::new();
+            self.len = 1;
+            self.only = Some((key, value));
+            return None;
+        }
+        if let Some((only, old)) = &mut self.only
+            && *only == key
+        {
+            return Some(std::mem::replace(old, value));
+        }
+        if let Some((first, old)) = self.only.take() {
+            self.grow();
+            Arc::make_mut(&mut self.shards[0]).insert(first, old);
+        }
         if self.len >= self.shards.len() * SHARD {
             self.grow();
         }
@@ -72,6 +94,10 @@ impl<V: Clone> SplitMap<V> {
     /// Takes an entry out.
     pub fn remove(&mut self, key: &str) -> Option<V> {
         self.get(key)?;
+        if let Some((_, old)) = self.only.take() {
+            self.len = 0;
+            return Some(old);
+        }
         let at = self.shard(key);
         let old = Arc::make_mut(&mut self.shards[at]).remove(key);
         self.len -= usize::from(old.is_some());
@@ -82,7 +108,10 @@ impl<V: Clone> SplitMap<V> {
     pub fn get_mut(&mut self, key: &str) -> Option<&mut V> {
         self.get(key)?;
         let at = self.shard(key);
-        Arc::make_mut(&mut self.shards[at]).get_mut(key)
+        match &mut self.only {
+            Some((_, value)) => Some(value),
+            None => Arc::make_mut(&mut self.shards[at]).get_mut(key),
+        }
     }
 
     fn grow(&mut self) {
@@ -91,6 +120,7 @@ impl<V: Clone> SplitMap<V> {
         let old = std::mem::replace(
             self,
             Self {
+                only: None,
                 shards,
                 len: self.len,
             },
@@ -127,6 +157,27 @@ mod tests {
             (Some(&70), None, Some(&90))
         );
         assert_eq!((copy.len, map.len, map.iter().count()), (1000, 999, 999));
+    }
+
+    #[test]
+    fn a_map_of_few() {
+        let mut map = SplitMap::default();
+        assert_eq!(map.insert("a".into(), 1), None);
+        assert_eq!((map.insert("a".into(), 2), map.get("b")), (Some(1), None));
+        *map.get_mut("a").unwrap() = 3;
+        assert!(map.get_mut("b").is_none());
+        assert_eq!(map.insert("b".into(), 4), None);
+        assert_eq!(
+            (map.get("a"), map.get("b"), map.iter().count()),
+            (Some(&3), Some(&4), 2)
+        );
+        assert_eq!(
+            (map.remove("a"), map.remove("b"), map.remove("b")),
+            (Some(3), Some(4), None)
+        );
+        assert!(map.is_empty() && map.iter().next().is_none());
+        assert_eq!((map.insert("c".into(), 5), map.remove("c")), (None, Some(5)));
+        assert!(map.is_empty() && map.get("c").is_none());
     }
 
     #[test]
