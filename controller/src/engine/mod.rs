@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 pub use config::ConfigChange;
 pub use output::{
-    AncestorStatus, Bundle, Infra, InfraPort, Infrastructure, ListenerStatus, Output, ParentStatus, PodService, Status,
-    WantedPodService,
+    AncestorStatus, Bundle, Infra, InfraPort, Infrastructure, ListenerStatus, Output, ParentStatus,
+    PodService, Status, WantedPodService,
 };
 pub use unit::{BackendId, BackendUsage, Dep, EndpointsId, GatewayRef, Unit};
 pub use view::{Environment, Mode, ProxyReport, View};
@@ -60,6 +60,9 @@ pub struct Changes {
     /// Units that were translated anew, in order.
     pub translated: Vec<Unit>,
 }
+
+/// Listeners whose number of routes has changed, by gateway.
+type Recounted = BTreeMap<GatewayRef, BTreeSet<Arc<str>>>;
 
 #[derive(Default)]
 struct Translated {
@@ -150,9 +153,14 @@ impl Engine {
             self.take_in(event, &mut dirty);
         }
         let mut changes = Changes::default();
+        let mut recounted = Recounted::default();
         // The order of units is the order of the data's path, so that a unit is translated after what it reads.
         while let Some(unit) = dirty.pop_first() {
-            self.retranslate(&unit, &mut dirty, &mut changes);
+            self.retranslate(&unit, &mut dirty, &mut recounted, &mut changes);
+        }
+        // At the end, so that thousands of routes on one Gateway state its listeners once.
+        for (gateway, counted) in recounted {
+            self.restate(&gateway, &counted, &mut changes);
         }
         self.configs.take_changes(&mut changes.config);
         changes
@@ -202,7 +210,13 @@ impl Engine {
         }
     }
 
-    fn retranslate(&mut self, unit: &Unit, dirty: &mut BTreeSet<Unit>, changes: &mut Changes) {
+    fn retranslate(
+        &mut self,
+        unit: &Unit,
+        dirty: &mut BTreeSet<Unit>,
+        recounted: &mut Recounted,
+        changes: &mut Changes,
+    ) {
         let exists = match unit.object() {
             Some(object) => self.store.get(&object).is_some(),
             None => self.configs.is_needed(unit),
@@ -224,7 +238,7 @@ impl Engine {
         self.replace_deps(unit, &deps);
         let new = Translated { output, deps };
         let old = self.units.insert(unit.clone(), new).unwrap_or_default().output;
-        self.compare(unit, &old, dirty, changes);
+        self.compare(unit, &old, dirty, recounted, changes);
         if !exists {
             self.units.remove(unit);
         }
@@ -250,7 +264,14 @@ impl Engine {
     }
 
     /// Carries the difference between the unit's last output and its present one into everything derived from it.
-    fn compare(&mut self, unit: &Unit, old: &Output, dirty: &mut BTreeSet<Unit>, changes: &mut Changes) {
+    fn compare(
+        &mut self,
+        unit: &Unit,
+        old: &Output,
+        dirty: &mut BTreeSet<Unit>,
+        recounted: &mut Recounted,
+        changes: &mut Changes,
+    ) {
         let new = std::mem::take(&mut self.units.entry(unit.clone()).or_default().output);
         if let Unit::Gateway(gateway) = unit {
             if old.model != new.model {
@@ -279,7 +300,7 @@ impl Engine {
         for used in touched.usage {
             self.soil(&Dep::Usage(used), dirty);
         }
-        let recounted = self.recount(old, &new);
+        self.recount(old, &new, recounted);
         for (object, _) in &old.statuses {
             if !new.statuses.iter().any(|(o, _)| o == object) {
                 changes.statuses.insert(object.clone(), None);
@@ -293,16 +314,12 @@ impl Engine {
             }
         }
         self.units.entry(unit.clone()).or_default().output = new;
-        for (gateway, counted) in recounted {
-            self.restate(&gateway, &counted, changes);
-        }
     }
 
-    /// Counts attached routes; gives the listeners whose counts changed, by gateway.
-    fn recount(&mut self, old: &Output, new: &Output) -> BTreeMap<GatewayRef, BTreeSet<Arc<str>>> {
-        let mut changed = BTreeMap::<_, BTreeSet<_>>::new();
+    /// Counts attached routes, and notes the listeners whose counts changed.
+    fn recount(&mut self, old: &Output, new: &Output, changed: &mut Recounted) {
         if old.attached == new.attached {
-            return changed;
+            return;
         }
         for (attached, step) in [(&old.attached, -1), (&new.attached, 1)] {
             for (gateway, key) in attached {
@@ -322,7 +339,6 @@ impl Engine {
                 self.attached.remove(at);
             }
         }
-        changed
     }
 
     /// States anew the statuses that hold one of these listeners' counts.
