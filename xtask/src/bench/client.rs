@@ -3,9 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustls_pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 /// Bound on each read and write.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,31 +31,52 @@ impl Answer {
     }
 }
 
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
 /// The connection.
-#[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
 }
 
 impl Client {
     /// Connects.
     pub fn connect(address: SocketAddr) -> Result<Self> {
-        let stream =
-            TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect {address}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self {
-            stream,
+        Ok(Self::over(open(address)?))
+    }
+
+    /// Connects by TLS and asks for a name.
+    pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Result<Self> {
+        let name = ServerName::try_from(name.to_owned())?;
+        let session = ClientConnection::new(Arc::clone(config), name)?;
+        Ok(Self::over(StreamOwned::new(session, open(address)?)))
+    }
+
+    fn over(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
             buffer: Vec::with_capacity(4096),
-        })
+        }
     }
 
     /// Sends a GET and waits for its answer.
     pub fn get(&mut self, host: &str, path: &str) -> Result<Answer> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench\r\n\r\n");
+        self.send("GET", host, path, "", "")
+    }
+
+    /// Sends a request and waits for its answer. `fields` are lines of the head, each with its line end.
+    pub fn send(&mut self, method: &str, host: &str, path: &str, fields: &str, body: &str) -> Result<Answer> {
+        let length = match body.len() {
+            0 => String::new(),
+            length => format!("Content-Length: {length}\r\n"),
+        };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench\r\n{fields}{length}\r\n{body}"
+        );
         self.stream.write_all(request.as_bytes())?;
+        self.stream.flush()?;
         self.buffer.clear();
         loop {
             if let Some(answer) = whole(&self.buffer)? {
@@ -65,6 +89,15 @@ impl Client {
             }
         }
     }
+}
+
+fn open(address: SocketAddr) -> Result<TcpStream> {
+    let stream =
+        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect {address}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// The answer, if it is there to its end.

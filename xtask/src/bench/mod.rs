@@ -5,13 +5,16 @@
 
 mod apiserver;
 mod bulk;
+mod churn;
 mod client;
 mod connections;
 mod helper;
 mod host;
+mod live;
 mod load;
 mod peer;
 mod process;
+mod propagation;
 mod proxy;
 mod routes;
 mod stats;
@@ -36,6 +39,10 @@ pub enum Bench {
     Connections(connections::Options),
     /// Memory and CPU of many routes, in proxy and controller
     Routes(routes::Options),
+    /// Time from a change in a cluster to its effect on requests
+    Propagation(propagation::Options),
+    /// Requests that fail while a cluster changes
+    Churn(churn::Options),
     /// A process of a benchmark's own
     #[command(hide = true)]
     Helper {
@@ -106,6 +113,8 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Bulk(options) => bulk::run(options),
         Bench::Connections(options) => connections::run(options),
         Bench::Routes(options) => routes::run(options),
+        Bench::Propagation(options) => propagation::run(options),
+        Bench::Churn(options) => churn::run(options),
         Bench::Helper { helper } => helper::run(helper),
     }
 }

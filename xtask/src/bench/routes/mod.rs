@@ -159,7 +159,7 @@ fn cost(process: &mut Process, size: Size) -> Result<Cost> {
     send(WARM_UP, 0)?;
     let before = process.cpu();
     send(REQUESTS, WARM_UP)?;
-    let request = (process.cpu() - before) / REQUESTS;
+    let request = process.cpu().saturating_sub(before) / REQUESTS;
     process.check()?;
     Ok(Cost { resident, request })
 }
@@ -176,7 +176,7 @@ fn settle(process: &Process) {
     while start.elapsed() < Duration::from_secs(90) {
         std::thread::sleep(pause);
         let now = process.cpu();
-        if now - before < pause / 50 {
+        if now.saturating_sub(before) < pause / 50 {
             return;
         }
         before = now;

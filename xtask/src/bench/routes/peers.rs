@@ -108,7 +108,11 @@ fn haproxy(size: Size, map: &Path) -> Result<String> {
         map.display()
     );
     for backend in 0..BACKENDS {
-        writeln!(config, "backend b{backend}\n  server b{backend} 127.0.0.1:{}", size.backend)?;
+        writeln!(
+            config,
+            "backend b{backend}\n  server b{backend} 127.0.0.1:{}",
+            size.backend
+        )?;
     }
     Ok(config)
 }

@@ -14,10 +14,11 @@ use crate::bench::apiserver::ApiServer;
 use crate::bench::client::Client;
 use crate::bench::host;
 use crate::bench::process::Process;
-use crate::progress::wait_for;
 
-/// How long the CPU at rest is watched.
-const REST: Duration = Duration::from_secs(10);
+/// How long the CPU at rest is watched, before the memory is read.
+const REST: Duration = Duration::from_secs(15);
+/// Between two probes of readiness meanwhile.
+const PROBES: Duration = Duration::from_millis(500);
 /// Between two changes whose CPU is measured: nothing is left of the first when the second comes.
 const APART: Duration = Duration::from_millis(20);
 /// Between two requests that look for a change.
@@ -56,30 +57,35 @@ pub fn measure(size: Size, changes: u32, binary: &Path, scratch: &Path) -> Resul
     let [config, metrics, admin] = host::free_ports()?;
     let start = Instant::now();
     let mut controller = controller(binary, &server, &directory, config, metrics)?;
-    wait_for("the controller", LIMIT, || {
+    soon("the controller", LIMIT, || {
         controller.check()?;
         Ok(is_ok(metrics, "/readyz").then_some(()))
     })?;
     let read = start.elapsed();
     let mut proxy = proxy(binary, &server, &directory, config, admin)?;
-    wait_for("the proxy", LIMIT, || {
+    soon("the proxy", LIMIT, || {
         proxy.check()?;
         Ok(is_ok(admin, "/healthz/ready").then_some(()))
     })?;
     let serving = start.elapsed();
     ensure_served(size)?;
-    wait_for("statuses", LIMIT, || {
+    soon("statuses", LIMIT, || {
         controller.check()?;
         Ok((metric(metrics, "sluice_controller_status_waiting") == Some(0.0)).then_some(()))
     })?;
     let stated = start.elapsed();
     ensure_stated(size, &server)?;
     settle(&controller);
-    let cost = cost(&mut proxy, size)?;
-
     let before = controller.cpu();
-    std::thread::sleep(REST);
-    let rest = (controller.cpu() - before).as_secs_f64() / REST.as_secs_f64();
+    let watched = Instant::now();
+    while watched.elapsed() < REST {
+        // As the kubelet does.
+        let ready = is_ok(metrics, "/readyz") && is_ok(admin, "/healthz/ready");
+        ensure!(ready, "the controller or the proxy is not ready any more");
+        std::thread::sleep(PROBES);
+    }
+    let rest = controller.cpu().saturating_sub(before).as_secs_f64() / watched.elapsed().as_secs_f64();
+    let cost = cost(&mut proxy, size)?;
 
     let (controller_before, proxy_before, from) = (controller.cpu(), proxy.cpu(), Instant::now());
     for (route, value) in changed(size, changes, 0) {
@@ -88,8 +94,9 @@ pub fn measure(size: Size, changes: u32, binary: &Path, scratch: &Path) -> Resul
     }
     settle(&controller);
     let idle = from.elapsed().mul_f64(rest);
-    let controller_change = (controller.cpu() - controller_before).saturating_sub(idle) / changes.max(1);
-    let proxy_change = (proxy.cpu() - proxy_before) / changes.max(1);
+    let used = controller.cpu().saturating_sub(controller_before);
+    let controller_change = used.saturating_sub(idle) / changes.max(1);
+    let proxy_change = proxy.cpu().saturating_sub(proxy_before) / changes.max(1);
 
     let mut times = Vec::new();
     let mut client = Client::connect(address(size))?;
@@ -123,6 +130,22 @@ pub fn measure(size: Size, changes: u32, binary: &Path, scratch: &Path) -> Resul
     })
 }
 
+/// Like `progress::wait_for`, but looks often: the time is measured.
+fn soon<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe()? {
+            return Ok(value);
+        }
+        ensure!(
+            start.elapsed() < limit,
+            "{what}: not within {} s",
+            limit.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn changed(size: Size, changes: u32, offset: u32) -> impl Iterator<Item = (u32, String)> {
     (offset..offset + changes).map(move |i| (i.wrapping_mul(STEP) % size.routes, format!("v{i}")))
 }
@@ -146,7 +169,7 @@ fn controller(
 /// The proxy, with one worker. Like in a pod, it finds the CA's bundle and its token in files.
 fn proxy(binary: &Path, server: &ApiServer, directory: &Path, config: u16, admin: u16) -> Result<Process> {
     let name = format!("{GATEWAY}-sluice");
-    let bundle = wait_for("the proxies' ConfigMap", LIMIT, || {
+    let bundle = soon("the proxies' ConfigMap", LIMIT, || {
         let map = server.get("/api/v1/configmaps", NAMESPACE, &name);
         Ok(map.and_then(|map| map["data"]["ca.crt"].as_str().map(str::to_owned)))
     })?;
