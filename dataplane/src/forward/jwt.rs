@@ -19,7 +19,7 @@ use crate::worker::Worker;
 /// Lets a request pass that one of the providers vouches for; claims go where they are to go. True: the route is to be
 /// chosen anew.
 pub(super) async fn authenticate(
-    worker: &Worker,
+    worker: &Arc<Worker>,
     jwt: &Jwt,
     head: &mut request::Parts,
     tokens: &mut Tokens,
@@ -48,7 +48,7 @@ pub(super) async fn authenticate(
 }
 
 async fn verify_all(
-    worker: &Worker,
+    worker: &Arc<Worker>,
     provider: &Provider,
     carried: &[String],
 ) -> Result<Vec<crate::filter::tokens::Claims>, Fault> {
@@ -75,45 +75,48 @@ async fn verify_all(
 }
 
 /// The keys of a remote set, fetched if need be.
-async fn current(worker: &Worker, remote: &RemoteKeys) -> Option<Arc<KeySet>> {
+async fn current(worker: &Arc<Worker>, remote: &Arc<RemoteKeys>) -> Option<Arc<KeySet>> {
     if let Some(keys) = remote.fresh() {
         return Some(keys);
     }
-    let _fetching = remote.fetching.lock().await;
-    if let Some(keys) = remote.fresh() {
-        return Some(keys);
-    }
-    if !remote.may_fetch() {
-        return remote.stale();
-    }
-    fetch(worker, remote).await.or_else(|| remote.stale())
+    fetched(worker, remote, RemoteKeys::may_fetch).await;
+    remote.fresh().or_else(|| remote.stale())
 }
 
 /// A newer set than `known`, if there is one.
-async fn rotated(worker: &Worker, remote: &RemoteKeys, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
-    if !remote.may_rotate(known) {
-        return None;
-    }
-    let _fetching = remote.fetching.lock().await;
+async fn rotated(worker: &Arc<Worker>, remote: &Arc<RemoteKeys>, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
     if let Some(newer) = remote.other_than(known) {
         return Some(newer);
     }
-    if !remote.may_rotate(known) {
-        return None;
-    }
-    fetch(worker, remote).await
+    fetched(worker, remote, RemoteKeys::may_rotate).await;
+    remote.other_than(known)
 }
 
-async fn fetch(worker: &Worker, remote: &RemoteKeys) -> Option<Arc<KeySet>> {
-    remote.begin();
+/// Waits for the end of a fetch: of the one that is under way, or of a new one if it is time for one. It goes on if the
+/// request that began it does not: a client that goes away keeps the keys from nobody.
+async fn fetched(worker: &Arc<Worker>, remote: &Arc<RemoteKeys>, is_time: impl Fn(&RemoteKeys) -> bool) {
+    let mut ended = std::pin::pin!(remote.ended.notified());
+    // From here on no end is missed.
+    ended.as_mut().enable();
+    if let Some(fetching) = remote.begin() {
+        if !is_time(remote) {
+            return;
+        }
+        remote.note_try();
+        let worker = Arc::clone(worker);
+        tokio::spawn(async move { fetch(&worker, fetching.keys()).await });
+    }
+    ended.await;
+}
+
+async fn fetch(worker: &Worker, remote: &RemoteKeys) {
     let fetched = tokio::time::timeout(remote.timeout, request(worker, remote))
         .await
         .unwrap_or_else(|_| Err("timeout".into()));
     match fetched {
-        Ok(keys) => Some(remote.store(keys)),
+        Ok(keys) => remote.store(keys),
         Err(reason) => {
             tracing::warn!(host = %remote.host, path = %remote.path, reason, "JWKS not fetched");
-            None
         }
     }
 }

@@ -473,3 +473,56 @@ async fn claims_choose_the_route() {
         assert_eq!(client.get("/").await.status, 401);
     }
 }
+
+#[tokio::test]
+async fn a_client_that_goes_away_keeps_the_keys_from_nobody() {
+    let signer = Issuer::new("k1");
+    let keys = set(&[signer.jwk()]);
+    let release = Arc::new(tokio::sync::Semaphore::new(0));
+    let issuer = {
+        let release = Arc::clone(&release);
+        Backend::start(move |_| {
+            let (release, keys) = (Arc::clone(&release), keys.clone());
+            async move {
+                release.acquire().await.unwrap().forget();
+                response(200, keys)
+            }
+        })
+        .await
+    };
+    let remote = v1::RemoteJwks {
+        backend: "backend/issuer".into(),
+        host: "issuer.example".into(),
+        path: "/keys".into(),
+        // A fetch that were lost would not be made again in time.
+        failed_refetch_ms: 3_600_000,
+        timeout_ms: 60_000,
+        ..Default::default()
+    };
+    let provider = provider(v1::jwt_provider::Keys::Remote(remote));
+    let others = cfg::backend("issuer", &[issuer.address]);
+    let (_proxy, backend, port) = with_policy(policy(provider, false), others).await;
+    let token = bearer(&signer.sign(&claims()));
+    let mut raw = super::support::client::Raw::connect(port).await;
+    raw.send(format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {token}\r\n\r\n"
+    ))
+    .await;
+    super::support::eventually("the keys are asked for", || issuer.hits() == 1).await;
+    drop(raw);
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let waiting = (0..4).map(|_| {
+        let token = token.clone();
+        async move {
+            Http::new(port)
+                .get_with("/", &[("authorization", &token)])
+                .await
+                .status
+        }
+    });
+    let waiting = tokio::spawn(futures::future::join_all(waiting));
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    release.add_permits(1);
+    assert_eq!(waiting.await.unwrap(), [200; 4]);
+    assert_eq!((issuer.hits(), backend.hits()), (1, 4));
+}

@@ -1,5 +1,6 @@
 //! JSON Web Key Sets (RFC 7517): read leniently, for a key that is not understood says nothing of the others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header};
 use serde_json::Value;
 use sluice_config::v1;
+use tokio::sync::Notify;
 
 use super::super::Lookup;
 use crate::upstream::Slot;
@@ -93,8 +95,9 @@ pub struct RemoteKeys {
     pub path: Box<str>,
     /// How long a fetch may take.
     pub timeout: Duration,
-    /// Held while the set is fetched: one fetch is enough for all who wait.
-    pub fetching: tokio::sync::Mutex<()>,
+    /// Told when a fetch has ended.
+    pub ended: Notify,
+    fetching: AtomicBool,
     cache: Duration,
     pause: Duration,
     fetched: ArcSwapOption<Fetched>,
@@ -125,7 +128,8 @@ impl RemoteKeys {
             host: config.host.as_str().into(),
             path: path.into(),
             timeout: or(config.timeout_ms, DEFAULT_TIMEOUT),
-            fetching: tokio::sync::Mutex::new(()),
+            ended: Notify::new(),
+            fetching: AtomicBool::new(false),
             cache: or(config.cache_ms, DEFAULT_CACHE),
             pause: or(config.failed_refetch_ms, DEFAULT_PAUSE),
             fetched: ArcSwapOption::empty(),
@@ -156,37 +160,31 @@ impl RemoteKeys {
         (fetched.at.elapsed() < age).then(|| Arc::clone(&fetched.keys))
     }
 
-    /// True if the last try is long enough ago for another.
+    /// True if a set is needed and the last try is long enough ago for another.
     pub fn may_fetch(&self) -> bool {
-        self.last_try().is_none_or(|at| at.elapsed() >= self.pause)
+        self.fresh().is_none() && self.last_try().is_none_or(|at| at.elapsed() >= self.pause)
     }
 
-    /// True if the set may be fetched for the sake of a key that `known` does not hold, or has been since.
-    pub fn may_rotate(&self, known: &Arc<KeySet>) -> bool {
-        let newer = self
-            .fetched
-            .load()
-            .as_ref()
-            .is_some_and(|fetched| !Arc::ptr_eq(&fetched.keys, known));
-        newer
-            || self
-                .last_try()
-                .is_none_or(|at| at.elapsed() >= ROTATION_PAUSE.max(self.pause))
+    /// True if the set may be fetched for the sake of a key that it does not hold.
+    pub fn may_rotate(&self) -> bool {
+        let pause = ROTATION_PAUSE.max(self.pause);
+        self.last_try().is_none_or(|at| at.elapsed() >= pause)
     }
 
-    /// Notes that a fetch begins.
-    pub fn begin(&self) {
-        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// Begins a fetch, if none is under way: one is enough for all who wait.
+    pub fn begin(self: &Arc<Self>) -> Option<Fetching> {
+        let free = self
+            .fetching
+            .compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire);
+        free.ok().map(|_| Fetching(Arc::clone(self)))
     }
 
     /// Puts a set into use.
-    pub fn store(&self, keys: KeySet) -> Arc<KeySet> {
-        let keys = Arc::new(keys);
+    pub fn store(&self, keys: KeySet) {
         self.fetched.store(Some(Arc::new(Fetched {
-            keys: Arc::clone(&keys),
+            keys: Arc::new(keys),
             at: Instant::now(),
         })));
-        keys
     }
 
     /// The set, however old, unless it is `known`.
@@ -196,8 +194,30 @@ impl RemoteKeys {
         (!Arc::ptr_eq(keys, known)).then(|| Arc::clone(keys))
     }
 
+    /// Notes that the set is asked for now.
+    pub fn note_try(&self) {
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     fn last_try(&self) -> Option<Instant> {
         *self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A fetch that is under way. Its end is told however it ends.
+pub struct Fetching(Arc<RemoteKeys>);
+
+impl Fetching {
+    /// What is fetched.
+    pub fn keys(&self) -> &RemoteKeys {
+        &self.0
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.fetching.store(false, Ordering::Release);
+        self.0.ended.notify_waiters();
     }
 }
 
