@@ -68,7 +68,6 @@ gaps! {
         Warned "rateLimit.local.rules[].cost.response": "responses do not count",
         LeftOut "rateLimit.local.rules[].shadowMode": "a rule that only watches limits nothing",
         Warned "bandwidthLimit.response.responseTrailers": "delays are not told",
-        Warned "admissionControl": "requests are not turned away; see circuitBreaker",
         Warned "retry.numAttemptsPerPriority": "endpoints have no priorities",
         LeftOut "httpUpgrade[].connect": "CONNECT is not supported",
         Warned "telemetry": "traces and metrics are the same for all routes",

@@ -1,6 +1,7 @@
 //! What the statuses of policies say: for each Gateway that a target leads to whether the policy is honoured there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sluice_crds::envoy::{
     BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy, SecurityPolicy,
@@ -49,18 +50,13 @@ trait Stating: EnvoyPolicy {
     const TARGETS: &'static [Kind];
 
     /// What is wrong with it where its target is of kind `target` and `inherited` would hold without it.
-    fn findings(
-        view: &View<'_>,
-        policy: &std::sync::Arc<Self>,
-        target: Kind,
-        inherited: &Policies,
-    ) -> Findings;
+    fn findings(view: &View<'_>, policy: &Arc<Self>, target: Kind, inherited: &Policies) -> Findings;
 }
 
 /// Reads what policy holds where `inherited` would hold without it.
 fn read<P: EnvoyPolicy>(
     view: &View<'_>,
-    policy: &std::sync::Arc<P>,
+    policy: &Arc<P>,
     inherited: Option<&ObjectRef>,
     check: impl FnOnce(&mut Reader<'_, '_, '_>, &Effective<P::Spec>),
 ) -> Findings {
@@ -94,12 +90,7 @@ impl Stating for SecurityPolicy {
         Kind::TCPRoute,
     ];
 
-    fn findings(
-        view: &View<'_>,
-        policy: &std::sync::Arc<Self>,
-        target: Kind,
-        inherited: &Policies,
-    ) -> Findings {
+    fn findings(view: &View<'_>, policy: &Arc<Self>, target: Kind, inherited: &Policies) -> Findings {
         read(view, policy, inherited.security.as_ref(), |reader, found| {
             if target == Kind::TCPRoute {
                 security::connections(reader, found);
@@ -121,7 +112,7 @@ impl Stating for BackendTrafficPolicy {
         Kind::UDPRoute,
     ];
 
-    fn findings(view: &View<'_>, policy: &std::sync::Arc<Self>, _: Kind, inherited: &Policies) -> Findings {
+    fn findings(view: &View<'_>, policy: &Arc<Self>, _: Kind, inherited: &Policies) -> Findings {
         read(view, policy, inherited.traffic.as_ref(), |reader, found| {
             let (mut rule, mut policy) = Default::default();
             traffic::apply(reader, found, &mut rule, &mut policy);
@@ -132,7 +123,7 @@ impl Stating for BackendTrafficPolicy {
 impl Stating for EnvoyExtensionPolicy {
     const TARGETS: &'static [Kind] = SecurityPolicy::TARGETS;
 
-    fn findings(view: &View<'_>, policy: &std::sync::Arc<Self>, _: Kind, inherited: &Policies) -> Findings {
+    fn findings(view: &View<'_>, policy: &Arc<Self>, _: Kind, inherited: &Policies) -> Findings {
         read(view, policy, inherited.extension.as_ref(), |reader, found| {
             gaps::honoured(reader, Kind::EnvoyExtensionPolicy, &found.spec);
         })
@@ -142,7 +133,7 @@ impl Stating for EnvoyExtensionPolicy {
 impl Stating for ClientTrafficPolicy {
     const TARGETS: &'static [Kind] = &[Kind::Gateway, Kind::ListenerSet];
 
-    fn findings(view: &View<'_>, policy: &std::sync::Arc<Self>, _: Kind, _: &Policies) -> Findings {
+    fn findings(view: &View<'_>, policy: &Arc<Self>, _: Kind, _: &Policies) -> Findings {
         let found = client::translate(view, policy, "", None);
         Findings {
             faults: found.faults,
@@ -162,7 +153,7 @@ fn of_kind<P: Stating>(policy: &ObjectRef, view: &View<'_>) -> Output {
             continue;
         };
         let fault = target_fault::<P>(view, policy, &target, section.as_deref(), &found);
-        for (mut ancestor, model) in found.ancestors {
+        for (mut ancestor, model, _) in found.ancestors {
             if target.kind == Kind::Gateway {
                 ancestor.section_name.clone_from(&section);
             }
@@ -237,7 +228,8 @@ fn conditions(target: Option<Fault>, findings: &Findings) -> Vec<Condition> {
 struct Target {
     labels: Option<Labels>,
     sections: Vec<String>,
-    ancestors: Vec<(ParentReference, std::sync::Arc<GatewayModel>)>,
+    /// With what each is reached by: a Gateway or a ListenerSet.
+    ancestors: Vec<(ParentReference, Arc<GatewayModel>, ObjectRef)>,
 }
 
 impl Target {
@@ -288,7 +280,7 @@ impl Target {
         Some(Self {
             labels,
             sections: own.map(|listener| listener.name.to_string()).collect(),
-            ancestors: vec![(gateway_reference(&gateway), model)],
+            ancestors: vec![(gateway_reference(&gateway), model, object.clone())],
         })
     }
 
@@ -310,7 +302,10 @@ impl Target {
             if parent.kind() == Kind::Gateway.as_str() {
                 ancestor.section_name.clone_from(&parent.section_name);
             }
-            ancestors.push((ancestor, model));
+            let kind = Kind::parse(parent.group(), parent.kind()).unwrap_or(Kind::Gateway);
+            let namespace = parent.namespace(&object.namespace);
+            let via = ObjectRef::new(kind, namespace, parent.name.as_str());
+            ancestors.push((ancestor, model, via));
         }
         Some(Self {
             labels: route.meta().labels.clone(),
@@ -422,9 +417,11 @@ fn overridden<P: Stating>(
                 continue;
             }
             let leads_here = Target::find(view, &object).is_some_and(|found| {
-                found.ancestors.iter().any(|(ancestor, model)| {
+                found.ancestors.iter().any(|(ancestor, model, via)| {
                     let names = ancestor.section_name.as_deref();
-                    model.gateway == *gateway && (section.is_none() || names.is_none() || names == section)
+                    let in_section = section.is_none() || names.is_none() || names == section;
+                    let of_target = via == target || (target.kind == Kind::Gateway && section.is_none());
+                    model.gateway == *gateway && of_target && in_section
                 })
             });
             if leads_here {
