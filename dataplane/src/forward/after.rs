@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use http::{HeaderMap, StatusCode, request, response};
 
-use super::exchange::Deadline;
+use super::limits::Deadline;
 use super::reply::Reply;
 use crate::filter::Facts;
 use crate::filter::bandwidth::{Bandwidth, Pace};

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, request, response};
 
 use super::after::After;
 use super::downstream::{Chunk, Downstream};
-use super::exchange::{Limits, Stop};
+use super::limits::{Limits, Stop};
 use super::reply::Reply;
 use super::source::Source;
 use super::{Conn, auth, jwt};

@@ -8,7 +8,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 
 use super::downstream::{Downstream, H2};
-use super::exchange::Deadline;
+use super::limits::Deadline;
 use super::{Conn, request};
 
 /// Requests that a client may have under way at once; Envoy Gateway's default.
@@ -26,7 +26,11 @@ const SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves the connection until its end.
 pub(super) async fn serve(conn: Arc<Conn>) {
-    let settings = conn.client.as_ref().map(|client| client.http2).unwrap_or_default();
+    let settings = conn
+        .client
+        .as_ref()
+        .map(|client| client.http2)
+        .unwrap_or_default();
     let or = |setting: u32, default: u32| match setting {
         0 => default,
         // The largest that there is (RFC 9113 section 6.9.1).
@@ -56,10 +60,12 @@ pub(super) async fn serve(conn: Arc<Conn>) {
     let mut idle = Deadline::after(conn.idle());
     loop {
         let accepted = std::future::poll_fn(|cx| {
-            if !leaving && (draining.as_mut().poll(cx).is_ready()
+            if !leaving
+                && (draining.as_mut().poll(cx).is_ready()
                     || idle.has_passed(cx)
                     || most.is_some_and(|most| served >= most)
-                    || aged.as_mut().is_some_and(|aged| aged.has_passed(cx))) {
+                    || aged.as_mut().is_some_and(|aged| aged.has_passed(cx)))
+            {
                 leaving = true;
                 connection.graceful_shutdown();
             }

@@ -8,6 +8,7 @@
 //! another and a client that goes away takes its request to the backend with it.
 
 mod after;
+mod answer;
 mod attempt;
 mod auth;
 mod downstream;
@@ -18,6 +19,7 @@ mod exchange;
 mod h1;
 mod h2;
 mod jwt;
+mod limits;
 mod message;
 mod mirror;
 mod path;

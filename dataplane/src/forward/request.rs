@@ -7,18 +7,19 @@ use http::header::HOST;
 use http::{HeaderMap, StatusCode, Uri, request};
 
 use super::after::After;
+use super::answer::{answer, cut_short, unserved};
 use super::attempt::{self, Tries};
 use super::downstream::Downstream;
 use super::edge::{self, Admitted, Arrival, Refusal};
 use super::effects::{Effects, End, Filtered};
-use super::exchange::{Deadline, Flow, Limits, Stop};
+use super::exchange::Flow;
+use super::limits::{Deadline, Limits};
 use super::record::Record;
 use super::reply::Reply;
 use super::source::Source;
-use super::upstream::{BodyKind, Failure};
+use super::upstream::BodyKind;
 use super::{Conn, mirror};
 use crate::drain::Phase;
-use crate::filter::overrides::Origin;
 use crate::filter::policy::{Extras, Stage};
 use crate::filter::session::Session;
 use crate::filter::{Facts, Filter};
@@ -159,13 +160,6 @@ async fn route(
         Err(End::Reply(reply)) => answer(down, record, *reply, is_grpc, Some(&effects)),
         Err(End::Stop(stop)) => cut_short(down, record, stop, is_grpc, &effects),
         Err(End::Reroute(_)) => answer(down, record, unserved(Miss::NoRoute), is_grpc, Some(&effects)),
-    }
-}
-
-fn unserved(miss: Miss) -> Reply {
-    match miss {
-        Miss::NoRoute => Reply::error(StatusCode::NOT_FOUND, "", "NR", "route_not_found"),
-        Miss::Misdirected => Reply::error(StatusCode::MISDIRECTED_REQUEST, "", "NR", "misdirected_request"),
     }
 }
 
@@ -399,98 +393,4 @@ fn is_grpc(head: &request::Parts) -> bool {
     content_type
         .and_then(|value| value.strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}
-
-/// Sends a response of our own.
-fn answer(
-    down: &mut Downstream,
-    record: &mut Record,
-    mut reply: Reply,
-    is_grpc: bool,
-    effects: Option<&Effects<'_>>,
-) {
-    record.blame(reply.flags, reply.details);
-    if let Some(effects) = effects {
-        // To gRPC clients every status is 200.
-        if !is_grpc && !reply.replaced {
-            let other = effects.replace(reply.status, &reply.headers, Origin::Local);
-            reply = other.unwrap_or(reply);
-        }
-        effects.apply(&mut reply.headers);
-    }
-    if record.details.is_empty() {
-        record.details = reply.details.into();
-    }
-    let reply = if is_grpc { reply.into_grpc() } else { reply };
-    let mut reply = reply;
-    if let Some(client) = &record.client {
-        client.finish_response(&mut reply.headers);
-    }
-    record.status = reply.status.as_u16();
-    if let Err(gone) = reply.send(down) {
-        tracing::debug!(%gone, "response not sent");
-    }
-}
-
-/// Ends a request that something has cut short: with an error, if the response has not begun, else by breaking off.
-fn cut_short(down: &mut Downstream, record: &mut Record, stop: Stop, is_grpc: bool, effects: &Effects<'_>) {
-    let reply = match stop {
-        Stop::Client(gone) => {
-            tracing::debug!(%gone, "client went away");
-            record.blame("DC", "downstream_remote_disconnect");
-            return down.abort();
-        }
-        Stop::RequestTimeout => Reply::error(
-            StatusCode::GATEWAY_TIMEOUT,
-            "upstream request timeout",
-            "UT",
-            "response_timeout",
-        ),
-        Stop::TryTimeout => Reply::error(
-            StatusCode::GATEWAY_TIMEOUT,
-            "upstream request timeout",
-            "UT",
-            "upstream_per_try_timeout",
-        ),
-        Stop::ReceiveTimeout => Reply::error(
-            StatusCode::REQUEST_TIMEOUT,
-            "request timeout",
-            "",
-            "request_overall_timeout",
-        ),
-        Stop::Stalled => Reply::error(
-            StatusCode::REQUEST_TIMEOUT,
-            "stream timeout",
-            "SI",
-            "stream_idle_timeout",
-        ),
-        Stop::StreamTimeout => Reply::error(
-            StatusCode::REQUEST_TIMEOUT,
-            "upstream max stream duration reached",
-            "UMSDR",
-            "upstream_max_stream_duration_reached",
-        ),
-        Stop::Upstream(failure) => {
-            record.transport_failure = Some(failure.to_string());
-            failure_reply(&failure)
-        }
-    };
-    if down.responded() {
-        record.blame(reply.flags, "upstream_reset_after_response_started");
-        return down.abort();
-    }
-    answer(down, record, reply, is_grpc, Some(effects));
-}
-
-/// What the client is told of a backend that failed before it had answered.
-fn failure_reply(failure: &Failure) -> Reply {
-    if matches!(failure, Failure::Protocol(_)) {
-        let body = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
-        let details = "upstream_reset_before_response_started{protocol_error}";
-        return Reply::error(StatusCode::BAD_GATEWAY, body, "UPE", details);
-    }
-    let body =
-        "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
-    let details = "upstream_reset_before_response_started{connection_termination}";
-    Reply::error(StatusCode::SERVICE_UNAVAILABLE, body, "UC", details)
 }
