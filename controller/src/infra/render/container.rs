@@ -95,20 +95,22 @@ fn environment(context: &Context<'_>) -> Vec<EnvVar> {
         value: Some(value),
         ..Default::default()
     };
-    let field = ObjectFieldSelector {
-        field_path: "metadata.name".to_owned(),
+    let of_pod = |name: &str, path: &str| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let (drain, min_drain) = drain(context);
     let mut env = vec![
-        EnvVar {
-            name: "POD_NAME".to_owned(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(field),
-                ..Default::default()
-            }),
-            ..Default::default()
-        },
+        of_pod("POD_NAME", "metadata.name"),
+        // Kubernetes gives pods the zone of their node as a label (from 1.35 on by itself); without it this is empty.
+        of_pod("SLUICE_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
         plain("SLUICE_DRAIN_TIMEOUT", drain.as_secs().to_string()),
         plain("SLUICE_MIN_DRAIN", min_drain.as_secs().to_string()),
     ];
