@@ -1,7 +1,7 @@
 //! The kinds of Envoy Gateway: an object with every field that the CRD has is read and written back whole, so that no
 //! field is misspelt; and one with words that nobody knows is read all the same, for an odd object must not end a watch.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

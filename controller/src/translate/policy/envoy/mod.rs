@@ -20,6 +20,7 @@ mod response;
 mod rule;
 mod security;
 mod status;
+mod target;
 mod traffic;
 
 use serde::Serialize;
