@@ -320,7 +320,9 @@ fn latencies(log: &str, window: Range<u64>) -> Result<Vec<u64>> {
         else {
             bail!("h2load logged {line:?}");
         };
-        if !(200..300).contains(&status) {
+        // 0: the head came while h2load warmed up, and the end after that. Its counts of failures, which have been looked
+        // at, include none of these.
+        if status != 0 && !(200..300).contains(&status) {
             bail!("a request was answered with status {status}");
         }
         if window.contains(&(start + duration)) {
@@ -381,7 +383,7 @@ status codes: 9 2xx, 0 3xx, 0 4xx, 0 5xx
 
     #[test]
     fn latencies_count_when_their_request_ended_in_the_window() {
-        let log = "900\t200\t50\n950\t200\t100\n1500\t200\t7\n1990\t200\t20\n";
+        let log = "900\t200\t50\n950\t0\t100\n1500\t200\t7\n1990\t200\t20\n";
         assert_eq!(latencies(log, 1000..2000).unwrap(), [100, 7]);
         assert!(latencies("1500\t503\t1\n", 1000..2000).is_err());
         assert!(latencies("nonsense\n", 1000..2000).is_err());
