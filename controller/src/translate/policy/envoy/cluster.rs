@@ -36,7 +36,12 @@ pub fn apply_policies(view: &View<'_>, policies: &[ObjectRef], backend: &mut v1:
     let context = Context::new(view, owner, RoutingType::default(), None);
     let mut reader = Reader::new(&context, String::new());
     let spec = gaps::honoured(&mut reader, Kind::BackendTrafficPolicy, &found.spec);
-    apply(&mut reader, &spec, backend);
+    let mut asked = backend.clone();
+    apply(&mut reader, &spec, &mut asked);
+    // Half of what was asked for may be worse than nothing; requests do not get here anyway.
+    if reader.faults.is_empty() {
+        *backend = asked;
+    }
 }
 
 /// Adds what the policy asks of a backend.

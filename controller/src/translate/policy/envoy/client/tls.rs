@@ -1,5 +1,7 @@
 //! TLS towards clients.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sluice_config::v1;
 use sluice_config::v1::client_validation::Mode;
 use sluice_config::v1::resource::Body;
@@ -16,6 +18,8 @@ use crate::engine::Unit;
 use crate::store::{Kind, ObjectRef};
 use crate::translate::{grant, secret};
 
+/// Bytes of a hash.
+const SHA256: usize = 32;
 /// The entry with revocation lists.
 const CRL: &str = "ca.crl";
 
@@ -97,6 +101,19 @@ pub(super) fn validation(
             "tls.clientValidation",
             "it names nothing to verify certificates by",
         );
+    }
+    for hash in &from.spki_hashes {
+        if STANDARD.decode(hash).map_or(0, |bytes| bytes.len()) != SHA256 {
+            let why = format!("{hash:?} is not the Base64 of a SHA-256 hash");
+            reader.fault("tls.clientValidation.spkiHashes", why);
+        }
+    }
+    for hash in &from.certificate_hashes {
+        let digits = hash.chars().filter(|c| *c != ':');
+        if !digits.clone().all(|c| c.is_ascii_hexdigit()) || digits.count() != 2 * SHA256 {
+            let why = format!("{hash:?} is not the hexadecimal of a SHA-256 hash");
+            reader.fault("tls.clientValidation.certificateHashes", why);
+        }
     }
     let mut crl_secrets = Vec::new();
     let lists = from
