@@ -60,11 +60,11 @@ impl Route {
     ///
     /// # Errors
     /// `field: reason` of what cannot be honoured.
-    pub fn compile(key: &str, config: &v1::Route, lookup: &mut dyn Lookup) -> Result<Self, String> {
+    pub fn compile(key: &Arc<str>, config: &v1::Route, lookup: &mut dyn Lookup) -> Result<Self, String> {
         let order = RouteOrder {
             created: config.created,
             name: config.precedence_name.as_str().into(),
-            key: key.into(),
+            key: Arc::clone(key),
         };
         let body = match &config.rules {
             None => return Err("rules: not set".into()),
@@ -91,7 +91,7 @@ fn http(
     lookup: &mut dyn Lookup,
 ) -> Result<Vec<Arc<Candidate>>, String> {
     let name: Arc<str> = config.name.as_str().into();
-    let mut candidates = Vec::new();
+    let mut candidates = Vec::with_capacity(rules.rules.iter().map(|rule| rule.matches.len()).sum());
     for (i, rule) in rules.rules.iter().enumerate() {
         let compiled =
             Rule::compile(&name, rules.grpc, rule, lookup).map_err(|e| format!("http.rules[{i}].{e}"))?;

@@ -73,6 +73,7 @@ impl Paths {
             Path::Prefix(path) => {
                 if add(&mut self.prefix, path, candidate) {
                     let needed = self.lengths.len().max(path.len() + 1);
+                    self.lengths.reserve_exact(needed - self.lengths.len());
                     self.lengths.resize(needed, 0);
                     self.lengths[path.len()] += 1;
                 }

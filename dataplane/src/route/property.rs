@@ -294,7 +294,7 @@ fn compiled(routes: &[v1::Route]) -> Vec<Route> {
     let mut lookup = Nothing::default();
     routes
         .iter()
-        .map(|route| Route::compile(&format!("route/{}", route.name), route, &mut lookup).unwrap())
+        .map(|route| Route::compile(&format!("route/{}", route.name).into(), route, &mut lookup).unwrap())
         .collect()
 }
 

@@ -27,18 +27,18 @@ use slots::{Slots, Users};
 /// A resource that is in effect.
 struct Held {
     version: String,
-    /// To be shown; empty for key material.
+    /// The body, to be shown; empty for key material.
     encoded: Vec<u8>,
 }
 
 /// All configuration that is in effect.
 pub struct State {
     shared: Arc<Shared>,
-    held: HashMap<String, Held>,
+    held: HashMap<Arc<str>, Held>,
     slots: Slots,
-    routes: HashMap<String, Arc<Route>>,
+    routes: HashMap<Arc<str>, Arc<Route>>,
     /// Keys of the routes on each listener, which may come later.
-    attached: HashMap<Box<str>, BTreeSet<String>>,
+    attached: HashMap<Box<str>, BTreeSet<Arc<str>>>,
     ports: Ports,
     listener_secrets: Users,
     /// Listeners whose sockets could not be had.
@@ -94,7 +94,7 @@ impl State {
         for resource in &update.upserts {
             if self
                 .held
-                .get(&resource.key)
+                .get(resource.key.as_str())
                 .is_some_and(|held| held.version == resource.version)
             {
                 // What was waiting to replace it has been taken back.
@@ -122,7 +122,7 @@ impl State {
     pub fn known(&self) -> HashMap<String, String> {
         self.held
             .iter()
-            .map(|(key, held)| (key.clone(), held.version.clone()))
+            .map(|(key, held)| (key.to_string(), held.version.clone()))
             .collect()
     }
 
@@ -146,7 +146,7 @@ impl State {
         };
         self.held
             .iter()
-            .map(|(key, held)| (key.clone(), show(held)))
+            .map(|(key, held)| (key.to_string(), show(held)))
             .collect::<serde_json::Map<_, _>>()
             .into()
     }
@@ -204,10 +204,10 @@ impl State {
                 let rebuilt = self.slots.put_secret(key, secret)?;
                 pending.stale.extend(self.listener_secrets.of(key).cloned());
                 for (backend, version, encoded) in rebuilt {
-                    self.held.insert(backend, Held { version, encoded });
+                    self.held.insert(backend.into(), Held { version, encoded });
                 }
                 self.held.insert(
-                    key.to_owned(),
+                    key.into(),
                     Held {
                         version: version.to_owned(),
                         encoded: Vec::new(),
@@ -225,9 +225,10 @@ impl State {
             }
             Body::Route(route) => {
                 expect("route")?;
-                let route = Route::compile(key, route, &mut self.slots)?;
-                self.detach_route(key);
-                self.attach_route(key, route);
+                let key = self.shared_key(key);
+                let route = Route::compile(&key, route, &mut self.slots)?;
+                self.detach_route(&key);
+                self.attach_route(&key, route);
             }
             Body::Listener(listener) => {
                 expect("listener")?;
@@ -244,11 +245,24 @@ impl State {
     }
 
     fn hold(&mut self, resource: &v1::Resource) {
+        let mut encoded = Vec::new();
+        if let Some(body) = &resource.body {
+            encoded.reserve_exact(body.encoded_len());
+            body.encode(&mut encoded);
+        }
         let held = Held {
             version: resource.version.clone(),
-            encoded: resource.encode_to_vec(),
+            encoded,
         };
-        self.held.insert(resource.key.clone(), held);
+        let key = self.routes.get_key_value(resource.key.as_str());
+        let key = key.map_or_else(|| Arc::from(resource.key.as_str()), |(key, _)| Arc::clone(key));
+        self.held.insert(key, held);
+    }
+
+    /// The key, as it is held already if it is: of thousands of routes each key is in memory once.
+    fn shared_key(&self, key: &str) -> Arc<str> {
+        let held = self.held.get_key_value(key);
+        held.map_or_else(|| Arc::from(key), |(held, _)| Arc::clone(held))
     }
 
     fn remove(&mut self, key: &str, pending: &mut Pending) {
@@ -274,17 +288,17 @@ impl State {
         }
     }
 
-    fn attach_route(&mut self, key: &str, route: Route) {
+    fn attach_route(&mut self, key: &Arc<str>, route: Route) {
         for attachment in &route.attachments {
             let listener = &attachment.listener;
             self.attached
                 .entry(listener.clone())
                 .or_default()
-                .insert(key.to_owned());
+                .insert(Arc::clone(key));
             self.ports
                 .change(listener, |site| site.attach(&route, attachment));
         }
-        self.routes.insert(key.to_owned(), Arc::new(route));
+        self.routes.insert(Arc::clone(key), Arc::new(route));
     }
 
     fn detach_route(&mut self, key: &str) {

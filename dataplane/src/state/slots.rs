@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use prost::Message;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use sluice_config::v1;
 
@@ -54,18 +53,15 @@ struct Dependent {
     version: String,
 }
 
-/// Key, version and encoded resource of a backend that is in effect now.
+/// Key, version and encoded body of a backend that is in effect now.
 type Rebuilt = (String, String, Vec<u8>);
 
 impl Dependent {
-    fn encoded(&self, key: &str) -> Vec<u8> {
+    fn encoded(&self) -> Vec<u8> {
         let body = v1::resource::Body::Backend(self.config.clone());
-        v1::Resource {
-            key: key.into(),
-            version: self.version.clone(),
-            body: Some(body),
-        }
-        .encode_to_vec()
+        let mut encoded = Vec::with_capacity(body.encoded_len());
+        body.encode(&mut encoded);
+        encoded
     }
 }
 
@@ -141,7 +137,7 @@ impl Slots {
             match self.build(&user, &dependent.config) {
                 Ok(backend) => {
                     self.fill(&user, backend);
-                    rebuilt.push((user.clone(), dependent.version.clone(), dependent.encoded(&user)));
+                    rebuilt.push((user.clone(), dependent.version.clone(), dependent.encoded()));
                 }
                 Err(reason) => tracing::warn!(backend = user, reason, "backend keeps its old TLS settings"),
             }
