@@ -9,8 +9,8 @@ use super::slots::Slots;
 use crate::filter::Filter;
 use crate::listen::Client;
 use crate::route::{Kind, Listener, Termination};
-use crate::tls::material::root_store;
 use crate::tls::client_check::{ClientCheck, only_pinned, takes_any};
+use crate::tls::material::root_store;
 use crate::tls::server;
 
 /// Where a listener's socket is.
@@ -167,7 +167,9 @@ fn terminate(
             lists.extend(list.iter().cloned());
         }
         let roots = root_store(anchors);
-        check = Some(move |provider: &Arc<CryptoProvider>| ClientCheck::build(validation, roots, lists, provider));
+        check = Some(move |provider: &Arc<CryptoProvider>| {
+            ClientCheck::build(validation, roots, lists, provider)
+        });
     }
     server::config(pairs, config.parameters.as_ref(), check, http).map(Termination::Terminate)
 }
