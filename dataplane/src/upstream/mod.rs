@@ -160,14 +160,12 @@ impl Backend {
 
     /// How many of its endpoints are healthy, and how many there are.
     pub fn health(&self) -> (usize, usize) {
-        match &self.balancer {
-            Some(balancer) => balancer.health(&self.endpoints),
-            None => {
-                let set = self.endpoints.load();
-                let all = set.serving().len().max(set.draining().len());
-                (all, all)
-            }
+        if let Some(balancer) = &self.balancer {
+            return balancer.health(&self.endpoints);
         }
+        let set = self.endpoints.load();
+        let all = set.serving().len().max(set.draining().len());
+        (all, all)
     }
 
     /// Takes in how a request went.

@@ -6,6 +6,7 @@ use hyper::body::Frame;
 use prost::Message;
 use sluice_config::v1;
 use sluice_dataplane::filter::auth::proto;
+use v1::context_extension::Source as ContextSource;
 use v1::external_auth::Protocol;
 use v1::filter::Filter as F;
 
@@ -338,12 +339,11 @@ async fn the_configuration_tells_the_authorizer_more() {
         name: name.into(),
         source: Some(source),
     };
-    use v1::context_extension::Source;
     let config = v1::ExternalAuth {
         context_extensions: vec![
-            extension("env", Source::Value("prod".into())),
-            extension("token", Source::Secret(cfg::entry("context", "token").unwrap())),
-            extension("none", Source::Secret(cfg::entry("context", "none").unwrap())),
+            extension("env", ContextSource::Value("prod".into())),
+            extension("token", ContextSource::Secret(cfg::entry("context", "token"))),
+            extension("none", ContextSource::Secret(cfg::entry("context", "none"))),
         ],
         ..config(Protocol::Grpc)
     };

@@ -89,7 +89,7 @@ fn provider(keys: v1::jwt_provider::Keys) -> v1::JwtProvider {
 }
 
 fn local() -> v1::jwt_provider::Keys {
-    v1::jwt_provider::Keys::Local(cfg::entry("jwks", "jwks").unwrap())
+    v1::jwt_provider::Keys::Local(cfg::entry("jwks", "jwks"))
 }
 
 fn policy(provider: v1::JwtProvider, optional: bool) -> v1::Policy {
@@ -446,7 +446,7 @@ async fn claims_choose_the_route() {
                 allow_by_default: false,
             }),
             ..policy(
-                provider(v1::jwt_provider::Keys::Local(cfg::entry("none", "x").unwrap())),
+                provider(v1::jwt_provider::Keys::Local(cfg::entry("none", "x"))),
                 false,
             )
         });

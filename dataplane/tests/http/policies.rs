@@ -32,7 +32,7 @@ fn header_source(name: &str, prefix: &str) -> v1::ValueSource {
 async fn basic_auth() {
     let policy = v1::Policy {
         basic_auth: Some(v1::BasicAuth {
-            users: cfg::entry("users", ".htpasswd"),
+            users: Some(cfg::entry("users", ".htpasswd")),
             forward_username_header: "x-user".into(),
         }),
         ..Default::default()
@@ -160,7 +160,7 @@ async fn preflights_need_no_credentials() {
     }))];
     rule.policy = Some(v1::Policy {
         basic_auth: Some(v1::BasicAuth {
-            users: cfg::entry("none", "x"),
+            users: Some(cfg::entry("none", "x")),
             ..Default::default()
         }),
         ..Default::default()
@@ -190,14 +190,14 @@ fn rule(allow: bool) -> v1::AuthorizationRule {
     }
 }
 
-fn path(kind: v1::path_match::Kind, value: &str, invert: bool) -> Option<v1::RequestPath> {
-    Some(v1::RequestPath {
+fn path(kind: v1::path_match::Kind, value: &str, invert: bool) -> v1::RequestPath {
+    v1::RequestPath {
         path: Some(v1::PathMatch {
             kind: kind.into(),
             value: value.into(),
         }),
         invert,
-    })
+    }
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn authorization() {
                 },
                 v1::AuthorizationRule {
                     methods: vec!["GET".into(), "HEAD".into()],
-                    path: path(Kind::Prefix, "/public", false),
+                    path: Some(path(Kind::Prefix, "/public", false)),
                     ..rule(true)
                 },
                 v1::AuthorizationRule {
@@ -220,7 +220,7 @@ async fn authorization() {
                         name: "x-team".into(),
                         values: vec!["red".into(), "blue".into()],
                     }],
-                    path: path(Kind::Regex, "/secret/.*", true),
+                    path: Some(path(Kind::Regex, "/secret/.*", true)),
                     ..rule(true)
                 },
             ],
@@ -228,10 +228,7 @@ async fn authorization() {
         }),
         ..Default::default()
     };
-    let hops = cfg::settings(v1::Settings {
-        xff_trusted_hops: 1,
-        ..Default::default()
-    });
+    let hops = cfg::settings(v1::Settings { xff_trusted_hops: 1 });
     let (_proxy, backend, port) = with_policy(policy, vec![hops]).await;
     let client = Http::new(port);
     let inside = ("x-forwarded-for", "10.1.2.3");
@@ -378,7 +375,7 @@ async fn credentials_are_injected() {
     let mut rule = cfg::rule("/", &["b"]);
     let injection = |overwrite| v1::CredentialInjection {
         header: if overwrite { "authorization" } else { "x-token" }.into(),
-        credential: cfg::entry("credential", "credential"),
+        credential: Some(cfg::entry("credential", "credential")),
         overwrite,
     };
     rule.filters = [true, false]

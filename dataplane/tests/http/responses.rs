@@ -167,7 +167,7 @@ fn inflate(coding: Option<&str>, body: &[u8]) -> Vec<u8> {
             .unwrap()
             .read_to_end(&mut plain)
             .unwrap(),
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     };
     plain
 }

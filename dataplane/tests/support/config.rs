@@ -94,11 +94,11 @@ pub fn data(name: &str, entries: &[(&str, &str)]) -> v1::Resource {
 }
 
 /// An entry of it.
-pub fn entry(secret: &str, entry: &str) -> Option<v1::SecretEntry> {
-    Some(v1::SecretEntry {
+pub fn entry(secret: &str, entry: &str) -> v1::SecretEntry {
+    v1::SecretEntry {
         secret: format!("secret/{secret}"),
         entry: entry.into(),
-    })
+    }
 }
 
 fn secret(name: &str, body: v1::secret::Body) -> v1::Resource {
