@@ -32,7 +32,10 @@ pub async fn tcp(
     worker: Arc<Worker>,
 ) {
     let began = SystemTime::now();
-    let idle = listener.client.as_ref().and_then(|client| client.timeouts.tcp_idle);
+    let idle = listener
+        .client
+        .as_ref()
+        .and_then(|client| client.timeouts.tcp_idle);
     route.metrics.connection();
     let mut line = log::Line {
         route: &route,
