@@ -6,7 +6,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .type_attribute(".sluice.config.v1", "#[derive(serde::Serialize)]")
         // Key material must not reach a log, a dump or a golden file.
-        .skip_debug(["sluice.config.v1.CertificateKeyPair", "sluice.config.v1.SecretData"])
+        .skip_debug([
+            "sluice.config.v1.CertificateKeyPair",
+            "sluice.config.v1.SecretData",
+        ])
         .field_attribute(
             "sluice.config.v1.CertificateKeyPair.private_key_pem",
             "#[serde(serialize_with = \"crate::redact\")]",

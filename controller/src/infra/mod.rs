@@ -13,8 +13,8 @@ mod render;
 mod strategic;
 
 pub use fleet::Fleet;
-pub use pods::PodServices;
 pub use name::{deployment_name, is_daemon_set, name, service_name};
+pub use pods::PodServices;
 pub use render::{Child, ChildKind, RenderError, Settings, account_name, check, render};
 
 /// Port of the proxy's health checks and metrics.

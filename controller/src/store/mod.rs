@@ -13,8 +13,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use kinds::{Kind, Stored};
-pub use targets::selected;
 pub use parse::{Document, Fault, Problem, admit, parse};
+pub use targets::selected;
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 /// By namespace and name.

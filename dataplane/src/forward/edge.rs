@@ -96,7 +96,11 @@ pub(super) fn admit(head: &mut request::Parts, arrival: Arrival) -> Result<Admit
     let origin = origin(&head.headers, arrival).ok_or(Refusal::Unknown)?;
     let client = forwarding_fields(&mut head.headers, arrival, origin);
     join_cookies(&mut head.headers);
-    Ok(Admitted { host, client, upgrade })
+    Ok(Admitted {
+        host,
+        client,
+        upgrade,
+    })
 }
 
 /// What a listener asks for before anything else is looked at.

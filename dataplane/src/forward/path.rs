@@ -123,7 +123,12 @@ mod tests {
         for same in ["/a//b", "/a//", "//", "/a%2Fb", "/a/%5c"] {
             assert_eq!(keep(same), Normal::Same, "{same}");
         }
-        for (path, expected) in [("/a//./b", "/a//b"), ("/a//../b", "/a/b"), ("/a/../", "/"), ("/a\\b//", "/a/b//")] {
+        for (path, expected) in [
+            ("/a//./b", "/a//b"),
+            ("/a//../b", "/a/b"),
+            ("/a/../", "/"),
+            ("/a\\b//", "/a/b//"),
+        ] {
             assert_eq!(keep(path), Normal::Rewritten(expected.into()), "{path}");
         }
     }
@@ -156,7 +161,11 @@ mod tests {
             ("/a//../b", "/a/b"),
             ("/a\\b", "/a/b"),
         ] {
-            assert_eq!(normalise(path, false, true), Normal::Rewritten(expected.into()), "{path}");
+            assert_eq!(
+                normalise(path, false, true),
+                Normal::Rewritten(expected.into()),
+                "{path}"
+            );
         }
         for (path, expected) in [
             ("/a%2Fb", "/a/b"),
@@ -164,7 +173,11 @@ mod tests {
             ("/a%2f..%2fb", "/b"),
             ("/%2F", "/"),
         ] {
-            assert_eq!(normalise(path, false, true), Normal::Unescaped(expected.into()), "{path}");
+            assert_eq!(
+                normalise(path, false, true),
+                Normal::Unescaped(expected.into()),
+                "{path}"
+            );
         }
     }
 

@@ -38,8 +38,14 @@ pub(super) async fn open(
     let connected = connect(&worker.pool, backend, active, wants)
         .await
         .map_err(|e| e.to_string())?;
-    Upstream::start(connected, &head, body, None::<&HeaderValue>, backend.tls.is_some())
-        .map_err(|e| e.to_string())
+    Upstream::start(
+        connected,
+        &head,
+        body,
+        None::<&HeaderValue>,
+        backend.tls.is_some(),
+    )
+    .map_err(|e| e.to_string())
 }
 
 /// Sends a request and reads the response.

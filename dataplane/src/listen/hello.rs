@@ -168,7 +168,15 @@ async fn stream(transport: Transport, client: &Client, site: &Site, worker: Arc<
         return site.listener.metrics.dropped();
     };
     let ends = (client.peer, client.local);
-    l4::tcp(transport, ends, server_name, &site.listener, Arc::clone(route), worker).await;
+    l4::tcp(
+        transport,
+        ends,
+        server_name,
+        &site.listener,
+        Arc::clone(route),
+        worker,
+    )
+    .await;
 }
 
 /// Ends a connection whose listener cannot serve it.

@@ -128,7 +128,9 @@ impl H1 {
 
     pub(super) fn inform(&mut self, head: &response::Parts) {
         if self.version == Version::HTTP_11 && !self.responded {
-            self.reader.wire().put(|out| encode::head(out, head.status, &head.headers));
+            self.reader
+                .wire()
+                .put(|out| encode::head(out, head.status, &head.headers));
         }
     }
 
@@ -162,7 +164,9 @@ impl H1 {
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("keep-alive"));
         }
-        self.reader.wire().put(|out| encode::head(out, head.status, &head.headers));
+        self.reader
+            .wire()
+            .put(|out| encode::head(out, head.status, &head.headers));
     }
 
     pub(super) fn push(&mut self, data: &[u8]) {
