@@ -6,6 +6,9 @@
 //!
 //! Serves `/r0`, `/r1` and so on over HTTP/1.1 and HTTP/2; with `--certificate` and `--key` (PEM files) over TLS. `--h2c`
 //! speaks HTTP/2 to the backend. One worker; the access log goes to standard output unless `--quiet` is given.
+//!
+//! With `--features heap` it counts allocations: at the end (SIGINT) it says how many there were since it began to serve, and
+//! writes to `dhat-heap.json` from where.
 
 use std::net::SocketAddr;
 
@@ -14,8 +17,13 @@ use sluice_config::v1::{self, resource::Body};
 use sluice_dataplane::telemetry::AccessLogTarget;
 use sluice_dataplane::{Dataplane, Options};
 
+#[cfg(not(feature = "heap"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(feature = "heap")]
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 struct Arguments {
     port: u16,
@@ -168,6 +176,8 @@ async fn main() -> anyhow::Result<()> {
         ..Default::default()
     });
     anyhow::ensure!(ack.rejected.is_empty(), "{:?}", ack.rejected);
+    #[cfg(feature = "heap")]
+    let _heap = dhat::Profiler::new_heap();
     eprintln!("serving on port {}", arguments.port);
     tokio::signal::ctrl_c().await?;
     dataplane.drain().await;
