@@ -184,5 +184,9 @@ fn endpoints(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, everything, one_route, endpoints);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().without_plots().nresamples(5_000);
+    targets = everything, one_route, endpoints
+}
 criterion_main!(benches);

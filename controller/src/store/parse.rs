@@ -76,9 +76,13 @@ pub enum Fault {
 /// Reads the objects of a file with any number of YAML documents, lists among them.
 pub fn parse(text: &str) -> (Vec<Document>, Vec<Problem>) {
     let mut reader = Reader::default();
-    for (index, text) in split(text).iter().enumerate() {
+    for (index, part) in split(text).iter().enumerate() {
         reader.number = index + 1;
-        if let Err(fault) = reader.document(text) {
+        if reader.document(&part.text).is_ok() {
+            continue;
+        }
+        // Once more for the text of the error, which has the file's line.
+        if let Err(fault) = reader.document(&part.in_place()) {
             reader.report(fault);
         }
     }
@@ -110,29 +114,46 @@ pub fn admit<T: Stored>(mut object: T) -> Object {
     Object::new(object)
 }
 
-/// Cuts at the lines with `---`. Each part begins with as many empty lines as were before it, so that the line numbers
-/// of errors are those of the file. Parts without content are left out.
-fn split(text: &str) -> Vec<String> {
+/// The text of one document.
+struct Part {
+    /// How many lines of the file are before it.
+    before: usize,
+    text: String,
+}
+
+impl Part {
+    /// The text behind as many empty lines as are before it, so that the line numbers of errors are those of the file.
+    fn in_place(&self) -> String {
+        "\n".repeat(self.before) + &self.text
+    }
+}
+
+/// Cuts at the lines with `---`. Parts without content are left out.
+fn split(text: &str) -> Vec<Part> {
+    let part = |before| Part {
+        before,
+        text: String::new(),
+    };
     let mut parts = Vec::new();
-    let (mut part, mut empty) = (String::new(), true);
+    let (mut current, mut empty) = (part(0), true);
     for (number, line) in text.lines().enumerate() {
         let cut = line
             .strip_prefix("---")
             .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
         if cut.is_some() {
-            let before = std::mem::replace(&mut part, "\n".repeat(number));
+            let done = std::mem::replace(&mut current, part(number));
             if !std::mem::replace(&mut empty, true) {
-                parts.push(before);
+                parts.push(done);
             }
         }
         let line = cut.unwrap_or(line);
         let content = line.trim_start();
         empty &= content.is_empty() || content.starts_with('#');
-        part.push_str(line);
-        part.push('\n');
+        current.text.push_str(line);
+        current.text.push('\n');
     }
     if !empty {
-        parts.push(part);
+        parts.push(current);
     }
     parts
 }
@@ -232,6 +253,15 @@ mod tests {
             .iter()
             .map(|p| (p.to_string(), p.breaks_file()))
             .collect()
+    }
+
+    #[test]
+    fn what_is_held_of_a_file_grows_with_its_length_alone() {
+        let file = "---\n{apiVersion: v1, kind: Service, metadata: {name: a}}\n".repeat(1000);
+        let held: usize = split(&file).iter().map(|part| part.text.len()).sum();
+        assert!(held <= file.len(), "{held} bytes of {}", file.len());
+        let (_, problems) = parse(&format!("{file}---\n{{apiVersion: v1, kind: Service\n"));
+        assert!(problems[0].to_string().contains("line 200"), "{}", problems[0]);
     }
 
     #[test]
