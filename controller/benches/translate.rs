@@ -150,9 +150,10 @@ fn one_route(c: &mut Criterion) {
             let sets = count.checked_div(per_set).unwrap_or(0);
             let mut engine = engine();
             engine.apply(upserts(&cluster(count, sets)));
-            let versions: Vec<_> = (2..66)
-                .map(|i| objects(&route(i * 7919 % count, sets, i)).remove(0))
-                .collect();
+            // Two versions of each, or from the second round on nothing would change.
+            let version = |step| (0..64).map(move |i| route(i * 7919 % count, sets, step + i));
+            let texts = version(100).chain(version(200));
+            let versions: Vec<_> = texts.map(|text| objects(&text).remove(0)).collect();
             let mut next = versions.iter().cycle();
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
                 b.iter(|| {
