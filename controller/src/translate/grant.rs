@@ -27,6 +27,26 @@ impl<'a> Referrer<'a> {
     }
 }
 
+/// Permits `from` to refer to `to`.
+///
+/// # Errors
+/// What people are told if no grant allows it.
+pub fn permit(view: &View<'_>, from: &ObjectRef, to: &ObjectRef) -> Result<(), String> {
+    let ObjectRef {
+        kind,
+        namespace,
+        name,
+        ..
+    } = to;
+    if is_granted(view, Referrer::object(from), *kind, namespace, name) {
+        Ok(())
+    } else {
+        Err(format!(
+            "no ReferenceGrant in namespace {namespace} allows a reference to {to}"
+        ))
+    }
+}
+
 /// Whether `from` may refer to the object `to_kind` `to_namespace/to_name`: always within one namespace, else if a
 /// ReferenceGrant in the namespace of the target says so.
 pub fn is_granted(

@@ -4,8 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::policy::CustomResponseBody;
-use crate::gateway::{HTTPHeaderFilter, SecretObjectReference};
+use super::response::CustomResponse;
+use crate::gateway::SecretObjectReference;
 use crate::open_enum::open_enum;
 
 /// A filter that rules of HTTPRoutes refer to..
@@ -126,22 +126,7 @@ pub struct ReplaceRegexMatch {
 }
 
 /// HTTP direct response filter.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HTTPDirectResponseFilter {
-    /// Content type.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub content_type: Option<String>,
-    /// Body.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body: Option<CustomResponseBody>,
-    /// Status code.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status_code: Option<i64>,
-    /// Header.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header: Option<HTTPHeaderFilter>,
-}
+pub type HTTPDirectResponseFilter = CustomResponse;
 
 /// HTTP credential injection filter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -160,37 +160,7 @@ open_enum! {
 }
 
 /// Query param match.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct QueryParamMatch {
-    /// Which kind it is.
-    #[schemars(extend("default" = "Exact"))]
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub type_: Option<QueryParamMatchType>,
-    /// Name.
-    #[schemars(length(min = 1, max = 256))]
-    pub name: String,
-    /// Value.
-    #[schemars(length(max = 1024))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-    /// Whether what does not match, matches.
-    #[schemars(extend("default" = false))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub invert: Option<bool>,
-}
-
-open_enum! {
-    /// Query param match type.
-    QueryParamMatchType {
-        /// `Exact`.
-        Exact = "Exact",
-        /// `RegularExpression`.
-        RegularExpression = "RegularExpression",
-        /// `Distinct`.
-        Distinct = "Distinct",
-    }
-}
+pub type QueryParamMatch = RateLimitHeaderMatch;
 
 /// Rate limit value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -115,6 +115,17 @@ fn with(name: &str, value: Value) -> Value {
     claims
 }
 
+/// The statuses of `number` requests at once, each on a connection of its own.
+async fn ask(port: u16, token: &str, number: usize) -> Vec<u16> {
+    let one = async || {
+        Http::new(port)
+            .get_with("/", &[("authorization", token)])
+            .await
+            .status
+    };
+    futures::future::join_all((0..number).map(|_| one())).await
+}
+
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
@@ -374,21 +385,7 @@ async fn fetched_keys() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     // One fetch is enough for all connections and workers.
-    let many = (0..20).map(|_| {
-        let token = token.clone();
-        async move {
-            Http::new(port)
-                .get_with("/", &[("authorization", &token)])
-                .await
-                .status
-        }
-    });
-    assert!(
-        futures::future::join_all(many)
-            .await
-            .iter()
-            .all(|status| *status == 200)
-    );
+    assert_eq!(ask(port, &token, 20).await, [200; 20]);
     assert_eq!(fetches.load(Ordering::SeqCst), 1);
     // A key that is not known is looked for, once in a while.
     *served.lock().unwrap() = (200, set(&[first.jwk(), second.jwk()]));
@@ -511,16 +508,7 @@ async fn a_client_that_goes_away_keeps_the_keys_from_nobody() {
     super::support::eventually("the keys are asked for", || issuer.hits() == 1).await;
     drop(raw);
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    let waiting = (0..4).map(|_| {
-        let token = token.clone();
-        async move {
-            Http::new(port)
-                .get_with("/", &[("authorization", &token)])
-                .await
-                .status
-        }
-    });
-    let waiting = tokio::spawn(futures::future::join_all(waiting));
+    let waiting = tokio::spawn(async move { ask(port, &token, 4).await });
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     release.add_permits(1);
     assert_eq!(waiting.await.unwrap(), [200; 4]);

@@ -2,32 +2,16 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use sluice_config::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::cfg;
 use super::support::backend::{Backend, describe};
+use super::support::certificate::{Certificate, certificate};
 use super::support::client::Http;
 use super::support::{self, Proxy};
-
-struct Certificate {
-    chain_pem: String,
-    key_pem: String,
-    der: CertificateDer<'static>,
-    key_der: Vec<u8>,
-}
-
-fn certificate(name: &str) -> Certificate {
-    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
-    Certificate {
-        chain_pem: made.cert.pem(),
-        key_pem: made.signing_key.serialize_pem(),
-        der: made.cert.der().clone(),
-        key_der: made.signing_key.serialize_der(),
-    }
-}
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -73,7 +57,7 @@ async fn terminated() {
         ..Default::default()
     };
     let mut resources = cfg::backend("b", &[backend.address]);
-    resources.push(cfg::key_pair("c", &certificate.chain_pem, &certificate.key_pem));
+    resources.push(cfg::key_pair("c", &certificate.pem, &certificate.key_pem));
     resources.extend([
         cfg::listener("l", listener),
         cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
@@ -113,7 +97,7 @@ async fn towards_backends() {
     let good = certificate("inner.example");
     let other = certificate("inner.example");
     let port = support::free_port();
-    let mut resources = vec![cfg::http_listener("l", port), cfg::trust("ca", &good.chain_pem)];
+    let mut resources = vec![cfg::http_listener("l", port), cfg::trust("ca", &good.pem)];
     let mut rules = Vec::new();
     let mut backends = Vec::new();
     for (name, certificate, alpn) in [

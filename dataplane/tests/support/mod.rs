@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod backend;
+pub mod certificate;
 pub mod client;
 pub mod config;
 #[path = "../ports/mod.rs"]

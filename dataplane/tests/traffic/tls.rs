@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use sluice_config::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,24 +10,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::cfg;
 use super::support::backend::Backend;
+use super::support::certificate::{Certificate, certificate};
 use super::support::{self, Proxy};
-
-struct Certificate {
-    pem: String,
-    key_pem: String,
-    der: CertificateDer<'static>,
-    key: Vec<u8>,
-}
-
-fn certificate(name: &str) -> Certificate {
-    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
-    Certificate {
-        pem: made.cert.pem(),
-        key_pem: made.signing_key.serialize_pem(),
-        der: made.cert.der().clone(),
-        key: made.signing_key.serialize_der(),
-    }
-}
 
 struct Dial<'a> {
     port: u16,
@@ -64,7 +48,7 @@ impl Dial<'_> {
         let mut config = match self.client {
             None => builder.with_no_client_auth(),
             Some(own) => {
-                let key = PrivateKeyDer::try_from(own.key.clone()).unwrap();
+                let key = PrivateKeyDer::try_from(own.key_der.clone()).unwrap();
                 builder.with_client_auth_cert(vec![own.der.clone()], key).unwrap()
             }
         };

@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::Common;
 use super::helper::{Direction, Started};
-use super::host::{self, Scratch};
-use super::peer::{Backends, Peer, Running, Setup};
+use super::host::Scratch;
+use super::peer::{Peer, Running, Setup};
 use super::stats::{Table, as_f64, median};
 use crate::progress;
 
@@ -42,12 +42,8 @@ struct Sample {
 /// Runs it and prints its tables.
 pub fn run(options: &Options) -> Result<()> {
     let common = &options.common;
-    let binary = host::sluice(common.binary.as_deref())?;
     let scratch = Scratch::new()?;
-    let [http] = host::free_ports()?;
-    let setup = Setup::new(scratch.path(), binary, Backends { http, grpc: http })?;
-    let mut backend = Started::new(&["backend", "--port", &http.to_string()], scratch.path())?;
-    backend.wait("listening")?;
+    let (setup, _backend) = common.with_own_backend(&scratch)?;
     stalled(common, &setup, &scratch)?;
     let proxies = common
         .peers()

@@ -9,8 +9,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Common;
 use super::helper::{Kind, Started};
-use super::host::{self, Scratch};
-use super::peer::{Backends, Peer, Setup};
+use super::host::Scratch;
+use super::peer::{Peer, Setup};
 use super::stats::{Table, as_f64, median};
 use crate::progress;
 
@@ -34,12 +34,8 @@ pub struct Options {
 /// Runs it and prints its tables.
 pub fn run(options: &Options) -> Result<()> {
     let common = &options.common;
-    let binary = host::sluice(common.binary.as_deref())?;
     let scratch = Scratch::new()?;
-    let [http] = host::free_ports()?;
-    let setup = Setup::new(scratch.path(), binary, Backends { http, grpc: http })?;
-    let mut backend = Started::new(&["backend", "--port", &http.to_string()], scratch.path())?;
-    backend.wait("listening")?;
+    let (setup, _backend) = common.with_own_backend(&scratch)?;
     idle(common, &setup, &scratch)?;
     handshakes(common, &setup, &scratch)
 }

@@ -68,18 +68,6 @@ pub fn closed(
     }
 }
 
-/// `rate` requests a second, however fast the answers come.
-pub fn fixed(
-    scenario: Scenario,
-    proxy: &Running,
-    connections: u32,
-    rate: f64,
-    seconds: u32,
-    scratch: &Path,
-) -> Result<Sample> {
-    h2load_paced(scenario, proxy, connections, rate, seconds, scratch)
-}
-
 fn wrk(proxy: &Running, connections: u32, seconds: u32) -> Result<Sample> {
     let before = proxy.process.cpu();
     let report = run_wrk(proxy, connections, seconds)?;
@@ -188,9 +176,9 @@ fn h2load_closed(
     run_h2load(command, scratch, look)
 }
 
-/// h2load at a rate. With a duration it lets all connections send at the same moments; with a number of requests
-/// their beginnings can be spread.
-fn h2load_paced(
+/// `rate` requests a second, however fast the answers come. With a duration h2load lets all connections send at the same
+/// moments; with a number of requests their beginnings can be spread.
+pub fn fixed(
     scenario: Scenario,
     proxy: &Running,
     connections: u32,

@@ -26,7 +26,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use peer::Peer;
+use helper::Started;
+use host::Scratch;
+use peer::{Backends, Peer, Setup};
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
@@ -92,6 +94,16 @@ impl Common {
         } else {
             self.connections.clone()
         }
+    }
+
+    /// What the proxies of a run share, with a backend of xtask's own behind them that takes and gives bodies of any length.
+    fn with_own_backend(&self, scratch: &Scratch) -> Result<(Setup, Started)> {
+        let binary = host::sluice(self.binary.as_deref())?;
+        let [http] = host::free_ports()?;
+        let setup = Setup::new(scratch.path(), binary, Backends { http, grpc: http })?;
+        let mut backend = Started::new(&["backend", "--port", &http.to_string()], scratch.path())?;
+        backend.wait("listening")?;
+        Ok((setup, backend))
     }
 
     fn peers(&self) -> Vec<Peer> {

@@ -182,19 +182,9 @@ impl<'v, 'w> Context<'v, 'w> {
             return Err(Fault::at("InvalidKind", field, why));
         };
         // Before existence, so that nobody learns what is in a namespace that is closed to him.
-        if !grant::is_granted(
-            self.view,
-            grant::Referrer::object(self.referrer),
-            kind,
-            namespace,
-            name,
-        ) {
-            let why = format!(
-                "no ReferenceGrant in namespace {namespace} allows a reference to {kind} {namespace}/{name}"
-            );
-            return Err(Fault::at("RefNotPermitted", field, why));
-        }
         let target = ObjectRef::new(kind, namespace, name);
+        grant::permit(self.view, self.referrer, &target)
+            .map_err(|why| Fault::at("RefNotPermitted", field, why))?;
         let port = match kind {
             Kind::XBackend => self.x_backend(&target, field)?,
             Kind::Backend => {

@@ -21,19 +21,23 @@ pub const CHECKS: [Check; 2] = [
 
 /// A BackendTLSPolicy refers to the bundle; a change of the bundle takes effect.
 fn backend(world: &World<'_>) -> Result<()> {
-    const PATH: &str = "/tls-backend";
     world.wait_policy("backendtlspolicy", "tls-backend", &["Accepted", "ResolvedRefs"])?;
-    let seen = world.wait_status(PATH, &[], 200)?.seen()?;
+    is_verified(world, "/tls-backend")
+}
+
+/// The backend behind `path` is asked for its name, and served as long as its authority is in the bundle.
+pub fn is_verified(world: &World<'_>, path: &str) -> Result<()> {
+    let seen = world.wait_status(path, &[], 200)?.seen()?;
     ensure!(
         seen.server_name() == BACKEND_HOST,
         "the backend was asked for {:?}",
         seen.server_name()
     );
     trust(world.cluster, BACKENDS, &world.certificates.bad)?;
-    let refused = world.wait_status(PATH, &[], 503);
+    let refused = world.wait_status(path, &[], 503);
     trust(world.cluster, BACKENDS, &world.certificates.good)?;
     refused?;
-    world.wait_status(PATH, &[], 200).map(drop)
+    world.wait_status(path, &[], 200).map(drop)
 }
 
 /// The Gateway's frontend validation refers to the bundle.

@@ -6,8 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::certificates::{BACKEND_HOST, BACKENDS, trust};
-use super::{Check, LIMIT, NAMESPACE, START, World, session};
+use super::{Check, LIMIT, NAMESPACE, START, World, session, trust};
 use crate::cmd::Run;
 use crate::e2e::install;
 use crate::progress::wait_for;
@@ -148,19 +147,8 @@ fn external(world: &World<'_>) -> Result<()> {
 
 /// The backend is asked for the name of `validation.hostname`, and its certificate is verified.
 fn tls(world: &World<'_>) -> Result<()> {
-    const PATH: &str = "/xbackend-tls";
     world.wait_policy("xbackend", "outside-tls", &["Accepted"])?;
-    let seen = world.wait_status(PATH, &[], 200)?.seen()?;
-    ensure!(
-        seen.server_name() == BACKEND_HOST,
-        "the backend was asked for {:?}",
-        seen.server_name()
-    );
-    trust(world.cluster, BACKENDS, &world.certificates.bad)?;
-    let refused = world.wait_status(PATH, &[], 503);
-    trust(world.cluster, BACKENDS, &world.certificates.good)?;
-    refused?;
-    world.wait_status(PATH, &[], 200).map(drop)
+    trust::is_verified(world, "/xbackend-tls")
 }
 
 /// A name of a Service's is no way around ReferenceGrants: the API server refuses it, or else we do.

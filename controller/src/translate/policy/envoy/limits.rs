@@ -4,8 +4,8 @@ use sluice_config::v1;
 use sluice_config::v1::rate_limit_rule::Headers;
 use sluice_config::v1::selector_value::Kind as Compared;
 use sluice_crds::envoy::{
-    QueryParamMatch, RateLimitHeaderMatch, RateLimitRule, RateLimitSelectCondition, RateLimitUnit,
-    SourceMatch, SourceMatchType, XRateLimitHeadersOption,
+    RateLimitHeaderMatch, RateLimitRule, RateLimitSelectCondition, RateLimitUnit, SourceMatch,
+    SourceMatchType, XRateLimitHeadersOption,
 };
 
 use super::authorization::request_path;
@@ -95,12 +95,18 @@ fn selector(
 ) -> v1::ClientSelector {
     let mut headers = Vec::new();
     for from in &from.headers {
-        let value = header(reader, from, &format!("{field}.headers"));
-        headers.push(value);
+        let field = format!("{field}.headers");
+        let name = reader.header(&from.name, &field);
+        headers.push(value(reader, name, from, &field));
     }
     let mut query = Vec::new();
     for from in &from.query_params {
-        query.push(parameter(reader, from, &format!("{field}.queryParams")));
+        query.push(value(
+            reader,
+            from.name.clone(),
+            from,
+            &format!("{field}.queryParams"),
+        ));
     }
     let methods = from.methods.iter().map(|method| v1::MethodMatch {
         method: method.value.clone(),
@@ -121,20 +127,16 @@ fn selector(
     }
 }
 
-fn header(reader: &mut Reader<'_, '_, '_>, from: &RateLimitHeaderMatch, field: &str) -> v1::SelectorValue {
+/// What the header or parameter `name` is compared with.
+fn value(
+    reader: &mut Reader<'_, '_, '_>,
+    name: String,
+    from: &RateLimitHeaderMatch,
+    field: &str,
+) -> v1::SelectorValue {
     let kind = from.type_.as_ref().map_or("Exact", |kind| kind.as_str());
     v1::SelectorValue {
-        name: reader.header(&from.name, field),
-        kind: compared(reader, kind, from.value.as_deref(), field).into(),
-        value: from.value.clone().unwrap_or_default(),
-        invert: from.invert.unwrap_or_default(),
-    }
-}
-
-fn parameter(reader: &mut Reader<'_, '_, '_>, from: &QueryParamMatch, field: &str) -> v1::SelectorValue {
-    let kind = from.type_.as_ref().map_or("Exact", |kind| kind.as_str());
-    v1::SelectorValue {
-        name: from.name.clone(),
+        name,
         kind: compared(reader, kind, from.value.as_deref(), field).into(),
         value: from.value.clone().unwrap_or_default(),
         invert: from.invert.unwrap_or_default(),

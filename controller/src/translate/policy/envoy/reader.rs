@@ -75,27 +75,24 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
         reference: &SecretObjectReference,
         field: &str,
     ) -> Option<ObjectRef> {
-        let namespace = reference.namespace(&owner.namespace);
         if Kind::parse(reference.group(), reference.kind()) != Some(Kind::Secret) {
             self.fault(field, format_args!("{} is not a Secret", reference.kind()));
             return None;
         }
-        let referrer = grant::Referrer::object(owner);
-        if !grant::is_granted(
-            self.context.view,
-            referrer,
-            Kind::Secret,
-            namespace,
-            &reference.name,
-        ) {
-            let why = format!(
-                "no ReferenceGrant in namespace {namespace} allows a reference to Secret {namespace}/{}",
-                reference.name
-            );
-            self.fault(field, why);
-            return None;
+        let namespace = reference.namespace(&owner.namespace);
+        let secret = ObjectRef::new(Kind::Secret, namespace, reference.name.as_str());
+        self.permitted(owner, secret, field)
+    }
+
+    /// `to`, if `owner` may refer to it.
+    pub fn permitted(&mut self, owner: &ObjectRef, to: ObjectRef, field: &str) -> Option<ObjectRef> {
+        match grant::permit(self.context.view, owner, &to) {
+            Ok(()) => Some(to),
+            Err(why) => {
+                self.fault(field, why);
+                None
+            }
         }
-        Some(ObjectRef::new(Kind::Secret, namespace, reference.name.as_str()))
     }
 
     /// A Secret or ConfigMap in `owner`'s namespace.

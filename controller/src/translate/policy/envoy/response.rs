@@ -80,13 +80,7 @@ pub fn direct(
     owner: &ObjectRef,
     from: &HTTPDirectResponseFilter,
 ) -> v1::DirectResponse {
-    let response = CustomResponse {
-        content_type: from.content_type.clone(),
-        body: from.body.clone(),
-        status_code: from.status_code,
-        header: from.header.clone(),
-    };
-    let custom = custom(reader, owner, &response, "directResponse");
+    let custom = custom(reader, owner, from, "directResponse");
     v1::DirectResponse {
         status: if custom.status == 0 { 200 } else { custom.status },
         content_type: custom.content_type,

@@ -16,7 +16,7 @@ use sluice_crds::gateway::SecretObjectReference;
 use super::super::reader::{Reader, string_match};
 use crate::engine::Unit;
 use crate::store::{Kind, ObjectRef};
-use crate::translate::{grant, secret};
+use crate::translate::secret;
 
 /// Bytes of a hash.
 const SHA256: usize = 32;
@@ -180,20 +180,12 @@ fn object(
         reader.fault(field, format_args!("{} is not supported", reference.kind()));
         return None;
     };
-    let namespace = match kind {
-        Kind::ClusterTrustBundle => "",
-        _ => reference.namespace(&owner.namespace),
-    };
-    let referrer = grant::Referrer::object(owner);
     let name = reference.name.as_str();
-    if !namespace.is_empty() && !grant::is_granted(reader.context.view, referrer, kind, namespace, name) {
-        let why = format!(
-            "no ReferenceGrant in namespace {namespace} allows a reference to {kind} {namespace}/{name}"
-        );
-        reader.fault(field, why);
-        return None;
+    if kind == Kind::ClusterTrustBundle {
+        return Some(ObjectRef::new(kind, "", name));
     }
-    Some(ObjectRef::new(kind, namespace, name))
+    let object = ObjectRef::new(kind, reference.namespace(&owner.namespace), name);
+    reader.permitted(owner, object, field)
 }
 
 fn authority(
