@@ -1,6 +1,6 @@
-//! What the harness needs of the machine: root, and a few Debian packages.
+//! What the harness needs of the machine: root, a few Debian packages, free ports.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -41,6 +41,23 @@ pub fn ensure_packages() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    install_packages(&missing)
+}
+
+/// Installs what is missing of some programs, each named with the Debian package that holds it.
+pub fn install(programs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = programs
+        .iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install_packages(&missing)
+}
+
+fn install_packages(missing: &[&str]) -> Result<()> {
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!(
             "missing: {}; there is no apt-get here, install them by hand",
@@ -50,7 +67,7 @@ pub fn ensure_packages() -> Result<()> {
     progress::long(&format!("installing {}", missing.join(", ")), || {
         apt(&["update", "-q"]).text()?;
         apt(&["install", "-qy", "--no-install-recommends"])
-            .args(&missing)
+            .args(missing)
             .text()?;
         Ok(())
     })
@@ -59,5 +76,29 @@ pub fn ensure_packages() -> Result<()> {
 fn apt(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    // Packages with a service would start it; nothing is to run but what the harness starts.
+    command.env("RUNLEVEL", "1");
     command
+}
+
+/// The path of a program.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Ports of 127.0.0.1 that nobody has at the moment.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    // All are held until the last is chosen, so that no two are the same.
+    let listeners: Vec<_> = (0..N)
+        .map(|_| std::net::TcpListener::bind(("127.0.0.1", 0)))
+        .collect::<std::io::Result<_>>()?;
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
 }

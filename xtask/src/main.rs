@@ -6,11 +6,15 @@ mod chart;
 mod cluster;
 mod cmd;
 mod conformance;
+mod curl;
 mod e2e;
 mod host;
+mod integration;
 mod netns;
 mod paths;
+mod process;
 mod progress;
+mod scratch;
 mod test;
 
 use std::path::PathBuf;
@@ -65,6 +69,8 @@ enum Task {
         #[command(subcommand)]
         test: e2e::Test,
     },
+    /// The proxy beside real servers from packages, on loopback
+    Integration(integration::Options),
     /// Measure Sluice beside other proxies
     Bench {
         #[command(subcommand)]
@@ -99,6 +105,7 @@ fn run(task: Task) -> Result<ExitCode> {
             conformance::run(&options, &target).map(|_| ExitCode::SUCCESS)
         }
         Task::E2e { target, test } => e2e::run(&test, &target).map(|()| ExitCode::SUCCESS),
+        Task::Integration(options) => integration::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench { bench } => bench::run(&bench).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|passed| {
             if passed {

@@ -15,7 +15,7 @@ use crate::cmd::{self, Run};
 use crate::e2e::install::ImageOptions;
 use crate::e2e::{self, Test};
 use crate::progress::say;
-use crate::{chart, conformance, paths};
+use crate::{chart, conformance, integration, paths};
 
 /// One step, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,6 +28,8 @@ pub enum Step {
     Deny,
     /// cargo test
     Unit,
+    /// The proxy beside real servers from packages
+    Integration,
     /// helm lint and helm template against charts/golden
     Chart,
     /// The release image: static, small
@@ -148,6 +150,7 @@ impl Step {
             .run(),
             Self::Deny => deny(),
             Self::Unit => unit(closing),
+            Self::Integration => integration(),
             Self::Chart => chart::check(false),
             Self::Image => sluice::image("release", None).map(drop),
             Self::Walk => e2e::run(&Test::Walk(cluster_options(done)), &NO_TARGET),
@@ -186,6 +189,15 @@ fn conformance_suite(done: &[Done], closing: &mut Vec<String>) -> Result<()> {
         closing.extend(outcome.closing.iter().cloned());
     }
     outcome.map(drop)
+}
+
+fn integration() -> Result<()> {
+    #[derive(Parser)]
+    struct Defaults {
+        #[command(flatten)]
+        options: integration::Options,
+    }
+    integration::run(&Defaults::try_parse_from(["integration"])?.options)
 }
 
 /// `cargo test`, shown as it runs; its result lines are kept for the end.

@@ -9,10 +9,10 @@ use clap::Args;
 
 use super::Common;
 use super::helper::{Direction, Started};
-use super::host::Scratch;
 use super::peer::{Peer, Running, Setup};
 use super::stats::{Table, as_f64, median};
 use crate::progress;
+use crate::scratch::Scratch;
 
 const MEGABYTE: u64 = 1_000_000;
 const SIZES: [u64; 2] = [MEGABYTE, 100 * MEGABYTE];

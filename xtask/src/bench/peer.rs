@@ -1,19 +1,17 @@
 //! The proxies that are compared, each with the same hundred routes and one worker on the proxies' core.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::host::{self, LOAD_CORE, PROXY_CORE};
 use super::load::Scenario;
-use super::process::{Process, pinned};
 use super::template::render;
-use crate::{paths, progress};
+use crate::paths;
+use crate::process::{Process, pinned, wait_for_port};
 
 /// Routes that each proxy has loaded.
 const ROUTES: u32 = 100;
@@ -114,7 +112,7 @@ impl Setup {
         for file in ["tls.crt", "tls.key", "tls.pem"] {
             fs::copy(self.directory.join(file), directory.join(file))?;
         }
-        let [http, https, grpc, admin] = host::free_ports()?;
+        let [http, https, grpc, admin] = crate::host::free_ports()?;
         let ports = Ports { http, https, grpc };
         let values = self.values(&directory, Some((ports, admin)));
         let mut command = match peer {
@@ -208,7 +206,7 @@ pub fn message(directory: &Path) -> PathBuf {
 }
 
 fn program(name: &str) -> Result<PathBuf> {
-    host::find(name).with_context(|| format!("there is no {name}"))
+    crate::host::find(name).with_context(|| format!("there is no {name}"))
 }
 
 fn indented(pem: &str) -> String {
@@ -216,14 +214,4 @@ fn indented(pem: &str) -> String {
         .map(|line| format!("    {line}"))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// Waits until a process listens.
-pub fn wait_for_port(process: &mut Process, port: u16) -> Result<()> {
-    progress::wait_for("a listening port", Duration::from_secs(20), || {
-        process.check()?;
-        Ok(TcpStream::connect(("127.0.0.1", port)).ok())
-    })?;
-    // One that could not have the port ends about now.
-    process.check()
 }

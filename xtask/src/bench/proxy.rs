@@ -8,13 +8,14 @@ use clap::Args;
 use rustix::process::Signal;
 
 use super::Common;
-use super::host::{self, Scratch};
+use super::host;
 use super::load::{self, Sample, Scenario};
 use super::peer::{Backends, Peer, Running, Setup};
-use super::process::Process;
 use super::stats::{Table, as_f64, median};
 use super::verify::verify;
+use crate::process::Process;
 use crate::progress;
+use crate::scratch::Scratch;
 
 const CONNECTIONS: [u32; 5] = [1, 16, 64, 256, 1000];
 /// Connections of the measurements at a fixed rate.
@@ -42,7 +43,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let binary = host::sluice(options.common.binary.as_deref())?;
     let scratch = Scratch::new()?;
-    let [http, grpc] = host::free_ports()?;
+    let [http, grpc] = crate::host::free_ports()?;
     let setup = Setup::new(scratch.path(), binary, Backends { http, grpc })?;
     let _backend = setup.small_backend()?;
     let bench = Bench {

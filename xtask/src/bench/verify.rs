@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::host;
 use super::load::Scenario;
 use super::peer::{HOST, Peer, Running, Setup, message};
 use crate::cmd::Run;
@@ -97,7 +96,7 @@ fn curl(port: u16, scheme: &str, version: &str) -> Result<String> {
 }
 
 fn nghttp(port: u16, scratch: &Path) -> Result<String> {
-    let program = host::find("nghttp").context("there is no nghttp")?;
+    let program = crate::host::find("nghttp").context("there is no nghttp")?;
     let mut command = Command::new(program);
     command
         .args(["-v", "--no-dep", "--timeout=5s", "-d"])

@@ -69,6 +69,16 @@ fn default_archive(profile: &str) -> Result<PathBuf> {
     Ok(target_directory()?.join(format!("{REPOSITORY}-{VERSION}{suffix}.oci.tar")))
 }
 
+/// Builds `sluice` as `cargo build` does, for tests on this machine; returns the binary.
+pub fn plain() -> Result<PathBuf> {
+    progress::long("cargo build sluice", || {
+        cargo()
+            .args(["build", "--locked", "--package", "sluice-cli", "--bin", "sluice"])
+            .run()
+    })?;
+    Ok(target_directory()?.join("debug/sluice"))
+}
+
 /// Builds `sluice` statically; returns the binary.
 pub fn binary(profile: &str) -> Result<PathBuf> {
     let rustflags = format!("target.{TARGET}.rustflags=[\"-C\", \"target-feature=+crt-static\"]");

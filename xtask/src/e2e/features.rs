@@ -6,7 +6,6 @@
 mod addresses;
 mod auth;
 mod certificates;
-mod curl;
 mod retry;
 mod session;
 mod trust;
@@ -18,11 +17,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use self::certificates::Certificates;
-use self::curl::Answer;
 use super::install;
 use crate::build::images;
 use crate::cluster::{self, Cluster};
 use crate::cmd::{Run, tail};
+use crate::curl::{self, Answer};
 use crate::netns::Netns;
 use crate::paths;
 use crate::progress::{long, say, wait_for};

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 
 use super::host::LOAD_CORE;
-use super::process::{Process, pinned};
+use crate::process::{Process, pinned};
 
 /// What such a process does.
 #[derive(Debug, Clone, Subcommand)]

@@ -17,11 +17,12 @@ use clap::Args;
 use super::Common;
 use super::client::Client;
 use super::helper::Started;
-use super::host::{self, Scratch};
+use super::host;
 use super::peer::Peer;
-use super::process::Process;
 use super::stats::{Table, as_f64, percentile};
+use crate::process::Process;
 use crate::progress::{long, say};
+use crate::scratch::Scratch;
 use objects::Size;
 use sluice::Measured;
 
@@ -61,7 +62,7 @@ pub fn run(options: &Options) -> Result<()> {
     let common = &options.common;
     let binary = host::sluice(common.binary.as_deref())?;
     let scratch = Scratch::new()?;
-    let [backend] = host::free_ports()?;
+    let [backend] = crate::host::free_ports()?;
     let mut server = Started::new(&["backend", "--port", &backend.to_string()], scratch.path())?;
     server.wait("listening")?;
     let numbers = match (options.routes.as_slice(), common.quick) {
@@ -89,7 +90,7 @@ pub fn run(options: &Options) -> Result<()> {
         ],
     );
     for routes in numbers {
-        let [port] = host::free_ports()?;
+        let [port] = crate::host::free_ports()?;
         let sets = if routes >= SETS_FROM { routes / 16 } else { 0 };
         let size = Size {
             routes,

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::objects::Size;
 use crate::bench::host::{self, PROXY_CORE};
-use crate::bench::peer::{Peer, wait_for_port};
-use crate::bench::process::{Process, pinned};
+use crate::bench::peer::Peer;
+use crate::process::{Process, pinned, wait_for_port};
 
 const BACKENDS: u32 = 100;
 
@@ -52,7 +52,7 @@ pub fn start(peer: Peer, size: Size, directory: &Path) -> Result<Process> {
 }
 
 fn program(name: &str) -> Result<Command> {
-    let path = host::find(name).with_context(|| format!("there is no {name}"))?;
+    let path = crate::host::find(name).with_context(|| format!("there is no {name}"))?;
     Ok(pinned(PROXY_CORE, &path))
 }
 

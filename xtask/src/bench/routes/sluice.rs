@@ -12,8 +12,7 @@ use super::objects::{GATEWAY, NAMESPACE, ROUTES, Size};
 use super::{Cost, STEP, address, cost, settle};
 use crate::bench::apiserver::ApiServer;
 use crate::bench::client::Client;
-use crate::bench::host;
-use crate::bench::process::Process;
+use crate::process::Process;
 
 /// How long the CPU at rest is watched, before the memory is read.
 const REST: Duration = Duration::from_secs(15);
@@ -54,7 +53,7 @@ pub fn measure(size: Size, changes: u32, binary: &Path, scratch: &Path) -> Resul
     for route in 0..size.routes {
         server.put(&size.route(route, ""))?;
     }
-    let [config, metrics, admin] = host::free_ports()?;
+    let [config, metrics, admin] = crate::host::free_ports()?;
     let start = Instant::now();
     let mut controller = controller(binary, &server, &directory, config, metrics)?;
     soon("the controller", LIMIT, || {

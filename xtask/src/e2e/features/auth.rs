@@ -3,9 +3,9 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::curl::{Answer, Seen};
 use super::{Check, LIMIT, NAMESPACE, World, trust};
 use crate::cmd::Run;
+use crate::curl::{Answer, Seen};
 use crate::e2e::install;
 use crate::progress::wait_for;
 

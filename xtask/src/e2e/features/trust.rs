@@ -3,8 +3,8 @@
 use anyhow::{Result, bail, ensure};
 
 use super::certificates::{BACKEND_HOST, BACKENDS, CLIENTS, GATEWAY_HOST, trust};
-use super::curl::{self, Answer};
 use super::{Check, LIMIT, World};
+use crate::curl::{self, Answer};
 use crate::netns::Netns;
 use crate::progress::wait_for;
 

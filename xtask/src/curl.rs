@@ -1,4 +1,6 @@
-//! Requests by curl, from one of the harness's namespaces.
+//! Requests by curl, from this machine or one of the harness's namespaces.
+
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -15,10 +17,18 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Sends a request to `url`; `arguments` go to curl. An answer of any status is no error.
+/// Sends a request to `url` from a namespace; `arguments` go to curl. An answer of any status is no error.
 pub fn send(cluster: &Cluster, netns: Netns, url: &str, arguments: &[&str]) -> Result<Answer> {
-    let text = cluster
-        .command_from(netns, "curl")
+    ask(&mut cluster.command_from(netns, "curl"), url, arguments)
+}
+
+/// As [`send`], to a server on this machine.
+pub fn local(url: &str, arguments: &[&str]) -> Result<Answer> {
+    ask(&mut Command::new("curl"), url, arguments)
+}
+
+fn ask(curl: &mut Command, url: &str, arguments: &[&str]) -> Result<Answer> {
+    let text = curl
         .args(["--silent", "--show-error", "--max-time", "15", "--include"])
         .args(arguments)
         .arg(url)

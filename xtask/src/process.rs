@@ -1,8 +1,10 @@
-//! Processes of a run: pinned to a core, ended by PID when they go out of scope, and measured through `/proc`.
+//! Processes of a run: perhaps pinned to a core, ended by PID when they go out of scope, and measured through `/proc`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::fs::File;
 use std::io::BufReader;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cmd;
+use crate::{cmd, progress};
 
 /// How long a process has to end before it is killed.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -23,17 +25,22 @@ pub struct Process {
     log: PathBuf,
 }
 
+/// `program`, ended when the thread that starts it ends.
+pub fn bound(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]).arg(program);
+    command
+}
+
 /// `program` on `core` alone, ended when the thread that starts it ends.
 pub fn pinned(core: usize, program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "TERM", "taskset", "-c", &core.to_string()])
-        .arg(program);
+    let mut command = bound("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
     command
 }
 
 impl Process {
-    /// Starts a command made by [`pinned`]; standard error goes to `NAME.log` in `dir`.
+    /// Starts a command made by [`bound`] or [`pinned`]; standard error goes to `NAME.log` in `dir`.
     pub fn start(name: &str, command: &mut Command, dir: &Path, stdout: Stdio) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
@@ -169,6 +176,16 @@ fn status_field(status: &str, field: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+/// Waits until a process listens.
+pub fn wait_for_port(process: &mut Process, port: u16) -> Result<()> {
+    progress::wait_for("a listening port", Duration::from_secs(20), || {
+        process.check()?;
+        Ok(TcpStream::connect(("127.0.0.1", port)).ok())
+    })?;
+    // One that could not have the port ends about now.
+    process.check()
 }
 
 #[cfg(test)]

@@ -1,0 +1,65 @@
+//! What a check works with: a directory, free ports, `sluice standalone` on manifests, other programs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::process::{Process, bound, wait_for_port};
+
+/// One check's surroundings.
+#[derive(Debug)]
+pub struct World {
+    directory: PathBuf,
+    binary: PathBuf,
+}
+
+impl World {
+    /// Makes the directory.
+    pub fn new(directory: &Path, binary: &Path) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            binary: binary.to_owned(),
+        })
+    }
+
+    /// Where the check's files are; removed at the end of the run.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Starts `sluice standalone` on manifests and waits until it listens at `port`. Its log is `sluice.log` and its
+    /// access log `access.log`, both in the check's directory.
+    pub fn sluice(&self, manifests: &str, port: u16) -> Result<Process> {
+        let config = self.directory.join("manifests");
+        fs::create_dir_all(&config)?;
+        fs::write(config.join("check.yaml"), manifests).context("cannot write the manifests")?;
+        let mut command = bound(&self.binary);
+        command.args(["standalone", "--workers", "1", "--access-log", "--config"]);
+        command.arg(&config);
+        let log = fs::File::create(self.directory.join("access.log"))?;
+        let mut process = Process::start("sluice", &mut command, &self.directory, log.into())?;
+        wait_for_port(&mut process, port)?;
+        Ok(process)
+    }
+
+    /// A command for the program `sluice` itself, for [`Self::start`].
+    pub fn program(&self) -> Command {
+        bound(&self.binary)
+    }
+
+    /// Starts a command made by [`bound`] and waits until it listens at `port`. Its standard error is `NAME.log`.
+    pub fn start(&self, name: &str, command: &mut Command, port: u16) -> Result<Process> {
+        let mut process = Process::start(name, command, &self.directory, Stdio::null())?;
+        wait_for_port(&mut process, port)?;
+        Ok(process)
+    }
+
+    /// What a program has written so far to a file in the check's directory.
+    pub fn read(&self, file: &str) -> Result<String> {
+        let path = self.directory.join(file);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+}
