@@ -10,6 +10,7 @@ pub mod authorization;
 pub mod bandwidth;
 pub mod basic_auth;
 pub mod carrier;
+pub mod cel;
 pub mod compress;
 pub mod cors;
 pub mod credential;

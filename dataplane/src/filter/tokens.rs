@@ -17,6 +17,11 @@ impl Tokens {
         self.0.push((Arc::clone(provider), claims));
     }
 
+    /// All of them, each with its provider.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Claims)> {
+        self.0.iter().map(|(by, claims)| (&**by, claims))
+    }
+
     /// The tokens that a provider vouches for.
     pub fn of<'t>(&'t self, provider: &'t str) -> impl Iterator<Item = &'t Claims> {
         self.0
