@@ -202,7 +202,8 @@ async fn close(conn: &Conn) {
         return;
     }
     let discard = async {
-        let mut buffer = [0; 4096];
+        // On the heap: an array would be part of every connection for as long as it lasts.
+        let mut buffer = vec![0; 4096];
         let mut total = 0;
         while let Ok(n @ 1..) = wire.read(&mut buffer).await {
             total += n;

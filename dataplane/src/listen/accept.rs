@@ -167,7 +167,8 @@ async fn hand_over(arrived: Arrived, first: Option<Arc<Listener>>, port: Arc<Por
             })
             .await;
         }
-        Kind::Tls => hello::serve(socket, peer, local, port, worker).await,
+        // Boxed, so that connections without TLS do not carry its size.
+        Kind::Tls => Box::pin(hello::serve(socket, peer, local, port, worker)).await,
         Kind::Tcp => {
             let Some(site) = port.site("") else { return };
             let _open = Open::new(&worker, Some(&site.listener));
