@@ -13,6 +13,7 @@ use crate::filter::session::Persistence;
 use crate::filter::{Filter, Lookup};
 pub use crate::retry::Retry;
 use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::trace::RouteTracing;
 use crate::upstream::{Slot, fallback};
 
 /// One rule of a route.
@@ -38,6 +39,8 @@ pub struct Rule {
     pub extras: Option<Box<Extras>>,
     /// Set if requests of one session go to one endpoint.
     pub persistence: Option<Persistence>,
+    /// What a policy asks of traces, if anything.
+    pub tracing: Option<Box<RouteTracing>>,
     /// Counters of the route.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -68,7 +71,7 @@ impl Rule {
             route_name: Arc::clone(route_name),
             rule_name: rule.name.as_str().into(),
             grpc,
-            chain: Chain::compile(rule.policy.as_ref(), &rule.filters, lookup)?,
+            chain: Chain::compile(rule.policy.as_ref(), &rule.filters, route_name, lookup)?,
             backends: Backends::compile(&rule.backends, lookup)?,
             request_timeout: duration(rule.request_timeout_ms),
             backend_request_timeout: duration(rule.backend_request_timeout_ms)
@@ -78,6 +81,11 @@ impl Rule {
             retry,
             extras: extras.map_err(|e| format!("policy.{e}"))?.flatten(),
             persistence,
+            tracing: rule
+                .policy
+                .as_ref()
+                .and_then(|policy| policy.tracing.as_ref())
+                .map(|tracing| Box::new(RouteTracing::compile(tracing))),
             metrics: lookup.route_metrics(route_name),
         })
     }

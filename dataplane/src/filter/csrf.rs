@@ -1,27 +1,33 @@
 //! Cross-site request forgery: requests that may change something have to come from a page of the own origin.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, ORIGIN, REFERER};
 use http::request::Parts;
 use http::{Method, StatusCode, Uri};
+use rand::Rng;
 use sluice_config::v1;
 
 use super::Denial;
 use super::text::TextMatch;
+use crate::telemetry::metrics::RouteMetrics;
 
 /// A compiled filter.
 #[derive(Debug)]
 pub struct Csrf {
     additional: Box<[TextMatch]>,
+    /// Share of the requests that pass in any case.
+    shadow: Option<(u32, u32)>,
+    metrics: Arc<RouteMetrics>,
 }
 
 impl Csrf {
-    /// Reads the resource.
+    /// Reads the resource; what it finds is counted for the route.
     ///
     /// # Errors
     /// Names the field that cannot be honoured.
-    pub fn compile(config: &v1::Csrf) -> Result<Self, String> {
+    pub fn compile(config: &v1::Csrf, metrics: Arc<RouteMetrics>) -> Result<Self, String> {
         let origin =
             |(i, config)| TextMatch::compile(config).map_err(|e| format!("additional_origins[{i}]: {e}"));
         Ok(Self {
@@ -31,6 +37,9 @@ impl Csrf {
                 .enumerate()
                 .map(origin)
                 .collect::<Result<_, _>>()?,
+            shadow: (config.shadow_denominator != 0 && config.shadow_numerator != 0)
+                .then_some((config.shadow_numerator, config.shadow_denominator)),
+            metrics,
         })
     }
 
@@ -43,7 +52,22 @@ impl Csrf {
             head.method,
             Method::POST | Method::PUT | Method::DELETE | Method::PATCH
         );
-        if !changes || source(&head.headers).is_some_and(|source| self.accepts(&source, head)) {
+        if !changes {
+            return Ok(());
+        }
+        let valid = source(&head.headers).is_some_and(|source| self.accepts(&source, head));
+        self.metrics.csrf(valid);
+        if valid {
+            return Ok(());
+        }
+        if self.only_watches() {
+            tracing::info!(
+                method = %head.method,
+                path = head.uri.path(),
+                host = ?head.headers.get(HOST),
+                origin = ?head.headers.get(ORIGIN),
+                "a request of another origin passes, for the rule only watches it"
+            );
             return Ok(());
         }
         Err(Box::new(Denial {
@@ -53,6 +77,11 @@ impl Csrf {
             flags: "",
             details: "csrf_origin_mismatch",
         }))
+    }
+
+    fn only_watches(&self) -> bool {
+        self.shadow
+            .is_some_and(|(part, whole)| rand::rng().random_range(0..whole) < part)
     }
 
     fn accepts(&self, source: &Uri, head: &Parts) -> bool {

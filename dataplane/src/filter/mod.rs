@@ -16,11 +16,14 @@ pub mod cors;
 pub mod credential;
 pub mod csrf;
 pub mod direct;
+pub mod ext_proc;
 pub mod fault;
 pub mod format;
+pub mod geo;
 pub mod headers;
 pub mod jwt;
 pub mod mirror;
+pub mod oidc;
 pub mod overrides;
 pub mod path;
 pub mod policy;
@@ -54,7 +57,8 @@ pub use fault::Fault;
 pub use headers::HeaderModifier;
 pub use jwt::Jwt;
 pub use mirror::Mirror;
-pub use rate_limit::RateLimit;
+pub use oidc::Oidc;
+pub use rate_limit::{GlobalRateLimit, RateLimit};
 pub use redirect::Redirect;
 pub use store::Store;
 
@@ -68,6 +72,9 @@ pub trait Lookup {
 
     /// What filters of several routes share.
     fn store(&mut self) -> &mut Store;
+
+    /// The way to hosts that no resource names.
+    fn outside(&self) -> upstream::outside::Outside;
 }
 
 /// One filter, ready to be applied.
@@ -101,14 +108,20 @@ pub enum Filter {
     ApiKeyAuth(Box<ApiKeyAuth>),
     /// Lets known users pass.
     BasicAuth(Box<BasicAuth>),
+    /// Lets clients pass that have logged in.
+    Oidc(Arc<Oidc>),
     /// Lets requests with valid tokens pass.
     Jwt(Box<Jwt>),
     /// Lets pass what its rules allow.
     Authorization(Box<Authorization>),
+    /// Lets processors see the request and its response.
+    ExtProc(Box<[Arc<ext_proc::Processor>]>),
     /// Holds the request back until all of its body has come, which must not be longer than this.
     RequestBuffer(usize),
     /// Lets pass what its limits leave room for.
     RateLimit(Box<RateLimit>),
+    /// Lets pass what a service has counted to be within its limits.
+    GlobalRateLimit(Box<GlobalRateLimit>),
 }
 
 impl Filter {
@@ -234,6 +247,10 @@ pub(crate) mod tests {
 
         fn store(&mut self) -> &mut Store {
             &mut self.2
+        }
+
+        fn outside(&self) -> upstream::outside::Outside {
+            upstream::outside::Outside::new(None, Arc::default())
         }
     }
 }

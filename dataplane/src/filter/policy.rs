@@ -8,10 +8,11 @@ use sluice_config::v1;
 use super::admission::Admission;
 use super::bandwidth::Bandwidth;
 use super::compress::Compressors;
+use super::ext_proc::Processor;
 use super::overrides::Overrides;
 use super::{
-    ApiKeyAuth, Authorization, BasicAuth, Cors, Csrf, ExternalAuth, Fault, Filter, Jwt, Lookup, RateLimit,
-    field, status,
+    ApiKeyAuth, Authorization, BasicAuth, Cors, Csrf, ExternalAuth, Fault, Filter, GlobalRateLimit, Jwt,
+    Lookup, Oidc, RateLimit, field, status,
 };
 
 /// Where a filter of a rule comes from, in the order in which they run.
@@ -31,14 +32,20 @@ pub enum Stage {
     ApiKeyAuth,
     /// Users and passwords.
     BasicAuth,
+    /// Logins.
+    Oidc,
     /// Tokens.
     Jwt,
     /// Buffering of bodies.
     RequestBuffer,
+    /// External processing.
+    ExtProc,
     /// Authorization.
     Authorization,
-    /// Limits on rates.
+    /// Limits on rates, counted here.
     RateLimit,
+    /// Limits on rates, counted for all proxies together.
+    GlobalRateLimit,
     /// The rule's own filters.
     Own,
 }
@@ -61,6 +68,7 @@ impl Chain {
     pub fn compile(
         policy: Option<&v1::Policy>,
         own: &[v1::Filter],
+        route: &str,
         lookup: &mut dyn Lookup,
     ) -> Result<Self, String> {
         let own = Filter::compile_all(own, lookup)?;
@@ -73,7 +81,7 @@ impl Chain {
         let (cors, own): (Vec<_>, Vec<_>) = own
             .into_iter()
             .partition(|filter| matches!(filter, Filter::Cors(_)));
-        let mut all = of_policy(policy, lookup).map_err(|e| format!("policy.{e}"))?;
+        let mut all = of_policy(policy, route, lookup).map_err(|e| format!("policy.{e}"))?;
         all.extend(cors.into_iter().map(|filter| (Stage::Cors, filter)));
         all.extend(own.into_iter().map(|filter| (Stage::Own, filter)));
         all.sort_by_key(|(stage, _)| *stage);
@@ -92,7 +100,11 @@ impl Chain {
     }
 }
 
-fn of_policy(policy: &v1::Policy, lookup: &mut dyn Lookup) -> Result<Vec<(Stage, Filter)>, String> {
+fn of_policy(
+    policy: &v1::Policy,
+    route: &str,
+    lookup: &mut dyn Lookup,
+) -> Result<Vec<(Stage, Filter)>, String> {
     let mut all = Vec::new();
     if let Some(refuse) = &policy.refuse {
         let status = field("refuse.status", status(refuse.status))?;
@@ -107,7 +119,7 @@ fn of_policy(policy: &v1::Policy, lookup: &mut dyn Lookup) -> Result<Vec<(Stage,
         all.push((Stage::Cors, Filter::Cors(cors.into())));
     }
     if let Some(csrf) = &policy.csrf {
-        let csrf = field("csrf", Csrf::compile(csrf))?;
+        let csrf = field("csrf", Csrf::compile(csrf, lookup.route_metrics(route)))?;
         all.push((Stage::Csrf, Filter::Csrf(csrf.into())));
     }
     if let Some(auth) = &policy.external_auth {
@@ -122,6 +134,10 @@ fn of_policy(policy: &v1::Policy, lookup: &mut dyn Lookup) -> Result<Vec<(Stage,
         let auth = field("basic_auth", BasicAuth::compile(auth, lookup))?;
         all.push((Stage::BasicAuth, Filter::BasicAuth(auth.into())));
     }
+    if let Some(oidc) = &policy.oidc {
+        let oidc = field("oidc", Oidc::compile(oidc, lookup))?;
+        all.push((Stage::Oidc, Filter::Oidc(oidc.into())));
+    }
     if let Some(jwt) = &policy.jwt {
         let jwt = field("jwt", Jwt::compile(jwt, lookup))?;
         all.push((Stage::Jwt, Filter::Jwt(jwt.into())));
@@ -130,6 +146,11 @@ fn of_policy(policy: &v1::Policy, lookup: &mut dyn Lookup) -> Result<Vec<(Stage,
         let limit = usize::try_from(buffer.limit).unwrap_or(usize::MAX);
         all.push((Stage::RequestBuffer, Filter::RequestBuffer(limit)));
     }
+    if !policy.external_processors.is_empty() {
+        let processors = Processor::compile_all(&policy.external_processors, lookup)
+            .map_err(|e| format!("external_processors{e}"))?;
+        all.push((Stage::ExtProc, Filter::ExtProc(processors)));
+    }
     if let Some(rules) = &policy.authorization {
         let rules = field("authorization", Authorization::compile(rules))?;
         all.push((Stage::Authorization, Filter::Authorization(rules.into())));
@@ -137,6 +158,10 @@ fn of_policy(policy: &v1::Policy, lookup: &mut dyn Lookup) -> Result<Vec<(Stage,
     if let Some(limit) = &policy.rate_limit {
         let limit = field("rate_limit", RateLimit::compile(limit, lookup))?;
         all.push((Stage::RateLimit, Filter::RateLimit(limit.into())));
+    }
+    if let Some(limit) = &policy.global_rate_limit {
+        let limit = field("global_rate_limit", GlobalRateLimit::compile(limit, lookup))?;
+        all.push((Stage::GlobalRateLimit, Filter::GlobalRateLimit(limit.into())));
     }
     Ok(all)
 }

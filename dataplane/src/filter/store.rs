@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use super::jwt::keys::RemoteKeys;
+use super::oidc::provider::Provider;
 use super::rate_limit::Buckets;
 use super::secret::{Entries, SecretSlot};
 
@@ -18,6 +19,7 @@ const FEW: usize = 64;
 pub struct Store {
     secrets: HashMap<String, Arc<SecretSlot>>,
     remote_keys: Vec<Weak<RemoteKeys>>,
+    oidc_providers: Vec<Weak<Provider>>,
     buckets: HashMap<String, Weak<Buckets>>,
     sweep_at: usize,
 }
@@ -65,6 +67,18 @@ impl Store {
         let keys = Arc::new(wanted);
         self.remote_keys.push(Arc::downgrade(&keys));
         keys
+    }
+
+    /// The one provider that is reached as `wanted` is.
+    pub fn oidc_provider(&mut self, wanted: Provider) -> Arc<Provider> {
+        self.oidc_providers.retain(|held| held.strong_count() > 0);
+        let mut held = self.oidc_providers.iter().filter_map(Weak::upgrade);
+        if let Some(same) = held.find(|held| held.is_same(&wanted)) {
+            return same;
+        }
+        let provider = Arc::new(wanted);
+        self.oidc_providers.push(Arc::downgrade(&provider));
+        provider
     }
 
     /// Forgets what is empty and held by nobody, when there is much of it.

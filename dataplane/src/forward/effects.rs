@@ -1,21 +1,27 @@
 //! Running filters over a request, and what they want done to its response.
 
+use std::sync::Arc;
+use std::task::Poll;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, request, response};
 
 use super::after::After;
 use super::downstream::{Chunk, Downstream};
+use super::ext_proc::Pipe;
 use super::limits::{Limits, Stop};
 use super::reply::Reply;
 use super::source::Source;
-use super::{Conn, auth, jwt};
+use super::{Conn, auth, jwt, oidc, rate_limit};
 use crate::filter::compress::Encoder;
 use crate::filter::direct::DirectResponse;
+use crate::filter::ext_proc::Processor;
 use crate::filter::fault::{Abort, Fault};
 use crate::filter::format::Subject;
 use crate::filter::overrides::Origin;
 use crate::filter::path::UrlRewrite;
+use crate::filter::rate_limit::{GlobalRateLimit, Tally};
 use crate::filter::tokens::Tokens;
 use crate::filter::{Cors, Denial, ExternalAuth, Facts, Filter, HeaderModifier};
 use crate::upstream::Slot;
@@ -62,6 +68,8 @@ pub(super) struct Effects<'a> {
     added: Vec<(HeaderName, HeaderValue)>,
     pub(super) mirrors: Vec<&'a Slot>,
     tokens: Tokens,
+    limits: Tally,
+    charges: Vec<rate_limit::Charge>,
     /// Set: the host becomes the name of the endpoint.
     pub(super) host_of_backend: Option<&'a UrlRewrite>,
     /// What the rule's policy does to the response, if anything.
@@ -90,6 +98,7 @@ impl Effects<'_> {
         for (name, value) in &self.added {
             headers.append(name, value.clone());
         }
+        self.limits.show(headers);
     }
 }
 
@@ -143,6 +152,11 @@ impl<'a> Filtered<'_, 'a> {
                 Filter::Csrf(csrf) => csrf.check(self.head)?,
                 Filter::ApiKeyAuth(auth) => auth.check(self.head)?,
                 Filter::BasicAuth(auth) => auth.check(self.head, &self.facts)?,
+                Filter::Oidc(login) => {
+                    let asking = oidc::authenticate(&self.conn.worker, login, self.head, &self.facts);
+                    let added = Box::pin(self.limits.bound(self.down, asking)).await??;
+                    self.effects.added.extend(added);
+                }
                 Filter::Jwt(jwt) => {
                     let asking =
                         jwt::authenticate(&self.conn.worker, jwt, self.head, &mut self.effects.tokens);
@@ -151,13 +165,17 @@ impl<'a> Filtered<'_, 'a> {
                         return Err(End::Reroute(at));
                     }
                 }
-                Filter::RequestBuffer(limit) => self.buffer(*limit).await?,
-                Filter::RateLimit(limit) => {
-                    let shown = limit.check(self.head, &self.facts)?;
-                    self.effects.added.extend(shown);
+                Filter::ExtProc(processors) => {
+                    if Box::pin(self.process(processors)).await? {
+                        return Err(End::Reroute(at));
+                    }
                 }
+                Filter::RequestBuffer(limit) => self.buffer(*limit).await?,
+                Filter::RateLimit(limit) => limit.check(self.head, &self.facts, &mut self.effects.limits)?,
+                Filter::GlobalRateLimit(limit) => Box::pin(self.limit(limit)).await?,
                 Filter::Authorization(rules) => {
-                    if !rules.allows(self.head, &self.facts, &self.effects.tokens) {
+                    let around = self.conn.around();
+                    if !rules.allows(self.head, &self.facts, &self.effects.tokens, around) {
                         return Err(Reply::error(
                             StatusCode::FORBIDDEN,
                             "RBAC: access denied",
@@ -209,6 +227,47 @@ impl<'a> Filtered<'_, 'a> {
         Ok(())
     }
 
+    async fn limit(&mut self, limit: &GlobalRateLimit) -> Result<(), End> {
+        let tally = &mut self.effects.limits;
+        let asking = rate_limit::check(&self.conn.worker, limit, self.head, &self.facts, tally);
+        let charge = self.limits.bound(self.down, asking).await??;
+        self.effects.charges.extend(charge);
+        Ok(())
+    }
+
+    /// Lets processors see the request. True: its route is to be chosen anew.
+    async fn process(&mut self, processors: &[Arc<Processor>]) -> Result<bool, End> {
+        self.source.process(|backlog, ended| Pipe::new(processors, backlog, ended));
+        let mut anew = false;
+        for at in 0..processors.len() {
+            let Self {
+                conn,
+                head,
+                facts,
+                down,
+                source,
+                limits,
+                ..
+            } = self;
+            let Some(pipe) = source.pipe() else { break };
+            pipe.show_request(at, conn, head, facts).await?;
+            anew |= std::future::poll_fn(|cx| {
+                let polled = pipe.poll_request_head(at, head, down, cx);
+                if polled.is_pending() {
+                    limits.check(cx)?;
+                    if down.body_is_empty()
+                        && let Poll::Ready(gone) = down.poll_gone(cx)
+                    {
+                        return Poll::Ready(Err(Stop::Client(gone)));
+                    }
+                }
+                polled
+            })
+            .await?;
+        }
+        Ok(anew)
+    }
+
     /// Reads the whole body, to be sent on later.
     async fn read_body(&mut self, limit: usize) -> Result<Bytes, End> {
         self.buffer(limit).await?;
@@ -224,8 +283,7 @@ impl<'a> Filtered<'_, 'a> {
     /// Waits until the whole body is held here.
     async fn buffer(&mut self, limit: usize) -> Result<(), End> {
         let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx))
-            .await
-            .map_err(Stop::Client)?;
+            .await?;
         if complete && self.source.held_bytes() <= limit {
             return Ok(());
         }

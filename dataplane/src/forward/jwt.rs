@@ -41,7 +41,7 @@ pub(super) async fn authenticate(
             Err(_) => {}
         }
     }
-    if worst == Fault::Missing && jwt.optional {
+    if jwt.fail_open || (worst == Fault::Missing && jwt.optional) {
         return Ok(false);
     }
     Err(worst)
@@ -75,7 +75,7 @@ async fn verify_all(
 }
 
 /// The keys of a remote set, fetched if need be.
-async fn current(worker: &Arc<Worker>, remote: &Arc<RemoteKeys>) -> Option<Arc<KeySet>> {
+pub(super) async fn current(worker: &Arc<Worker>, remote: &Arc<RemoteKeys>) -> Option<Arc<KeySet>> {
     if let Some(keys) = remote.fresh() {
         return Some(keys);
     }
@@ -84,7 +84,11 @@ async fn current(worker: &Arc<Worker>, remote: &Arc<RemoteKeys>) -> Option<Arc<K
 }
 
 /// A newer set than `known`, if there is one.
-async fn rotated(worker: &Arc<Worker>, remote: &Arc<RemoteKeys>, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+pub(super) async fn rotated(
+    worker: &Arc<Worker>,
+    remote: &Arc<RemoteKeys>,
+    known: &Arc<KeySet>,
+) -> Option<Arc<KeySet>> {
     if let Some(newer) = remote.other_than(known) {
         return Some(newer);
     }

@@ -16,19 +16,25 @@ mod edge;
 mod effects;
 mod encode;
 mod exchange;
+mod ext_proc;
+mod grpc;
 mod h1;
 mod h2;
 mod jwt;
 mod limits;
 mod message;
 mod mirror;
+mod oidc;
 mod path;
+mod rate_limit;
 mod record;
 mod reply;
 mod request;
 mod source;
 mod subrequest;
 mod upstream;
+
+pub(crate) use subrequest::tell;
 
 use std::io;
 use std::sync::Arc;
@@ -37,6 +43,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use crate::filter::authorization::Around;
+use crate::filter::cel::request::{Tls, Wire as Ends};
 use crate::listen::client::bound;
 use crate::listen::{Client, Connection, TlsSession};
 use crate::route::Port;
@@ -61,6 +69,23 @@ struct Conn {
 }
 
 impl Conn {
+    /// What authorization may know besides the request.
+    fn around(&self) -> Around<'_> {
+        let tls = self.tls.as_deref().map(|tls| Tls {
+            server_name: tls.sni.as_deref(),
+            version: tls.version,
+            peer: tls.peer(),
+        });
+        Around {
+            wire: Ends {
+                peer: self.wire.peer(),
+                local: self.wire.local(),
+                tls,
+            },
+            geo: &self.worker.shared.geo,
+        }
+    }
+
     /// How long it may be silent between requests.
     fn idle(&self) -> Duration {
         let setting = self.client.as_ref().and_then(|client| client.timeouts.http_idle);

@@ -13,6 +13,8 @@ use crate::filter::{Lookup, Store};
 use crate::telemetry::{Metrics, RouteMetrics};
 use crate::tls::client::ClientTls;
 use crate::tls::material::{KeyPair, Material, root_store};
+use crate::upstream::dynamic::Dynamic;
+use crate::upstream::outside::Outside;
 use crate::upstream::probe::Watch;
 use crate::upstream::resolve::{self, Followed};
 use crate::upstream::{Backend, EndpointSet, EndpointSlot, Prober, Resolver, Slot};
@@ -289,7 +291,9 @@ impl Slots {
         let metrics = self.metrics.backend(&config.name);
         let before = self.backends.get(key).and_then(|slot| slot.load());
         let tls = tls.map(Arc::new);
-        let backend = Backend::new(config, endpoints, tls, metrics, before.as_deref(), &self.zone)?;
+        let dynamic = Dynamic::new(config, tls.clone(), self.resolver.as_ref(), &self.zone)?;
+        let mut backend = Backend::new(config, endpoints, tls, metrics, before.as_deref(), &self.zone)?;
+        backend.dynamic = dynamic;
         let backend = Arc::new(backend);
         let watch = match &self.prober {
             Some(prober) => prober.watch(config, &backend)?,
@@ -344,6 +348,10 @@ impl Lookup for Slots {
 
     fn store(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    fn outside(&self) -> Outside {
+        Outside::new(self.resolver.clone(), Arc::clone(&self.metrics))
     }
 }
 

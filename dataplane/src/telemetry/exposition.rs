@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::export::Counts;
 use super::cells::{BOUNDS, Requests, Sharded};
 use super::metrics::{BackendMetrics, ConfigMetrics, ListenerMetrics, RouteMetrics};
 
@@ -24,6 +25,7 @@ pub(super) fn text(
     routes: Held<RouteMetrics>,
     backends: Held<BackendMetrics>,
     config: &ConfigMetrics,
+    telemetry: &Counts,
 ) -> String {
     let mut registry = Registry::with_prefix("sluice");
     let config = ConfigValues {
@@ -37,6 +39,8 @@ pub(super) fn text(
         routes,
         backends,
         config,
+        sent: telemetry.sent.load(Ordering::Relaxed),
+        dropped: telemetry.dropped.load(Ordering::Relaxed),
     }));
     let mut text = String::new();
     if let Err(error) = encode(&mut text, &registry) {
@@ -59,6 +63,8 @@ struct Snapshot {
     routes: Held<RouteMetrics>,
     backends: Held<BackendMetrics>,
     config: ConfigValues,
+    sent: u64,
+    dropped: u64,
 }
 
 impl Collector for Snapshot {
@@ -133,7 +139,23 @@ impl Snapshot {
         )?;
         counter(to, "route_connections", "Connections routed", label, held, |r| {
             r.0.sum(|c| &c.connections)
-        })
+        })?;
+        counter(
+            to,
+            "route_csrf_request_valid",
+            "Requests that may change something, of an origin that may send them",
+            label,
+            held,
+            |r| r.0.sum(|c| &c.csrf_valid),
+        )?;
+        counter(
+            to,
+            "route_csrf_request_invalid",
+            "Requests that may change something, of another origin",
+            label,
+            held,
+            |r| r.0.sum(|c| &c.csrf_invalid),
+        )
     }
 
     fn backends(&self, to: &mut DescriptorEncoder) -> fmt::Result {
@@ -226,7 +248,11 @@ impl Snapshot {
             None,
             MetricType::Gauge,
         )?
-        .encode_gauge(&config.connected)
+        .encode_gauge(&config.connected)?;
+        to.encode_descriptor("telemetry_sent", "Records, spans and reports that collectors took", None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, f64>(&self.sent, None)?;
+        to.encode_descriptor("telemetry_dropped", "Those that were lost", None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, f64>(&self.dropped, None)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::cells::{Requests, Sharded, add};
+use super::export::Counts;
 use super::exposition;
 
 /// Every metric of the proxy.
@@ -18,6 +19,7 @@ pub struct Metrics {
     routes: Handles<RouteMetrics>,
     backends: Handles<BackendMetrics>,
     config: ConfigMetrics,
+    telemetry: Counts,
 }
 
 impl Metrics {
@@ -41,6 +43,11 @@ impl Metrics {
         &self.config
     }
 
+    /// What is counted about what is told to collectors.
+    pub fn telemetry(&self) -> &Counts {
+        &self.telemetry
+    }
+
     /// All metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         exposition::text(
@@ -48,6 +55,7 @@ impl Metrics {
             self.routes.held(),
             self.backends.held(),
             &self.config,
+            &self.telemetry,
         )
     }
 }
@@ -154,6 +162,8 @@ impl Drop for ListenerConnection {
 pub(super) struct RouteCells {
     pub(super) requests: Requests,
     pub(super) connections: AtomicU64,
+    pub(super) csrf_valid: AtomicU64,
+    pub(super) csrf_invalid: AtomicU64,
 }
 
 /// Counts what a route serves.
@@ -169,6 +179,12 @@ impl RouteMetrics {
     /// A connection (or UDP session) was routed.
     pub fn connection(&self) {
         add(&self.0.here().connections, 1);
+    }
+
+    /// The origin of a request that may change something was looked at.
+    pub fn csrf(&self, valid: bool) {
+        let cells = self.0.here();
+        add(if valid { &cells.csrf_valid } else { &cells.csrf_invalid }, 1);
     }
 }
 

@@ -7,10 +7,12 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod connect;
+pub mod dynamic;
 pub mod endpoints;
 pub mod fallback;
 pub mod hashing;
 pub mod health;
+pub mod outside;
 pub mod pool;
 pub mod probe;
 pub mod proxy_protocol;
@@ -92,6 +94,8 @@ pub struct Backend {
     pub breaker: Option<Arc<Breaker>>,
     /// Set if its connections are not as they are by default.
     pub tuning: Option<Box<Tuning>>,
+    /// Set: the destination is the host of the request.
+    pub dynamic: Option<Box<dynamic::Dynamic>>,
     /// Requests go out with the HTTP version that they came in with.
     pub use_client_protocol: bool,
     /// Counters of this backend.
@@ -133,6 +137,7 @@ impl Backend {
             balancer: Balancer::compile(config, zone, balancer, &metrics)?,
             breaker: Breaker::new(config, breaker),
             tuning: Tuning::new(config),
+            dynamic: None,
             use_client_protocol: config.use_client_protocol,
             metrics,
         })
@@ -160,6 +165,9 @@ impl Backend {
 
     /// How many of its endpoints are healthy, and how many there are.
     pub fn health(&self) -> (usize, usize) {
+        if self.dynamic.is_some() {
+            return (1, 1);
+        }
         if let Some(balancer) = &self.balancer {
             return balancer.health(&self.endpoints);
         }
@@ -180,7 +188,7 @@ impl Backend {
         Key {
             address: endpoint.address(),
             tls: self.tls.as_ref().map_or(0, |tls| tls.identity()),
-            settings: self.tuning.as_ref().map_or(0, |tuning| tuning.identity(client)),
+            settings: self.tuning.as_ref().map_or(0, |tuning| tuning.identity(client)) ^ endpoint.identity(),
         }
     }
 }

@@ -21,13 +21,13 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// A key of an issuer.
-struct Issuer {
+pub struct Issuer {
     id: &'static str,
     key: EcdsaKeyPair,
 }
 
 impl Issuer {
-    fn new(id: &'static str) -> Self {
+    pub fn new(id: &'static str) -> Self {
         let random = SystemRandom::new();
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
@@ -35,13 +35,13 @@ impl Issuer {
         Self { id, key }
     }
 
-    fn jwk(&self) -> Value {
+    pub fn jwk(&self) -> Value {
         let point = self.key.public_key().as_ref();
         let (x, y) = (encode(&point[1..33]), encode(&point[33..]));
         json!({ "kty": "EC", "crv": "P-256", "kid": self.id, "alg": "ES256", "use": "sig", "x": x, "y": y })
     }
 
-    fn sign(&self, claims: &Value) -> String {
+    pub fn sign(&self, claims: &Value) -> String {
         let header = json!({ "alg": "ES256", "typ": "JWT", "kid": self.id });
         let message = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
         let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
@@ -49,11 +49,11 @@ impl Issuer {
     }
 }
 
-fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn set(keys: &[Value]) -> String {
+pub fn set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
@@ -97,6 +97,7 @@ fn policy(provider: v1::JwtProvider, optional: bool) -> v1::Policy {
         jwt: Some(v1::Jwt {
             providers: vec![provider],
             optional,
+            ..Default::default()
         }),
         ..Default::default()
     }
@@ -513,4 +514,29 @@ async fn a_client_that_goes_away_keeps_the_keys_from_nobody() {
     release.add_permits(1);
     assert_eq!(waiting.await.unwrap(), [200; 4]);
     assert_eq!((issuer.hits(), backend.hits()), (1, 4));
+}
+
+#[tokio::test]
+async fn a_filter_that_fails_open_uses_what_is_valid() {
+    let issuer = Issuer::new("1");
+    let secret = cfg::data("jwks", &[("jwks", &set(&[issuer.jwk()]))]);
+    let mut open = policy(provider(local()), false);
+    open.jwt.as_mut().unwrap().fail_open = true;
+    let (_proxy, _backend, port) = with_policy(open, vec![secret]).await;
+    let client = Http::new(port);
+    let good = bearer(&issuer.sign(&claims()));
+    let expired = bearer(&issuer.sign(&with("exp", json!(now() - 600))));
+    let forged = bearer(&Issuer::new("1").sign(&claims()));
+    for (token, subject) in [
+        (Some(&good), Some("alice")),
+        (Some(&expired), None),
+        (Some(&forged), None),
+        (None, None),
+    ] {
+        // What only a verified token may say is never the client's to say.
+        let mut headers = vec![("x-sub", "root")];
+        headers.extend(token.map(|token| ("authorization", token.as_str())));
+        let seen = client.get_with("/", &headers).await.seen();
+        assert_eq!(seen.header("x-sub"), subject);
+    }
 }

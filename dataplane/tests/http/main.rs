@@ -7,15 +7,18 @@ mod support;
 
 mod access_log;
 mod auth;
+mod authorization;
 mod bodies;
 mod config;
 mod filters;
+mod global_limits;
 mod grpc;
 mod headers;
 mod http2;
 mod jwt;
 mod malformed;
 mod names;
+mod oidc;
 mod policies;
 mod rate_limits;
 mod responses;

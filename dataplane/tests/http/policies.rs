@@ -228,7 +228,7 @@ async fn authorization() {
         }),
         ..Default::default()
     };
-    let hops = cfg::settings(v1::Settings { xff_trusted_hops: 1 });
+    let hops = cfg::settings(v1::Settings { xff_trusted_hops: 1, ..Default::default() });
     let (_proxy, backend, port) = with_policy(policy, vec![hops]).await;
     let client = Http::new(port);
     let inside = ("x-forwarded-for", "10.1.2.3");
@@ -467,6 +467,7 @@ async fn pages_of_other_origins_change_nothing() {
                 origin(Kind::Suffix, ".trusted.example"),
                 origin(Kind::Exact, "https://strict.example"),
             ],
+            ..Default::default()
         }),
         ..Default::default()
     };
@@ -495,6 +496,39 @@ async fn pages_of_other_origins_change_nothing() {
         assert_eq!(got.status, expected, "{method} {header}: {value}");
     }
     assert_eq!(backend.hits(), 8);
+}
+
+#[tokio::test]
+async fn other_origins_can_be_watched_before_they_are_turned_away() {
+    let share = |numerator, denominator| v1::Policy {
+        csrf: Some(v1::Csrf {
+            shadow_numerator: numerator,
+            shadow_denominator: denominator,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    for (numerator, denominator, expected) in [(100, 100, 200), (0, 100, 403), (0, 0, 403), (1, 0, 403)] {
+        let (proxy, _backend, port) = with_policy(share(numerator, denominator), vec![]).await;
+        let client = Http::new(port);
+        for (origin, expected) in [("https://evil.example", expected), ("https://own.example", 200)] {
+            let headers = [("host", "own.example"), ("origin", origin)];
+            let got = client.send_with("POST", "/", &headers, "").await;
+            assert_eq!(got.status, expected, "{numerator}/{denominator} {origin}");
+        }
+        let metrics = proxy.dataplane.metrics().encode();
+        for kind in ["valid", "invalid"] {
+            let line = format!("sluice_route_csrf_request_{kind}_total{{route=\"r\"}} 1");
+            assert!(metrics.contains(&line), "no {line} in {metrics}");
+        }
+    }
+    let (_proxy, backend, port) = with_policy(share(1, 2), vec![]).await;
+    let headers = [("host", "own.example"), ("origin", "https://evil.example")];
+    for _ in 0..100 {
+        Http::new(port).send_with("POST", "/", &headers, "").await;
+    }
+    // 100 tosses that all fall alike are not to be expected.
+    assert!((1..100).contains(&backend.hits()), "{}", backend.hits());
 }
 
 #[tokio::test]

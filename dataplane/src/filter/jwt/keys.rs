@@ -137,6 +137,22 @@ impl RemoteKeys {
         })
     }
 
+    /// A set at an address that another answer has told.
+    pub fn at(backend: Arc<Slot>, host: &str, path: &str) -> Self {
+        Self {
+            backend,
+            host: host.into(),
+            path: path.into(),
+            timeout: DEFAULT_TIMEOUT,
+            ended: Notify::new(),
+            fetching: AtomicBool::new(false),
+            cache: DEFAULT_CACHE,
+            pause: DEFAULT_PAUSE,
+            fetched: ArcSwapOption::empty(),
+            tried: Mutex::new(None),
+        }
+    }
+
     /// True if the other is the same set, fetched alike.
     pub fn is_fetched_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.backend, &other.backend)

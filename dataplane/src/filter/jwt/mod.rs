@@ -33,6 +33,8 @@ pub struct Jwt {
     pub providers: Box<[Provider]>,
     /// True: a request without a token passes.
     pub optional: bool,
+    /// True: every request passes; valid tokens are used.
+    pub fail_open: bool,
 }
 
 /// One issuer.
@@ -83,7 +85,7 @@ pub enum Fault {
 
 impl Fault {
     /// What the client is told, in Envoy's words.
-    fn text(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Missing => "Jwt is missing",
             Self::BadFormat => {
@@ -154,6 +156,7 @@ impl Jwt {
         Ok(Self {
             providers: providers.into(),
             optional: config.optional,
+            fail_open: config.fail_open,
         })
     }
 
@@ -185,6 +188,9 @@ impl Provider {
                 Keys::Remote(lookup.store().remote_keys(remote))
             }
         };
+        let issuer = config.issuer.as_str();
+        let issuers = if issuer.is_empty() { &[][..] } else { &[issuer][..] };
+        let audiences: Vec<_> = config.audiences.iter().map(String::as_str).collect();
         let claim = |config: &v1::ClaimToHeader| {
             Ok::<_, String>((headers::name(&config.header)?, config.claim.as_str().into()))
         };
@@ -192,7 +198,7 @@ impl Provider {
             name: config.name.as_str().into(),
             recompute_route: config.recompute_route,
             keys,
-            validation: validation(config),
+            validation: expectations(issuers, &audiences),
             carriers: Carrier::compile_all(&config.sources)?,
             claims: config
                 .claims_to_headers
@@ -214,20 +220,7 @@ impl Provider {
     /// # Errors
     /// Why it is not accepted.
     pub fn verify(&self, token: &str, keys: &KeySet) -> Result<Claims, Fault> {
-        let header = decode_header(token).map_err(|_| Fault::BadFormat)?;
-        let mut validation = self.validation.clone();
-        validation.algorithms = vec![header.alg];
-        let mut fault = Fault::UnknownKey;
-        for key in keys.matching(&header) {
-            match decode::<Claims>(token, key, &validation) {
-                Ok(token) => return Ok(token.claims),
-                Err(error) => fault = fault_of(error.kind()),
-            }
-            if fault != Fault::Signature {
-                break;
-            }
-        }
-        Err(fault)
+        verify(token, keys, &self.validation)
     }
 
     /// Puts claims into the headers that they go to.
@@ -245,20 +238,43 @@ impl Provider {
     }
 }
 
-fn validation(config: &v1::JwtProvider) -> Validation {
+/// Judges a token.
+///
+/// # Errors
+/// Why it is not accepted.
+pub fn verify(token: &str, keys: &KeySet, validation: &Validation) -> Result<Claims, Fault> {
+    let header = decode_header(token).map_err(|_| Fault::BadFormat)?;
+    let mut validation = validation.clone();
+    validation.algorithms = vec![header.alg];
+    let mut fault = Fault::UnknownKey;
+    for key in keys.matching(&header) {
+        match decode::<Claims>(token, key, &validation) {
+            Ok(token) => return Ok(token.claims),
+            Err(error) => fault = fault_of(error.kind()),
+        }
+        if fault != Fault::Signature {
+            break;
+        }
+    }
+    Err(fault)
+}
+
+/// What a token is to say of its issuer, which is one of these, and its audience; none: nothing.
+pub fn expectations(issuers: &[&str], audiences: &[&str]) -> Validation {
+    verify::install();
     let mut validation = Validation {
         leeway: SKEW,
         validate_nbf: true,
         required_spec_claims: HashSet::new(),
         ..Validation::default()
     };
-    if !config.issuer.is_empty() {
-        validation.set_issuer(&[&config.issuer]);
+    if !issuers.is_empty() {
+        validation.set_issuer(issuers);
         validation.required_spec_claims.insert("iss".into());
     }
-    validation.validate_aud = !config.audiences.is_empty();
+    validation.validate_aud = !audiences.is_empty();
     if validation.validate_aud {
-        validation.set_audience(&config.audiences);
+        validation.set_audience(audiences);
         validation.required_spec_claims.insert("aud".into());
     }
     validation
