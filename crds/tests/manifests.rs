@@ -42,6 +42,17 @@ fn the_crd_requires_no_field_that_envoy_gateway_leaves_out() {
     .map(patch)
     .to_vec();
     expected.insert(0, ".spec".to_owned());
+    let databases = [
+        "anonymousIpDbSource",
+        "asnDbSource",
+        "cityDbSource",
+        "countryDbSource",
+        "ispDbSource",
+    ];
+    let path = |database: &str| format!(".spec.geoIP.provider.maxMind.{database}.local.path");
+    expected.extend(databases.map(path));
+    expected.extend([".spec.geoIP.provider", ".spec.geoIP.provider.type"].map(ToOwned::to_owned));
+    expected.sort();
     required.sort();
     assert_eq!(required, expected);
 }

@@ -61,7 +61,7 @@ pub struct JWT {
     /// Whether it may be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
-    /// Whether requests pass if the service cannot be asked.
+    /// Whether requests without a token, or with one that is not valid, pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_open: Option<bool>,
     /// Issuers whose tokens are accepted.

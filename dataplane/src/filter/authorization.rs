@@ -1,7 +1,9 @@
-//! Who may do what: rules over the client's address, its token, headers, the method and the path.
+//! Who may do what: rules over the client's address and where it is, its token, headers, the method and the path, and
+//! expressions.
 
 use std::net::IpAddr;
 
+use arc_swap::ArcSwap;
 use http::Method;
 use http::header::HeaderName;
 use http::request::Parts;
@@ -9,6 +11,9 @@ use ipnet::IpNet;
 use serde_json::Value;
 use sluice_config::v1;
 
+use super::cel::Expression;
+use super::cel::request::{OfRequest, Wire};
+use super::geo::{Databases, Location};
 use super::tokens::{self, Tokens};
 use super::{Facts, headers};
 use crate::route::{Path, header_value};
@@ -28,6 +33,17 @@ struct Rule {
     headers: Box<[(HeaderName, Box<[String]>)]>,
     methods: Box<[Method]>,
     path: Option<PathTest>,
+    locations: Box<[Location]>,
+    expression: Option<Box<Expression>>,
+}
+
+/// What is known besides the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// Its connection.
+    pub wire: Wire<'a>,
+    /// Where clients are looked up.
+    pub geo: &'a ArcSwap<Databases>,
 }
 
 #[derive(Debug)]
@@ -90,8 +106,9 @@ impl Authorization {
     }
 
     /// True if the request may pass.
-    pub fn allows(&self, head: &Parts, facts: &Facts<'_>, tokens: &Tokens) -> bool {
-        let rule = self.rules.iter().find(|rule| rule.matches(head, facts, tokens));
+    pub fn allows(&self, head: &Parts, facts: &Facts<'_>, tokens: &Tokens, around: Around<'_>) -> bool {
+        let mut rules = self.rules.iter();
+        let rule = rules.find(|rule| rule.matches(head, facts, tokens, around));
         rule.map_or(self.allow_by_default, |rule| rule.allow)
     }
 
@@ -99,7 +116,12 @@ impl Authorization {
     pub fn allows_address(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         let bare = |rule: &&Rule| {
-            rule.jwt.is_none() && rule.headers.is_empty() && rule.methods.is_empty() && rule.path.is_none()
+            rule.jwt.is_none()
+                && rule.headers.is_empty()
+                && rule.methods.is_empty()
+                && rule.path.is_none()
+                && rule.locations.is_empty()
+                && rule.expression.is_none()
         };
         let rule = self
             .rules
@@ -132,10 +154,21 @@ impl Rule {
                 .map_err(|e| format!("headers: {e}"))?,
             methods: config.methods.iter().map(method).collect::<Result<_, _>>()?,
             path: config.path.as_ref().map(PathTest::compile).transpose()?,
+            locations: config
+                .locations
+                .iter()
+                .map(Location::compile)
+                .collect::<Result<_, _>>()
+                .map_err(|e| format!("locations: {e}"))?,
+            expression: Some(config.expression.as_str())
+                .filter(|text| !text.is_empty())
+                .map(|text| Expression::compile(text).map(Box::new))
+                .transpose()
+                .map_err(|e| format!("expression: {e}"))?,
         })
     }
 
-    fn matches(&self, head: &Parts, facts: &Facts<'_>, tokens: &Tokens) -> bool {
+    fn matches(&self, head: &Parts, facts: &Facts<'_>, tokens: &Tokens, around: Around<'_>) -> bool {
         self.holds_address(facts.client)
             && (self.methods.is_empty() || self.methods.contains(&head.method))
             && self.path.as_ref().is_none_or(|path| path.accepts(facts.path))
@@ -144,6 +177,23 @@ impl Rule {
                     .is_some_and(|value| values.iter().any(|wanted| wanted.as_bytes() == &*value))
             })
             && self.jwt.as_ref().is_none_or(|jwt| jwt.matches(tokens))
+            && (self.locations.is_empty() || self.is_located(facts.client, around.geo))
+            && self.expression.as_ref().is_none_or(|expression| {
+                let request = OfRequest {
+                    head,
+                    facts,
+                    tokens,
+                    wire: around.wire,
+                };
+                expression.evaluate(&request).unwrap_or(!self.allow)
+            })
+    }
+
+    /// What is not known is as if the client were there if the rule denies, and elsewhere if it allows.
+    fn is_located(&self, client: IpAddr, geo: &ArcSwap<Databases>) -> bool {
+        let geo = geo.load();
+        let mut locations = self.locations.iter();
+        locations.any(|location| location.holds(client, &geo).unwrap_or(!self.allow))
     }
 
     fn holds_address(&self, client: IpAddr) -> bool {

@@ -14,6 +14,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
+use crate::filter::cel::request::Peer;
+
 /// What a URL may carry as it is (RFC 3986 section 2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -52,6 +54,28 @@ pub(super) fn element(chain: &[CertificateDer<'_>], details: &[CertDetail]) -> O
         }
     }
     HeaderValue::try_from(text).ok()
+}
+
+/// What a client's certificate says, for expressions. `None`: it cannot be read.
+pub(super) fn peer(leaf: &CertificateDer<'_>) -> Option<Peer> {
+    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+    let mut peer = Peer {
+        subject: subject(parsed.subject()),
+        ..Peer::default()
+    };
+    for byte in ring::digest::digest(&ring::digest::SHA256, leaf).as_ref() {
+        let _ = write!(peer.sha256, "{byte:02x}");
+    }
+    let names = parsed.subject_alternative_name().ok().flatten();
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        let (place, text) = match name {
+            GeneralName::DNSName(dns) => (&mut peer.dns_san, dns),
+            GeneralName::URI(uri) => (&mut peer.uri_san, uri),
+            _ => continue,
+        };
+        place.get_or_insert_with(|| (*text).to_owned());
+    }
+    Some(peer)
 }
 
 fn names(certificate: &X509Certificate<'_>, which: CertDetail, text: &mut String) {

@@ -12,12 +12,14 @@ mod proxy_header;
 mod socket;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use rustls::pki_types::CertificateDer;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use client::Client;
 
+use crate::filter::cel::request::Peer;
 use crate::route::{Kind, Listener, Port};
 use crate::state::Bind;
 use crate::wire::Wire;
@@ -66,6 +68,20 @@ pub struct TlsSession {
     pub listener: Arc<Listener>,
     /// What X-Forwarded-Client-Cert says of the client's certificate, if it showed one and the listener wants it said.
     pub certificate: Option<http::HeaderValue>,
+    /// The version, by Envoy's name.
+    pub version: Option<&'static str>,
+    /// The client's certificate, if it showed one.
+    leaf: Option<CertificateDer<'static>>,
+    /// What it says, once somebody has asked.
+    peer: OnceLock<Option<Peer>>,
+}
+
+impl TlsSession {
+    /// What the client's certificate says, if it showed one that can be read.
+    pub fn peer(&self) -> Option<&Peer> {
+        let leaf = self.leaf.as_ref()?;
+        self.peer.get_or_init(|| forwarded_cert::peer(leaf)).as_ref()
+    }
 }
 
 /// Opens sockets, one for each worker on each port.

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod certificate;
 pub mod client;
 pub mod config;
+pub mod mmdb;
 #[path = "../ports/mod.rs"]
 mod ports;
 

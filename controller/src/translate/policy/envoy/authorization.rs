@@ -3,12 +3,13 @@
 use sluice_config::v1;
 use sluice_config::v1::path_match;
 use sluice_crds::envoy::{
-    Authorization, AuthorizationAction, AuthorizationRule, JWT, JWTClaimValueType, JWTPrincipal, PathMatch,
+    Authorization, AuthorizationAction, AuthorizationRule, ClientIPGeoLocation, GeoIPAnonymousMatch, JWT,
+    JWTClaimValueType, JWTPrincipal, PathMatch,
 };
 use sluice_crds::gateway::PathMatchType;
 
-use super::jwt;
 use super::reader::Reader;
+use super::{expression, jwt};
 
 /// `authorization`; `tokens` is the policy's `jwt`.
 pub fn translate(
@@ -30,11 +31,12 @@ pub fn translate(
 /// Notes what cannot be known of a connection.
 pub fn check_connections(reader: &mut Reader<'_, '_, '_>, from: &Authorization) {
     for (i, rule) in from.rules.iter().enumerate() {
-        let more = rule
-            .principal
-            .as_ref()
-            .is_some_and(|principal| principal.jwt.is_some() || !principal.headers.is_empty());
-        if more || rule.operation.is_some() {
+        let more = rule.principal.as_ref().is_some_and(|principal| {
+            principal.jwt.is_some()
+                || !principal.headers.is_empty()
+                || !principal.client_ip_geo_locations.is_empty()
+        });
+        if more || rule.operation.is_some() || rule.cel.is_some() {
             let field = format!("authorization.rules[{i}]");
             reader.fault(field, "of a TCPRoute's connections the address alone is known");
         }
@@ -60,6 +62,14 @@ fn rule(
             values: header.values.clone(),
         });
     }
+    let mut locations = Vec::new();
+    for (i, from) in principal.client_ip_geo_locations.iter().enumerate() {
+        let field = format!("{field}.principal.clientIPGeoLocations[{i}]");
+        locations.push(location(reader, from, &field));
+    }
+    if let Some(Err(why)) = from.cel.as_deref().map(expression::check) {
+        reader.fault(format_args!("{field}.cel"), why);
+    }
     v1::AuthorizationRule {
         name: from.name.clone().unwrap_or_default(),
         allow: allows(reader, &from.action, &format!("{field}.action")),
@@ -74,6 +84,45 @@ fn rule(
             .path
             .as_ref()
             .map(|path| request_path(reader, path, &format!("{field}.operation.path"))),
+        expression: from.cel.clone().unwrap_or_default(),
+        locations,
+    }
+}
+
+fn location(reader: &mut Reader<'_, '_, '_>, from: &ClientIPGeoLocation, field: &str) -> v1::GeoLocation {
+    if *from == ClientIPGeoLocation::default() {
+        reader.fault(field, "empty");
+    }
+    let is_code = |country: &&String| country.len() == 2 && country.bytes().all(|c| c.is_ascii_alphabetic());
+    if let Some(country) = from.country.as_ref().filter(|country| !is_code(country)) {
+        reader.fault(
+            format_args!("{field}.country"),
+            format_args!("{country:?} is not a code of two letters"),
+        );
+    }
+    if from.anonymous == Some(GeoIPAnonymousMatch::default()) {
+        reader.fault(format_args!("{field}.anonymous"), "empty");
+    }
+    let asn = from.asn.map(|asn| u32::try_from(asn).ok().filter(|asn| *asn > 0));
+    if asn == Some(None) {
+        reader.fault(
+            format_args!("{field}.asn"),
+            "not the number of an autonomous system",
+        );
+    }
+    v1::GeoLocation {
+        country: from.country.clone().unwrap_or_default(),
+        region: from.region.clone().unwrap_or_default(),
+        city: from.city.clone().unwrap_or_default(),
+        asn: asn.flatten().unwrap_or_default(),
+        isp: from.isp.clone().unwrap_or_default(),
+        anonymous: from.anonymous.as_ref().map(|from| v1::GeoAnonymous {
+            is_anonymous: from.is_anonymous,
+            is_vpn: from.is_vpn,
+            is_hosting: from.is_hosting,
+            is_tor: from.is_tor,
+            is_proxy: from.is_proxy,
+        }),
     }
 }
 

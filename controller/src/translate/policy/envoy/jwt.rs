@@ -24,6 +24,7 @@ pub fn translate(reader: &mut Reader<'_, '_, '_>, owner: &ObjectRef, from: &JWT)
     v1::Jwt {
         providers,
         optional: from.optional.unwrap_or_default(),
+        fail_open: from.fail_open.unwrap_or_default(),
     }
 }
 
