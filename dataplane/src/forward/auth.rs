@@ -5,16 +5,15 @@
 
 use std::net::SocketAddr;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
-use http::{HeaderMap, Method, StatusCode, request};
-use prost::Message;
+use bytes::Bytes;
+use http::header::{HOST, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode, request};
 
-use super::Conn;
 use super::edge::X_REQUEST_ID;
 use super::record::protocol;
 use super::reply::Reply;
 use super::subrequest::{self, Answer};
+use super::{Conn, grpc};
 use crate::filter::ExternalAuth;
 use crate::filter::auth::{Protocol, proto};
 use crate::upstream::connect::Version;
@@ -157,14 +156,7 @@ fn grpc_question(
             context_extensions: auth.context_extensions(),
         }),
     };
-    let mut request = http::Request::new(frame(&check));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = http::Uri::from_static(proto::CHECK);
-    let headers = request.headers_mut();
-    headers.insert(HOST, HeaderValue::from_static("ext-authz"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(TE, HeaderValue::from_static("trailers"));
-    request
+    grpc::request(proto::CHECK, "ext-authz", &check)
 }
 
 fn peer(address: SocketAddr) -> proto::Peer {
@@ -179,30 +171,8 @@ fn peer(address: SocketAddr) -> proto::Peer {
     }
 }
 
-/// A message as gRPC frames it: not compressed, its length, the message.
-fn frame(message: &impl Message) -> Bytes {
-    let mut out = BytesMut::with_capacity(5 + message.encoded_len());
-    out.put_u8(0);
-    out.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
-    // Only fails for want of room, which a growing buffer has.
-    let _ = message.encode(&mut out);
-    out.freeze()
-}
-
 fn grpc_verdict(answer: &Answer, head: &mut request::Parts) -> Result<ResponseHeaders, Refused> {
-    let status = answer
-        .trailers
-        .get("grpc-status")
-        .or_else(|| answer.head.headers.get("grpc-status"));
-    if status.is_none_or(|status| status != "0") {
-        return Err(Refused::Failed(format!("grpc-status {status:?}")));
-    }
-    let message = answer
-        .body
-        .get(5..)
-        .filter(|_| answer.body.first() == Some(&0))
-        .ok_or_else(|| Refused::Failed("no message".into()))?;
-    let check = proto::CheckResponse::decode(message).map_err(|e| Refused::Failed(e.to_string()))?;
+    let check: proto::CheckResponse = grpc::message(answer).map_err(Refused::Failed)?;
     if check.status.as_ref().is_none_or(|status| status.code != 0) {
         let response = check.denied_response.unwrap_or_default();
         return Err(Refused::Denied(grpc_denied(response).into()));

@@ -20,6 +20,7 @@ mod ext_proc;
 mod grpc;
 mod h1;
 mod h2;
+mod h3;
 mod jwt;
 mod limits;
 mod message;
@@ -37,16 +38,18 @@ mod upstream;
 pub(crate) use subrequest::tell;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio_util::sync::CancellationToken;
 
 use crate::filter::authorization::Around;
 use crate::filter::cel::request::{Tls, Wire as Ends};
 use crate::listen::client::bound;
-use crate::listen::{Client, Connection, TlsSession};
+use crate::listen::{Client, Connection, QuicConnection, TlsSession};
 use crate::route::Port;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -58,9 +61,28 @@ const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Line {
+    /// The other end's address.
+    fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// This end's address.
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
 /// What all requests of a connection share.
 struct Conn {
-    wire: Wire,
+    wire: Line,
     tls: Option<Arc<TlsSession>>,
     /// What its listener says of clients, if anything.
     client: Option<Arc<Client>>,
@@ -140,17 +162,37 @@ pub async fn serve(connection: Connection) {
         }
     };
     let conn = Arc::new(Conn {
-        wire,
+        wire: Line {
+            peer: wire.peer(),
+            local: wire.local(),
+        },
         tls,
         client,
         port,
         worker,
     });
     if is_h2 {
-        h2::serve(conn).await;
+        h2::serve(conn, wire).await;
     } else {
-        h1::serve(conn).await;
+        h1::serve(conn, wire).await;
     }
+}
+
+/// Serves an HTTP/3 connection until its end; `stop` asks it to end.
+pub async fn serve_quic(connection: QuicConnection, stop: CancellationToken) {
+    let conn = Arc::new(Conn {
+        wire: Line {
+            peer: connection.peer,
+            local: connection.local,
+        },
+        tls: Some(connection.tls),
+        client: connection.client,
+        port: connection.port,
+        worker: connection.worker,
+    });
+    // Held until the end.
+    let _open = connection.open;
+    h3::serve(conn, connection.quic, stop).await;
 }
 
 /// How long a client may take for its first bytes.
@@ -187,10 +229,14 @@ mod tests {
         size_of::<F>()
     }
 
+    fn size2<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
     /// What is held for a connection while nothing happens on it. Futures of rare waits are boxed to keep this so.
     #[test]
     fn a_connection_is_small() {
-        let sizes = [size(serve), size(h1::serve), size(h2::serve)];
+        let sizes = [size(serve), size2(h1::serve), size2(h2::serve)];
         assert!(sizes.iter().all(|size| *size <= 8 * 1024), "{sizes:?}");
     }
 }

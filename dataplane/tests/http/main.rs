@@ -10,6 +10,8 @@ mod auth;
 mod authorization;
 mod bodies;
 mod config;
+mod ext_proc;
+mod destinations;
 mod filters;
 mod global_limits;
 mod grpc;
@@ -24,6 +26,7 @@ mod rate_limits;
 mod responses;
 mod retries;
 mod sessions;
+mod telemetry;
 mod tls;
 mod upgrades;
 

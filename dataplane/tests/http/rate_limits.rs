@@ -171,6 +171,48 @@ async fn the_strictest_limit_is_shown_and_costs_count() {
 }
 
 #[tokio::test]
+async fn what_only_watches_turns_nobody_away() {
+    let watches = v1::RateLimitRule {
+        shadow: true,
+        ..limit("watches", 1, vec![])
+    };
+    let (_proxy, _backend, port) = with_policy(policy(vec![watches, limit("holds", 3, vec![])]), vec![]).await;
+    let client = Http::new(port);
+    for (status, left) in [(200, "2"), (200, "1"), (200, "0"), (429, "0")] {
+        let got = client.get("/").await;
+        assert_eq!((got.status, shown(&got)), (status, ("3", left)));
+    }
+}
+
+#[tokio::test]
+async fn responses_cost_what_later_requests_miss() {
+    let rule = v1::RateLimitRule {
+        cost: Some(0),
+        response_cost: 10,
+        ..limit("responses", 21, vec![])
+    };
+    let (_proxy, backend, port) = with_policy(policy(vec![rule]), vec![]).await;
+    let client = Http::new(port);
+    // The third response takes more than there is left: what is missing keeps others away.
+    for served in 1..=3 {
+        let got = client.get("/").await;
+        assert_eq!((got.status, got.header("x-ratelimit-limit")), (200, Some("21")));
+        assert_eq!(backend.hits(), served);
+    }
+    // The response is paid when it has ended, which the client may see a little earlier.
+    let mut status = 200;
+    for _ in 0..100 {
+        status = client.get("/").await.status;
+        if status == 429 {
+            break;
+        }
+    }
+    assert_eq!(status, 429);
+    // A request that is turned away has no response that could cost anything.
+    assert_eq!(client.get("/").await.status, 429);
+}
+
+#[tokio::test]
 async fn grpc_clients_are_told_in_grpc() {
     let backend = Backend::echo("b").await;
     let port = super::support::free_port();

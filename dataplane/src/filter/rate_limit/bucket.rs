@@ -12,6 +12,8 @@ use lru::LruCache;
 
 /// Values that have buckets of their own at one time, of one rule; the one that was used least lately makes room.
 const DISTINCT: usize = 16 * 1024;
+/// Units in which the largest debt is paid off.
+const MOST_UNITS_OWED: u64 = 1_000;
 /// Locks over which they are spread.
 const SHARDS: usize = 16;
 
@@ -22,6 +24,15 @@ pub struct Quota {
     pub requests: u64,
     /// Nanoseconds in which an empty bucket fills.
     unit: u64,
+}
+
+/// Whether a bucket may owe tokens afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// If there are enough.
+    IfEnough,
+    /// What is missing fills up before the bucket does.
+    InAnyCase,
 }
 
 /// What is left after a request has been looked at.
@@ -43,13 +54,17 @@ impl Quota {
     }
 
     /// Takes `cost` tokens at `now` from a bucket that is full at `full_at`; returns when it is full then.
-    fn take(self, full_at: u64, now: u64, cost: u64) -> (u64, Left) {
+    fn take(self, full_at: u64, now: u64, cost: u64, how: How) -> (u64, Left) {
         let each = self.unit / self.requests.max(1);
         let each = each.max(1);
         let owed = full_at.saturating_sub(now);
         let after = owed.saturating_add(each.saturating_mul(cost));
-        let allowed = cost == 0 || (self.requests > 0 && after <= self.unit);
-        let owed = if allowed { after } else { owed };
+        let allowed = after <= self.unit && (cost == 0 || self.requests > 0);
+        let owed = if allowed || how == How::InAnyCase {
+            after.min(self.unit.saturating_mul(MOST_UNITS_OWED))
+        } else {
+            owed
+        };
         let left = Left {
             allowed,
             remaining: (self.unit.saturating_sub(owed) / each).min(self.requests),
@@ -88,12 +103,29 @@ impl Default for Buckets {
 }
 
 impl Buckets {
-    /// Takes from the one bucket.
-    pub fn take(&self, quota: Quota, cost: u64) -> Left {
+    /// Takes from the bucket of these values; without values, from the one that all share.
+    pub fn take(&self, values: &[u8], quota: Quota, cost: u64) -> Left {
+        self.take_as(values, quota, cost, How::IfEnough)
+    }
+
+    /// As [`Self::take`], even if there is not enough.
+    pub fn charge(&self, values: &[u8], quota: Quota, cost: u64) {
+        self.take_as(values, quota, cost, How::InAnyCase);
+    }
+
+    fn take_as(&self, values: &[u8], quota: Quota, cost: u64, how: How) -> Left {
+        if values.is_empty() {
+            self.take_common(quota, cost, how)
+        } else {
+            self.take_distinct(values, quota, cost, how)
+        }
+    }
+
+    fn take_common(&self, quota: Quota, cost: u64, how: How) -> Left {
         let now = now();
         let mut full_at = self.one.load(Ordering::Relaxed);
         loop {
-            let (after, left) = quota.take(full_at, now, cost);
+            let (after, left) = quota.take(full_at, now, cost, how);
             match self
                 .one
                 .compare_exchange_weak(full_at, after, Ordering::Relaxed, Ordering::Relaxed)
@@ -104,8 +136,7 @@ impl Buckets {
         }
     }
 
-    /// Takes from the bucket of these values.
-    pub fn take_distinct(&self, values: &[u8], quota: Quota, cost: u64) -> Left {
+    fn take_distinct(&self, values: &[u8], quota: Quota, cost: u64, how: How) -> Left {
         let key = self.hasher.hash_one(values);
         let shards = self.distinct.get_or_init(|| {
             let each = NonZeroUsize::new(DISTINCT / SHARDS).unwrap_or(NonZeroUsize::MIN);
@@ -114,7 +145,7 @@ impl Buckets {
         let shard = &shards[usize::try_from(key % SHARDS as u64).unwrap_or_default()];
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = shard.get_or_insert_mut(key, || 0);
-        let (after, left) = quota.take(*full_at, now(), cost);
+        let (after, left) = quota.take(*full_at, now(), cost, how);
         *full_at = after;
         left
     }
@@ -131,7 +162,7 @@ mod tests {
         let quota = Quota::new(3, Duration::from_secs(1));
         let mut full_at = 0;
         let mut take = |now, cost| {
-            let (after, left) = quota.take(full_at, now, cost);
+            let (after, left) = quota.take(full_at, now, cost, How::IfEnough);
             full_at = after;
             (left.allowed, left.remaining)
         };
@@ -154,24 +185,41 @@ mod tests {
     #[test]
     fn odd_quotas() {
         let none = Quota::new(0, Duration::from_secs(1));
-        assert!(!none.take(0, SECOND, 1).1.allowed);
-        assert!(none.take(0, SECOND, 0).1.allowed);
+        assert!(!none.take(0, SECOND, 1, How::IfEnough).1.allowed);
+        assert!(none.take(0, SECOND, 0, How::IfEnough).1.allowed);
         let huge = Quota::new(u64::MAX, Duration::from_secs(1));
-        assert!(huge.take(0, SECOND, 1).1.allowed);
+        assert!(huge.take(0, SECOND, 1, How::IfEnough).1.allowed);
         let year = Quota::new(1, Duration::from_hours(366 * 24));
-        let (full_at, left) = year.take(0, SECOND, 1);
-        assert!(left.allowed && !year.take(full_at, 2 * SECOND, 1).1.allowed);
+        let (full_at, left) = year.take(0, SECOND, 1, How::IfEnough);
+        let (_, next) = year.take(full_at, 2 * SECOND, 1, How::IfEnough);
+        assert!(left.allowed && !next.allowed);
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_first() {
+        let quota = Quota::new(3, Duration::from_secs(1));
+        let at = 100 * SECOND;
+        let (full_at, _) = quota.take(0, at, 7, How::InAnyCase);
+        // Four tokens are missing: not even a request that costs nothing passes before they are there.
+        for (later, cost, allowed) in [(0, 0, false), (4, 0, true), (4, 1, false), (5, 1, true)] {
+            let now = at + later * SECOND / 3 + later;
+            let (_, left) = quota.take(full_at, now, cost, How::IfEnough);
+            assert_eq!(left.allowed, allowed, "{later} {cost}");
+        }
+        let (full_at, _) = quota.take(full_at, at, u64::MAX, How::InAnyCase);
+        let (_, left) = quota.take(full_at, at + 1_000 * SECOND, 1, How::IfEnough);
+        assert!(left.allowed);
     }
 
     #[test]
     fn many_values_take_bounded_room() {
         let buckets = Buckets::default();
         let quota = Quota::new(1, Duration::from_hours(1));
-        assert!(buckets.take_distinct(b"a", quota, 1).allowed);
-        assert!(!buckets.take_distinct(b"a", quota, 1).allowed);
-        assert!(buckets.take_distinct(b"b", quota, 1).allowed);
+        assert!(buckets.take(b"a", quota, 1).allowed);
+        assert!(!buckets.take(b"a", quota, 1).allowed);
+        assert!(buckets.take(b"b", quota, 1).allowed);
         for value in 0..100_000u32 {
-            buckets.take_distinct(&value.to_ne_bytes(), quota, 1);
+            buckets.take(&value.to_ne_bytes(), quota, 1);
         }
         let shards = buckets.distinct.get().unwrap();
         let held: usize = shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
@@ -184,7 +232,7 @@ mod tests {
         let quota = Quota::new(1000, Duration::from_hours(24));
         let taken: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..1000).filter(|_| buckets.take(quota, 1).allowed).count()))
+                .map(|_| scope.spawn(|| (0..1000).filter(|_| buckets.take(b"", quota, 1).allowed).count()))
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
