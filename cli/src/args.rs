@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sluice_controller::engine::RateLimitService;
 
 /// A Kubernetes Gateway API controller and proxy.
 #[derive(Debug, Parser)]
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Controller(Controller),
     /// Serve the Gateways and routes of a folder, without Kubernetes.
     Standalone(Standalone),
+    /// Run a rate limit service, which counts requests in Redis for all proxies together.
+    Ratelimit(Ratelimit),
     /// Run a backend that answers with what it was asked.
     Echo(Echo),
     /// Print the configuration and the statuses that follow from the manifests of a folder.
@@ -132,6 +135,11 @@ pub(crate) struct Controller {
     /// Proxies in front of ours that are trusted to append to X-Forwarded-For.
     #[arg(long, env = "SLUICE_XFF_TRUSTED_HOPS", default_value_t = 0)]
     pub xff_trusted_hops: u32,
+    /// Let Backends have loopback and link-local addresses: those of the proxy's own pod and node.
+    #[arg(long, env = "SLUICE_ALLOW_LOOPBACK_BACKENDS")]
+    pub allow_loopback_backends: bool,
+    #[command(flatten)]
+    pub rate_limit: RateLimits,
     /// Elect a leader, so that several replicas can run.
     #[arg(long, env = "SLUICE_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
     pub leader_elect: bool,
@@ -164,6 +172,93 @@ pub(crate) struct Standalone {
     /// Write the access log to standard output.
     #[arg(long)]
     pub access_log: bool,
+    /// Let requests reach loopback and link-local addresses through Backends of type DynamicResolver. Endpoints that the
+    /// manifests name may have such addresses in any case.
+    #[arg(long)]
+    pub allow_loopback_backends: bool,
+    #[command(flatten)]
+    pub rate_limit: RateLimits,
+}
+
+/// Where global rate limits are counted.
+#[derive(Debug, Args)]
+pub(crate) struct RateLimits {
+    /// Where the rate limit service is: an address, or an absolute name in the DNS. Without one, global rate limits have
+    /// no effect.
+    #[arg(long, env = "SLUICE_RATE_LIMIT_SERVICE", value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub rate_limit_service: Option<(String, u16)>,
+    /// Milliseconds that it may take for an answer.
+    #[arg(
+        long,
+        env = "SLUICE_RATE_LIMIT_TIMEOUT_MS",
+        value_name = "MILLISECONDS",
+        default_value_t = 20
+    )]
+    pub rate_limit_timeout_ms: u64,
+    /// Answer requests with 500 that it cannot be asked about, instead of letting them pass.
+    #[arg(long, env = "SLUICE_RATE_LIMIT_FAIL_CLOSED")]
+    pub rate_limit_fail_closed: bool,
+}
+
+impl RateLimits {
+    /// The service, if there is one.
+    pub(crate) fn service(&self) -> Option<RateLimitService> {
+        let (host, port) = self.rate_limit_service.clone()?;
+        Some(RateLimitService {
+            host,
+            port,
+            timeout_ms: self.rate_limit_timeout_ms,
+            fail_closed: self.rate_limit_fail_closed,
+        })
+    }
+}
+
+/// A host and its port; IPv6 addresses stand in brackets.
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let (host, port) = text.rsplit_once(':').ok_or("there is no port")?;
+    let port = port.parse().map_err(|_| format!("{port:?} is not a port"))?;
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = inner.unwrap_or(host);
+    if host.is_empty() || (inner.is_none() && host.contains(':')) {
+        return Err("HOST:PORT is wanted, with brackets around an IPv6 address".to_owned());
+    }
+    Ok((host.to_owned(), port))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ratelimit {
+    /// Address that proxies ask at: gRPC without TLS.
+    #[arg(long, env = "SLUICE_RATELIMIT_ADDRESS", default_value = "0.0.0.0:8081")]
+    pub address: SocketAddr,
+    /// Address of health and metrics.
+    #[arg(long, env = "SLUICE_METRICS_ADDRESS", default_value = "0.0.0.0:19001")]
+    pub metrics_address: SocketAddr,
+    /// Where Redis is; with rediss:// over TLS. A password here is one that others can see: there is a variable for it.
+    #[arg(
+        long,
+        env = "SLUICE_REDIS_URL",
+        value_name = "redis://HOST:PORT/DB",
+        hide_env_values = true
+    )]
+    pub redis_url: String,
+    /// Redis' user.
+    #[arg(long, env = "SLUICE_REDIS_USERNAME")]
+    pub redis_username: Option<String>,
+    /// File with Redis' password. The variable SLUICE_REDIS_PASSWORD may hold the password itself instead.
+    #[arg(long, env = "SLUICE_REDIS_PASSWORD_FILE")]
+    pub redis_password_file: Option<PathBuf>,
+    /// PEM bundle that Redis' certificate is verified with. Default: the system's.
+    #[arg(long, env = "SLUICE_REDIS_CA_FILE")]
+    pub redis_ca_file: Option<PathBuf>,
+    /// PEM certificate that Redis is shown.
+    #[arg(long, env = "SLUICE_REDIS_CERT_FILE", requires = "redis_key_file")]
+    pub redis_cert_file: Option<PathBuf>,
+    /// PEM key of that certificate.
+    #[arg(long, env = "SLUICE_REDIS_KEY_FILE", requires = "redis_cert_file")]
+    pub redis_key_file: Option<PathBuf>,
+    /// What the names of all keys in Redis begin with.
+    #[arg(long, env = "SLUICE_REDIS_PREFIX", default_value = "sluice:ratelimit:")]
+    pub redis_prefix: String,
 }
 
 #[derive(Debug, Args)]
@@ -185,6 +280,8 @@ pub(crate) struct Folder {
         default_value = "sluice.dev/gateway-controller"
     )]
     pub controller_name: String,
+    #[command(flatten)]
+    pub rate_limit: RateLimits,
 }
 
 #[derive(Debug, Args)]
@@ -192,4 +289,22 @@ pub(crate) struct Status {
     /// Only this namespace.
     #[arg(long, short)]
     pub namespace: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_have_ports() {
+        let is = |text: &str, host: &str, port| {
+            assert_eq!(host_and_port(text), Ok((host.to_owned(), port)), "{text}");
+        };
+        is("a.b.svc:8081", "a.b.svc", 8081);
+        is("127.0.0.1:1", "127.0.0.1", 1);
+        is("[::1]:2", "::1", 2);
+        for wrong in ["", "a", "a:", ":1", "a:b", "a:70000", "::1:2", "[]:1"] {
+            assert!(host_and_port(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use crate::{args, report, translate};
 
 /// Prints a line for each mistake; fails if there is one.
 pub(crate) fn run(args: &args::Folder) -> anyhow::Result<ExitCode> {
-    let (engine, mut wrong) = translate::engine(&args.config, &args.controller_name)?;
+    let (engine, mut wrong) = translate::engine(args)?;
     let mut statuses: Vec<_> = engine.statuses().collect();
     statuses.sort_by_key(|(object, _)| *object);
     let bad = statuses.iter().filter(|(_, status)| !report::is_good(status));

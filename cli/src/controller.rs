@@ -22,6 +22,8 @@ pub(crate) async fn run(args: args::Controller) -> anyhow::Result<ExitCode> {
         proxy_image_pull_policy: args.proxy_image_pull_policy.filter(|policy| !policy.is_empty()),
         config_service,
         xff_trusted_hops: args.xff_trusted_hops,
+        allow_loopback_backends: args.allow_loopback_backends,
+        rate_limit: args.rate_limit.service(),
         leader_election: args.leader_elect,
         pod_name: args.pod_name,
     })

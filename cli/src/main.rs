@@ -10,6 +10,7 @@ mod echo;
 mod folder;
 mod limits;
 mod logging;
+mod ratelimit;
 mod report;
 mod signals;
 mod standalone;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Dataplane(options) => run(2, dataplane::run(options)),
         Command::Controller(options) => run(0, controller::run(options)),
         Command::Standalone(options) => run(2, standalone::run(options)),
+        Command::Ratelimit(options) => run(0, ratelimit::run(options)),
         Command::Echo(options) => run(0, echo::run(options)),
         Command::Status(options) => run(1, status::run(options)),
         Command::Translate(options) => translate::run(&options),

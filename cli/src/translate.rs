@@ -1,7 +1,6 @@
 //! `sluice translate`: what follows from the manifests of a folder.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -12,19 +11,26 @@ use crate::args;
 use crate::folder::Folder;
 
 /// An engine that holds the objects of a folder, and what is wrong with its files.
-pub(crate) fn engine(dir: &Path, controller_name: &str) -> anyhow::Result<(Engine, Vec<String>)> {
-    let reload = Folder::new(dir).reload()?;
-    let mut engine = Engine::new(environment(controller_name, "127.0.0.1"));
+pub(crate) fn engine(args: &args::Folder) -> anyhow::Result<(Engine, Vec<String>)> {
+    let reload = Folder::new(&args.config).reload()?;
+    let mut engine = Engine::new(environment(&args.controller_name, "127.0.0.1", &args.rate_limit));
     engine.apply(reload.events);
     Ok((engine, reload.problems))
 }
 
 /// What is fixed when the proxy is this process.
-pub(crate) fn environment(controller_name: &str, address: &str) -> Environment {
+pub(crate) fn environment(
+    controller_name: &str,
+    address: &str,
+    rate_limit: &args::RateLimits,
+) -> Environment {
     Environment {
         controller_name: controller_name.to_owned(),
         mode: Mode::Standalone(address.to_owned()),
         xff_trusted_hops: 0,
+        allow_local_backends: false,
+        login_key: None,
+        rate_limit: rate_limit.service(),
     }
 }
 
@@ -37,7 +43,7 @@ struct Printed {
 
 /// Prints configuration and statuses as YAML, without key material.
 pub(crate) fn run(args: &args::Folder) -> anyhow::Result<ExitCode> {
-    let (engine, problems) = engine(&args.config, &args.controller_name)?;
+    let (engine, problems) = engine(args)?;
     for problem in &problems {
         eprintln!("{problem}");
     }

@@ -110,6 +110,9 @@ fn engine() -> Engine {
         controller_name: "sluice.dev/gateway-controller".to_owned(),
         mode: Mode::Cluster,
         xff_trusted_hops: 0,
+        allow_local_backends: false,
+        login_key: None,
+        rate_limit: None,
     })
 }
 

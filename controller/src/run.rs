@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::engine::{Changes, Engine, Environment, Event, Infrastructure, Mode};
+use crate::engine::{Changes, Engine, Environment, Event, Infrastructure, Mode, RateLimitService};
 use crate::infra::{Fleet, PodServices, Settings, account_name};
 use crate::leader::{Elector, Leadership};
+use crate::login_key::{LoginKey, LoginKeyError};
 use crate::metrics::{self, Metrics};
 use crate::publish::{self, Authority, Publisher, TokenReviewer, server_names};
 use crate::status::{Statuses, leftovers};
@@ -49,6 +50,10 @@ pub struct Options {
     pub config_service: String,
     /// Proxies in front of ours that are trusted to append to X-Forwarded-For.
     pub xff_trusted_hops: u32,
+    /// Backends may have loopback and link-local addresses.
+    pub allow_loopback_backends: bool,
+    /// Who counts requests for all proxies together, if anyone does.
+    pub rate_limit: Option<RateLimitService>,
     /// False: this is the only replica.
     pub leader_election: bool,
     /// Name of the controller's pod, unique among replicas.
@@ -101,6 +106,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let Some(authority) = open_authority(&client, &options, &stop).await else {
         return Ok(());
     };
+    let Some(login_key) = open_login_key(&client, &options, &stop).await else {
+        return Ok(());
+    };
     let (leaf, bundle) = (authority.leaf(), authority.bundle());
     tokio::spawn(authority.keep(stop.clone()));
 
@@ -122,6 +130,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             controller_name: options.controller_name.clone(),
             mode: Mode::Cluster,
             xff_trusted_hops: options.xff_trusted_hops,
+            allow_local_backends: options.allow_loopback_backends,
+            login_key: login_key.ok(),
+            rate_limit: options.rate_limit.clone(),
         }),
         publisher,
         statuses: Statuses::start(&client, &options.controller_name, &leadership, &metrics, &stop),
@@ -183,6 +194,35 @@ async fn open_authority(client: &Client, options: &Options, stop: &CancellationT
             Err(error) => {
                 if !std::mem::replace(&mut reported, true) {
                     warn!(%error, "no certificate authority yet; it is tried again");
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = stop.cancelled() => return None,
+        }
+    }
+}
+
+/// The key of logins, or why the controller goes on without; `None` if it is stopped before that is known.
+async fn open_login_key(
+    client: &Client,
+    options: &Options,
+    stop: &CancellationToken,
+) -> Option<Result<LoginKey, LoginKeyError>> {
+    let mut reported = false;
+    loop {
+        let opened = LoginKey::open(client.clone(), &options.namespace).await;
+        match &opened {
+            Ok(_) => return Some(opened),
+            // Time does not mend it, and all but logins works without it.
+            Err(error) if error.is_lasting() => {
+                warn!(%error, "no key for the cookies of logins: policies with oidc are not accepted");
+                return Some(opened);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut reported, true) {
+                    warn!(%error, "no key for the cookies of logins yet; it is tried again");
                 }
             }
         }

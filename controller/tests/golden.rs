@@ -9,6 +9,7 @@
 //! - `{{ca}}`, `{{ca64}}`: a CA certificate, as a YAML string and in base64.
 //! - a document of kind `Proxies` (`metadata` as the Gateway's, `rejected: {KEY: REASON}`): what proxies reported.
 //! - a first line `# standalone ADDRESS`: not in a cluster.
+//! - a line `# rate-limit-service HOST`: there is one, at port 8081.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,8 +22,9 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sluice_controller::engine::{
     Changes, Engine, Environment, Event, GatewayRef, Infra, Infrastructure, Mode, PodService, ProxyReport,
-    Status,
+    RateLimitService, Status,
 };
+use sluice_controller::login_key::LoginKey;
 use sluice_controller::store::{self, Object, ObjectRef};
 
 const CONTROLLER: &str = "sluice.dev/gateway-controller";
@@ -129,6 +131,17 @@ impl Case {
                 controller_name: CONTROLLER.to_owned(),
                 mode,
                 xff_trusted_hops: 1,
+                allow_local_backends: text.lines().any(|line| line == "# allow-loopback-backends"),
+                login_key: LoginKey::new(&[7; 32]),
+                rate_limit: text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("# rate-limit-service "))
+                    .map(|host| RateLimitService {
+                        host: host.trim().to_owned(),
+                        port: 8081,
+                        timeout_ms: 0,
+                        fail_closed: false,
+                    }),
             },
             objects,
             reports: reports.into_iter().map(report).collect(),

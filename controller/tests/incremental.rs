@@ -54,6 +54,9 @@ fn engine() -> Engine {
         controller_name: "sluice.dev/gateway-controller".to_owned(),
         mode: Mode::Standalone("127.0.0.1".to_owned()),
         xff_trusted_hops: 0,
+        allow_local_backends: false,
+        login_key: None,
+        rate_limit: None,
     });
     let class = upsert::<sluice_crds::gateway::GatewayClass>(json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",

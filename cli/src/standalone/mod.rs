@@ -77,10 +77,13 @@ struct Standalone {
 
 impl Standalone {
     fn new(args: args::Standalone) -> Self {
-        let engine = Engine::new(translate::environment(
+        let mut environment = translate::environment(
             &args.controller_name,
             &args.bind.to_string(),
-        ));
+            &args.rate_limit,
+        );
+        environment.allow_local_backends = args.allow_loopback_backends;
+        let engine = Engine::new(environment);
         Self {
             args,
             engine,

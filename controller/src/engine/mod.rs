@@ -25,7 +25,7 @@ pub use output::{
     PodService, Status, WantedPodService,
 };
 pub use unit::{BackendId, BackendUsage, Dep, EndpointsId, GatewayRef, Unit};
-pub use view::{Environment, Mode, ProxyReport, View};
+pub use view::{Environment, Mode, ProxyReport, RateLimitService, View};
 
 use crate::store::{Object, ObjectRef, Store};
 use crate::translate;

@@ -60,6 +60,8 @@ pub enum Unit {
     Secret(ObjectRef),
     /// All entries of a Secret or ConfigMap that a policy names.
     Data(ObjectRef),
+    /// Where the rate limit service is.
+    RateLimitService,
     /// A policy, or an XBackend as such: its status.
     Policy(ObjectRef),
 }
@@ -95,7 +97,11 @@ impl Unit {
             Self::Class(name) => Some(ObjectRef::new(Kind::GatewayClass, "", Arc::clone(name))),
             Self::Gateway(gateway) => Some(gateway.object()),
             Self::Route(object) | Self::Policy(object) => Some(object.clone()),
-            Self::Backend(_) | Self::Endpoints(_) | Self::Secret(_) | Self::Data(_) => None,
+            Self::Backend(_)
+            | Self::Endpoints(_)
+            | Self::Secret(_)
+            | Self::Data(_)
+            | Self::RateLimitService => None,
         }
     }
 }

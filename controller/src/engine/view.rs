@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::config::GatewayConfigs;
 use super::unit::{Dep, GatewayRef};
 use super::{Map, Set};
+use crate::login_key::LoginKey;
 use crate::store::{ObjectRef, Store, Stored};
 use crate::translate::model::GatewayModel;
 
@@ -19,6 +20,32 @@ pub struct Environment {
     pub mode: Mode,
     /// Proxies in front of ours that are trusted to append to X-Forwarded-For.
     pub xff_trusted_hops: u32,
+    /// Backends may have loopback and link-local addresses, whoever writes them, and also where the request names them.
+    pub allow_local_backends: bool,
+    /// What the keys of logins are made from; `None`: each proxy makes its own.
+    pub login_key: Option<LoginKey>,
+    /// Who counts requests for all proxies together, if anyone does.
+    pub rate_limit: Option<RateLimitService>,
+}
+
+/// A rate limit service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimitService {
+    /// Name or address of its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Milliseconds that it may take; 0: the proxy's default.
+    pub timeout_ms: u64,
+    /// Requests that it cannot be asked about are turned away.
+    pub fail_closed: bool,
+}
+
+impl Environment {
+    /// Whether a backend's own endpoints may be this host's. In standalone mode whoever writes the files owns the host.
+    pub fn allows_local_endpoints(&self) -> bool {
+        self.allow_local_backends || self.mode != Mode::Cluster
+    }
 }
 
 /// Where the proxies are.

@@ -16,6 +16,7 @@ mod policy;
 mod precedence;
 mod route;
 mod secret;
+pub mod telemetry;
 
 use crate::engine::{Output, Unit, View};
 use crate::store::Kind;
@@ -30,6 +31,7 @@ pub fn translate(unit: &Unit, view: &View<'_>) -> Output {
         Unit::Endpoints(endpoints) => backend::endpoints::translate(endpoints, view),
         Unit::Secret(secret) => secret::translate(secret, view),
         Unit::Data(object) => secret::data(object, view),
+        Unit::RateLimitService => backend::rate_limit::translate(view),
         Unit::Policy(object) if object.kind == Kind::XBackend => backend::x_backend::translate(object, view),
         Unit::Policy(object) if object.kind == Kind::Backend => backend::envoy::translate(object, view),
         Unit::Policy(policy) => policy::translate(policy, view),

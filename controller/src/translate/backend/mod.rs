@@ -7,6 +7,7 @@
 pub mod endpoints;
 pub mod envoy;
 pub mod protocol;
+pub mod rate_limit;
 mod retry_budget;
 pub mod service;
 pub mod x_backend;
@@ -153,6 +154,11 @@ fn reached(id: &BackendId, reach: Reach, view: &View<'_>) -> Output {
         retry_budget,
         ..v1::Backend::default()
     };
+    if target.kind == Kind::Backend
+        && let Some(object) = view.get::<Backend>(&target.namespace, &target.name)
+    {
+        backend.dynamic = envoy::dynamic(view, &object);
+    }
     cluster::apply_policies(view, &id.traffic, &mut backend);
     output.shared.needs.push(Unit::Endpoints(endpoints));
     output.shared.add(key(id), v1::resource::Body::Backend(backend));

@@ -48,11 +48,19 @@ macro_rules! gaps {
 
 gaps! {
     SecurityPolicy {
-        Refused "oidc": "login by OpenID Connect is not supported",
-        Warned "csrf.shadowFraction": "all requests are checked",
-        Refused "jwt.failOpen": "requests without a valid token never pass",
-        Refused "authorization.rules[].cel": "CEL is not supported",
-        Refused "authorization.rules[].principal.clientIPGeoLocations": "there is no database of locations",
+        Warned "oidc.provider.backendRefs[].fallback": "one backend is asked",
+        Warned "oidc.provider.backendSettings.loadBalancer": "the backend's own settings hold",
+        Warned "oidc.provider.backendSettings.proxyProtocol": "the backend's own settings hold",
+        Warned "oidc.provider.backendSettings.tcpKeepalive": "the backend's own settings hold",
+        Warned "oidc.provider.backendSettings.healthCheck": "the backend's own settings hold",
+        Warned "oidc.provider.backendSettings.circuitBreaker": "the backend's own settings hold",
+        Warned "oidc.provider.backendSettings.timeout": "an answer may take five seconds",
+        Warned "oidc.provider.backendSettings.connection": "the backend's own settings hold",
+        Warned "oidc.provider.backendSettings.dns": "the backend's own settings hold",
+        Warned "oidc.provider.backendSettings.http2": "the backend's own settings hold",
+        Warned "oidc.provider.backendSettings.retry.numAttemptsPerPriority": "endpoints have no priorities",
+        Warned "oidc.provider.backendSettings.retry.retryOn": "errors of the connection and statuses from 500 on are retried",
+        Warned "oidc.provider.backendSettings.retry.perRetry.timeout": "an answer may take five seconds",
         Warned "extAuth.includeRouteMetadata": "the service is told nothing of the route",
         Warned "extAuth.grpc.backendSettings": "the backend's own settings hold",
         Warned "extAuth.http.backendSettings": "the backend's own settings hold",
@@ -62,28 +70,26 @@ gaps! {
         Warned "jwt.providers[].remoteJWKS.backendRefs[].fallback": "one backend is asked",
     }
     BackendTrafficPolicy {
-        Warned "rateLimit.global": "there is no rate limit service; local limits are supported",
         Warned "rateLimit.local.rules[].limit.fromMetadata": "requests have no metadata",
         Warned "rateLimit.local.rules[].cost.request.metadata": "requests have no metadata",
-        Warned "rateLimit.local.rules[].cost.response": "responses do not count",
-        LeftOut "rateLimit.local.rules[].shadowMode": "a rule that only watches limits nothing",
+        Warned "rateLimit.local.rules[].cost.response.metadata": "requests have no metadata",
+        Warned "rateLimit.global.rules[].limit.fromMetadata": "requests have no metadata",
+        Warned "rateLimit.global.rules[].cost.request.metadata": "requests have no metadata",
+        Warned "rateLimit.global.rules[].cost.response.metadata": "requests have no metadata",
         Warned "bandwidthLimit.response.responseTrailers": "delays are not told",
         Warned "retry.numAttemptsPerPriority": "endpoints have no priorities",
         LeftOut "httpUpgrade[].connect": "CONNECT is not supported",
-        Warned "telemetry": "traces and metrics are the same for all routes",
+        Warned "telemetry.metrics": "routes are named in metrics as they are",
         Warned "loadBalancer.type=BackendUtilization": "requests go to the less loaded of two endpoints instead",
         Warned "loadBalancer.type=DynamicModule": "requests go to the less loaded of two endpoints instead",
         Warned "loadBalancer.backendUtilization": "it is not supported",
         Warned "loadBalancer.dynamicModule": "there is no Envoy here",
-        Warned "loadBalancer.zoneAware.weightedZones": "zones have no weights",
-        Warned "healthCheck.active.http.requestBody": "checks have no body",
         Warned "healthCheck.active.healthCheckLog": "health is in the metrics",
-        Warned "healthCheck.passive.alwaysEjectOneEndpoint": "one endpoint may be taken out in any case",
-        Warned "circuitBreaker.retryBudget": "maxParallelRetries holds; see XBackendTrafficPolicy for budgets",
-        Warned "connection.socketBufferLimit": "the system decides",
         Warned "connection.preconnect": "connections are made when they are needed",
         Warned "dns": "names are looked up as often as their TTL asks for, in both families",
-        Warned "http2.connectionKeepalive": "see tcpKeepalive",
+        Warned "http2.connectionKeepalive.timeout": "a ping has 5 s to be answered",
+        Warned "http2.connectionKeepalive.idleInterval": "pings keep their interval",
+        Warned "http2.connectionKeepalive.intervalJitter": "pings keep their interval",
     }
     ClientTrafficPolicy {
         Warned "http3": "HTTP/3 is not served",
@@ -101,20 +107,15 @@ gaps! {
         Warned "tls.fingerprints": "they are not computed",
         Warned "tls.clientValidation.allowExpiredCertificate": "expired certificates are refused",
     }
-    HTTPRouteFilter {
-        Refused "urlRewrite.hostname.pathRegex": "hosts are not made from paths",
-    }
     Backend {
-        Refused "type=DynamicResolver": "requests do not choose their own destination",
-        Refused "endpoints[].unix": "backends are reached by TCP and UDP",
-        Warned "endpoints[].hostname": "it is used as the Host of health checks only",
         Warned "tls.signatureAlgorithms": "the proxy's own hold",
         Warned "tls.fingerprints": "they are not computed",
-        Warned "tls.autoSNIFromEndpointHostname": "see sni",
     }
     EnvoyExtensionPolicy {
         Refused "wasm": "there is no Envoy here to load it",
-        Refused "extProc": "external processing is not supported",
+        Warned "extProc[].metadata": "requests have no metadata",
+        Warned "extProc[].backendSettings": "the backend's own settings hold",
+        Warned "extProc[].backendRefs[].fallback": "one backend is asked",
         Refused "lua": "there is no Envoy here to run it",
         Refused "dynamicModule": "there is no Envoy here to load it",
     }

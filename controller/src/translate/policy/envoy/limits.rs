@@ -1,34 +1,64 @@
-//! Local rate limits.
+//! Rate limits: those that each proxy counts by itself, and those that a service counts for all.
 
 use sluice_config::v1;
 use sluice_config::v1::rate_limit_rule::Headers;
 use sluice_config::v1::selector_value::Kind as Compared;
 use sluice_crds::envoy::{
-    RateLimitHeaderMatch, RateLimitRule, RateLimitSelectCondition, RateLimitUnit, SourceMatch,
-    SourceMatchType, XRateLimitHeadersOption,
+    RateLimitCostSpecifier, RateLimitHeaderMatch, RateLimitRule, RateLimitSelectCondition, RateLimitUnit,
+    SourceMatch, SourceMatchType, XRateLimitHeadersOption,
 };
 
 use super::authorization::request_path;
 use super::reader::Reader;
+use crate::engine::Unit;
 use crate::store::ObjectRef;
+use crate::translate::backend::rate_limit;
 
-/// Rules of a local rate limit.
-pub fn translate(
+/// `rateLimit.local`.
+pub fn local(reader: &mut Reader<'_, '_, '_>, from: &[RateLimitRule], owner: &ObjectRef) -> v1::RateLimit {
+    v1::RateLimit {
+        rules: rules(reader, from, owner, "rateLimit.local.rules"),
+    }
+}
+
+/// `rateLimit.global`; `None`, with a warning, if nobody counts.
+pub fn global(
     reader: &mut Reader<'_, '_, '_>,
     from: &[RateLimitRule],
     owner: &ObjectRef,
-) -> v1::RateLimit {
+) -> Option<v1::GlobalRateLimit> {
+    // What is wrong with it is told in any case.
+    let rules = rules(reader, from, owner, "rateLimit.global.rules");
+    let Some(service) = reader.context.view.environment().rate_limit.as_ref() else {
+        let why = "there is no rate limit service; see --rate-limit-service of the controller";
+        reader.warnings.push(format!("spec.rateLimit.global: {why}"));
+        return None;
+    };
+    reader.needs.push(Unit::RateLimitService);
+    Some(v1::GlobalRateLimit {
+        rules,
+        backend: rate_limit::resource_key(),
+        timeout_ms: service.timeout_ms,
+        fail_closed: service.fail_closed,
+    })
+}
+
+fn rules(
+    reader: &mut Reader<'_, '_, '_>,
+    from: &[RateLimitRule],
+    owner: &ObjectRef,
+    field: &str,
+) -> Vec<v1::RateLimitRule> {
     let mut rules = Vec::with_capacity(from.len());
     for (i, from) in from.iter().enumerate() {
-        let field = format!("rateLimit.local.rules[{i}]");
         let bucket = if from.shared == Some(true) {
             format!("{}/{}/{i}", owner.namespace, owner.name)
         } else {
             format!("{}/{}/{}/{i}", reader.scope, owner.namespace, owner.name)
         };
-        rules.push(rule(reader, from, bucket, &field));
+        rules.push(rule(reader, from, bucket, &format!("{field}[{i}]")));
     }
-    v1::RateLimit { rules }
+    rules
 }
 
 fn rule(
@@ -55,17 +85,26 @@ fn rule(
             Headers::Unspecified
         }
     };
-    let cost = from.cost.as_ref().and_then(|cost| cost.request.as_ref());
+    if u32::try_from(from.limit.requests).is_err() {
+        let why = format_args!("{} is out of range", from.limit.requests);
+        reader.fault(format_args!("{field}.limit.requests"), why);
+    }
+    let cost = from.cost.clone().unwrap_or_default();
     v1::RateLimitRule {
         bucket,
         selectors,
         requests: u64::try_from(from.limit.requests).unwrap_or_default(),
         unit_seconds: seconds(reader, &from.limit.unit, field),
-        cost: cost
-            .and_then(|cost| cost.number)
-            .map(|number| u64::try_from(number).unwrap_or_default()),
+        cost: number(cost.request.as_ref()),
         headers: headers.into(),
+        shadow: from.shadow_mode.unwrap_or_default(),
+        response_cost: number(cost.response.as_ref()).unwrap_or_default(),
     }
+}
+
+fn number(cost: Option<&RateLimitCostSpecifier>) -> Option<u64> {
+    let number = cost?.number?;
+    Some(u64::try_from(number).unwrap_or_default())
 }
 
 fn seconds(reader: &mut Reader<'_, '_, '_>, unit: &RateLimitUnit, field: &str) -> u64 {

@@ -13,6 +13,7 @@ use super::reader::Reader;
 use super::{cluster, gaps, limits, response};
 use crate::store::Kind;
 use crate::translate::route::millis;
+use crate::translate::telemetry;
 
 /// Retries after the first try.
 const RETRIES: i64 = 2;
@@ -41,11 +42,17 @@ pub fn apply(
     }
     rule.retry = spec.cluster.retry.as_ref().and_then(|from| retry(reader, from));
     policy.fault = spec.fault_injection.as_ref().map(|from| fault(reader, from));
-    policy.rate_limit = spec
-        .rate_limit
-        .as_ref()
-        .and_then(|limit| limit.local.as_ref())
-        .map(|local| limits::translate(reader, &local.rules, from.owner("rateLimit")));
+    if let Some(limit) = &spec.rate_limit {
+        let owner = from.owner("rateLimit");
+        policy.rate_limit = limit
+            .local
+            .as_ref()
+            .map(|local| limits::local(reader, &local.rules, owner));
+        policy.global_rate_limit = limit
+            .global
+            .as_ref()
+            .and_then(|global| limits::global(reader, &global.rules, owner));
+    }
     policy.bandwidth_limit = spec.bandwidth_limit.as_ref().map(|limit| v1::BandwidthLimit {
         request: limit
             .request
@@ -77,6 +84,14 @@ pub fn apply(
             .iter()
             .map(|upgrade| upgrade.type_.to_ascii_lowercase())
             .collect(),
+    });
+    let tracing = spec.telemetry.as_ref().and_then(|telemetry| telemetry.tracing.as_ref());
+    policy.tracing = tracing.map(|from| {
+        for name in telemetry::texts(from).flat_map(|text| sluice_config::operators::unknown(text)) {
+            let why = format!("spec.telemetry.tracing: operator %{name}% is not known: it has no value");
+            reader.warnings.push(why);
+        }
+        telemetry::of_route(from)
     });
     policy.admission_control = spec
         .admission_control
