@@ -28,3 +28,19 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | qu
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
+
+{{- define "sluice.rateLimit" -}}
+{{ include "sluice.fullname" . }}-ratelimit
+{{- end }}
+
+{{- define "sluice.rateLimitSelectorLabels" -}}
+app.kubernetes.io/name: sluice-ratelimit
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "sluice.rateLimitLabels" -}}
+{{ include "sluice.rateLimitSelectorLabels" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
