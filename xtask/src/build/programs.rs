@@ -45,6 +45,14 @@ pub const ECHO_BASIC: Program = plain(
     "sigs.k8s.io/gateway-api-conformance-images/echo-basic",
 );
 pub const AUTHZ: Program = plain("authz", "e2e/modules/authz", ".");
+pub const EXTPROC: Program = plain("extproc", "e2e/modules/extproc", ".");
+pub const GEOIP: Program = plain("geoip", "e2e/modules/geoip", ".");
+pub const OTELCOL: Program = plain("otelcol", "e2e/modules/otelcol", ".");
+pub const RATELIMIT: Program = plain(
+    "ratelimit",
+    "e2e/modules/ratelimit",
+    "github.com/envoyproxy/ratelimit/src/service_cmd",
+);
 pub const COREDNS: Program = plain("coredns", "e2e", "github.com/coredns/coredns");
 pub const HELM: Program = plain("helm", "e2e", "helm.sh/helm/v3/cmd/helm");
 pub const CONFORMANCE: Program = Program {

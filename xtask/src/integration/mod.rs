@@ -4,7 +4,12 @@
 //! A check installs its server, starts it together with `sluice standalone`, and drives both through curl. Everything
 //! that it starts ends with it.
 
+mod extproc;
+mod geoip;
 mod install;
+mod oidc;
+mod otel;
+mod rate_limits;
 mod world;
 
 use std::path::PathBuf;
@@ -23,7 +28,36 @@ struct Check {
     run: fn(&World) -> Result<()>,
 }
 
-const CHECKS: &[Check] = &[];
+const CHECKS: &[Check] = &[
+    Check {
+        name: "extproc",
+        run: extproc::modes,
+    },
+    Check {
+        name: "geoip",
+        run: geoip::country,
+    },
+    Check {
+        name: "oidc",
+        run: oidc::login,
+    },
+    Check {
+        name: "otel",
+        run: otel::otlp,
+    },
+    Check {
+        name: "otel-zipkin",
+        run: otel::zipkin,
+    },
+    Check {
+        name: "rate-limits",
+        run: rate_limits::own,
+    },
+    Check {
+        name: "rate-limits-of-envoy",
+        run: rate_limits::of_envoy,
+    },
+];
 
 /// `cargo xtask integration ...`
 #[derive(Debug, Args)]
