@@ -1,4 +1,4 @@
-//! EnvoyExtensionPolicy: code that extends Envoy.
+//! EnvoyExtensionPolicy: processors that see requests, and code that extends Envoy.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -11,7 +11,7 @@ use crate::duration::Duration;
 use crate::gateway::{LocalObjectReference, PolicyStatus, SecretObjectReference};
 use crate::open_enum::open_enum;
 
-/// Code that extends Envoy. Refused: there is no Envoy here..
+/// Processors that see requests and responses and may change them. Code for Envoy is refused: there is no Envoy here..
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",
@@ -24,7 +24,7 @@ use crate::open_enum::open_enum;
     status = "PolicyStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "Code that extends Envoy. Refused: there is no Envoy here.",
+    doc = "Processors that see requests and responses and may change them. Code for Envoy is refused: there is no Envoy here.",
     schema = "derived"
 )]
 #[serde(rename_all = "camelCase")]

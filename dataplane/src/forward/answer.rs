@@ -66,6 +66,7 @@ pub(super) fn cut_short(
             record.blame("DC", "downstream_remote_disconnect");
             return down.abort();
         }
+        Stop::Answer(reply) => *reply,
         Stop::RequestTimeout => Reply::error(
             StatusCode::GATEWAY_TIMEOUT,
             "upstream request timeout",

@@ -307,6 +307,11 @@ impl Tries<'_> {
         let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
         let upgrade = response.headers.get(http::header::UPGRADE).cloned();
         edge::strip_response(&mut response.headers);
+        let end = if switched {
+            false
+        } else {
+            exchange.process(self.conn, &mut response).await?
+        };
         effects.apply(&mut response.headers);
         if let Some(persistence) = &self.rule.persistence {
             persistence.write(self.session, active.endpoint().address(), &mut response.headers);

@@ -4,7 +4,7 @@
 //! leaves when there is nothing more to gather, so that head and body of a small message are one `send`. It never
 //! decides what a failure means.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,8 @@ use super::after::{Lanes, poll_lane};
 use super::downstream::{Chunk, Downstream};
 use super::limits::{Deadline, Limits, Stop};
 use super::source::Source;
-use super::upstream::{Broken, Failure, Upstream};
+use super::Conn;
+use super::upstream::{Failure, Upstream};
 use crate::filter::compress::Encoder;
 
 /// How long nothing may move before an exchange is given up; Envoy's stream idle timeout.
@@ -43,6 +44,8 @@ pub struct Exchange<'a> {
     request_done: bool,
     /// The backend stopped taking the request; what it answers may still come.
     deaf: bool,
+    /// The response goes through processors.
+    processed: bool,
     responding: bool,
     stall: Option<Deadline>,
     /// Set: the response's body is compressed.
@@ -61,6 +64,7 @@ impl<'a> Exchange<'a> {
             limits: flow.limits,
             request_done: empty,
             deaf: false,
+            processed: false,
             responding: false,
             stall: None,
             encoder: None,
@@ -138,12 +142,7 @@ impl<'a> Exchange<'a> {
                 match self.poll_forward(cx) {
                     Poll::Ready(Ok(false)) => moved = true,
                     Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Err(Broken::Upstream(failure))) => {
-                        return Poll::Ready(Err(Stop::Upstream(failure)));
-                    }
-                    Poll::Ready(Err(Broken::Downstream(gone))) => {
-                        return Poll::Ready(Err(Stop::Client(gone)));
-                    }
+                    Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
                     Poll::Pending => break,
                 }
             }
@@ -159,15 +158,17 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the next piece of the response on; ready with `true` at its end.
-    fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
-        if self.encoder.is_none() && self.lanes.response.is_none() {
-            return self.up.poll_forward(self.down, cx);
+    fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+        if self.encoder.is_none() && self.lanes.response.is_none() && !self.processed {
+            return self.up.poll_forward(self.down, cx).map_err(Stop::from);
         }
         let before = self.down.bytes_sent();
         let passed = if self.encoder.is_some() {
             self.poll_encoded(cx)
+        } else if self.processed {
+            self.poll_processed(cx)
         } else {
-            self.up.poll_forward(self.down, cx)
+            self.up.poll_forward(self.down, cx).map_err(Stop::from)
         };
         if let Some(lane) = &self.lanes.response {
             lane.spend(self.down.bytes_sent().saturating_sub(before));
@@ -175,15 +176,33 @@ impl<'a> Exchange<'a> {
         passed
     }
 
+    /// As [`Self::poll_forward`], through processors.
+    fn poll_processed(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+        let passed = match ready!(self.poll_piece(cx))? {
+            Some(Chunk::Data(data)) => self.down.push(data).map(|()| false),
+            Some(Chunk::Trailers(trailers)) => self.down.finish(Some(trailers)).map(|()| true),
+            None => self.down.finish(None).map(|()| true),
+        };
+        Poll::Ready(passed.map_err(Stop::Client))
+    }
+
+    /// The next piece of the response.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Stop>> {
+        match self.source.pipe().filter(|_| self.processed) {
+            Some(pipe) => pipe.poll_response(&mut self.up, cx),
+            None => self.up.poll_body(cx).map_err(Stop::Upstream),
+        }
+    }
+
     /// As [`Self::poll_forward`], compressed. What the coder holds back is sent when the backend has no more to say for
     /// now.
-    fn poll_encoded(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+    fn poll_encoded(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
         let failed =
-            |error: std::io::Error| Broken::Upstream(Failure::Protocol(format!("not compressed: {error}")));
+            |error: std::io::Error| Stop::Upstream(Failure::Protocol(format!("not compressed: {error}")));
+        let polled = self.poll_piece(cx)?;
         let Some(encoder) = &mut self.encoder else {
             return Poll::Ready(Ok(true));
         };
-        let polled = self.up.poll_body(cx).map_err(Broken::Upstream)?;
         let waits = polled.is_pending();
         let (out, end) = match polled {
             Poll::Pending => (encoder.flush().map_err(failed)?, None),
@@ -197,18 +216,57 @@ impl<'a> Exchange<'a> {
                 None => Bytes::new(),
             };
             if !rest.is_empty() {
-                self.down.push(rest).map_err(Broken::Downstream)?;
+                self.down.push(rest).map_err(Stop::Client)?;
             }
-            self.down.finish(trailers).map_err(Broken::Downstream)?;
+            self.down.finish(trailers).map_err(Stop::Client)?;
             return Poll::Ready(Ok(true));
         }
         if !out.is_empty() {
-            self.down.push(out).map_err(Broken::Downstream)?;
+            self.down.push(out).map_err(Stop::Client)?;
         }
         if waits {
             Poll::Pending
         } else {
             Poll::Ready(Ok(false))
+        }
+    }
+
+    /// Lets processors see the response, the one that saw the request last first. Says whether the response has a body
+    /// then. What is left of the request goes on meanwhile.
+    pub async fn process(&mut self, conn: &Conn, response: &mut response::Parts) -> Result<bool, Stop> {
+        let known = self.up.body_is_empty();
+        let count = self.source.pipe().map_or(0, |pipe| pipe.len());
+        for at in (0..count).rev() {
+            if let Some(pipe) = self.source.pipe() {
+                pipe.show_response(at, conn, response, known).await?;
+            }
+            std::future::poll_fn(|cx| self.poll_processors(at, response, cx)).await?;
+        }
+        self.processed = count > 0;
+        let pipe = self.source.pipe();
+        Ok(pipe.map_or(known, |pipe| pipe.response_is_empty(known, &mut response.headers)))
+    }
+
+    fn poll_processors(
+        &mut self,
+        at: usize,
+        response: &mut response::Parts,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Stop>> {
+        loop {
+            let moved = self.pump_request(cx)?;
+            self.flush_upstream(cx)?;
+            if let Some(pipe) = self.source.pipe() {
+                if let Poll::Ready(done) = pipe.poll_response_head(at, response, &mut self.up, cx) {
+                    return Poll::Ready(done);
+                }
+            } else {
+                return Poll::Ready(Ok(()));
+            }
+            if !moved {
+                self.limits.check(cx)?;
+                return Poll::Pending;
+            }
         }
     }
 
@@ -239,7 +297,7 @@ impl<'a> Exchange<'a> {
                 break;
             };
             moved = true;
-            let sent = match chunk.map_err(Stop::Client)? {
+            let sent = match chunk? {
                 Some(Chunk::Data(data)) => {
                     if let Some(lane) = &self.lanes.request {
                         lane.spend(data.len() as u64);

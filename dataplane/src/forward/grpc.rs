@@ -24,7 +24,7 @@ pub(super) fn request(
 }
 
 /// A message as gRPC frames it: not compressed, its length, the message.
-fn frame(message: &impl Message) -> Bytes {
+pub(super) fn frame(message: &impl Message) -> Bytes {
     let mut out = BytesMut::with_capacity(5 + message.encoded_len());
     out.put_u8(0);
     out.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));

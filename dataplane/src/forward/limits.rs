@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::downstream::{Downstream, Gone};
-use super::upstream::Failure;
+use super::reply::Reply;
+use super::upstream::{Broken, Failure};
 use crate::listen::Client;
 
 /// Why an exchange ended early.
@@ -26,6 +27,17 @@ pub enum Stop {
     StreamTimeout,
     /// The client takes too long to send its request.
     ReceiveTimeout,
+    /// A processor has answered in the backend's place, or cannot be asked.
+    Answer(Box<Reply>),
+}
+
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Upstream(failure) => Self::Upstream(failure),
+            Broken::Downstream(gone) => Self::Client(gone),
+        }
+    }
 }
 
 /// A point in time that can be polled.

@@ -261,6 +261,10 @@ impl<'a> Request<'_, 'a> {
         if let Some(client) = self.conn.client.as_deref() {
             client.mention(&mut head.headers, &target, &head.uri);
         }
+        let body = match self.source.pipe() {
+            Some(pipe) => pipe.body_kind(body, &mut head.headers),
+            None => body,
+        };
         let backend = slot
             .load()
             .ok_or_else(|| Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "NC", "cluster_not_found"))?;

@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
-use super::downstream::{Chunk, Downstream, Gone};
+use super::downstream::{Chunk, Downstream};
+use super::ext_proc::Pipe;
+use super::limits::Stop;
 use super::mirror;
 
 /// Bytes of a body that are kept for a retry. A longer one is sent once only.
@@ -25,6 +27,8 @@ pub struct Source {
     ended: bool,
     received: u64,
     mirrors: Vec<mirror::Feed>,
+    /// Processors that see the body before anyone else does.
+    pipe: Option<Box<Pipe>>,
 }
 
 impl Source {
@@ -39,7 +43,20 @@ impl Source {
 
     /// Bytes read from the client so far.
     pub fn received(&self) -> u64 {
-        self.received
+        self.received + self.pipe.as_ref().map_or(0, |pipe| pipe.received())
+    }
+
+    /// From now on the body goes through these processors, what has been read of it as well.
+    pub(super) fn process(&mut self, make: impl FnOnce(VecDeque<Chunk>, bool) -> Pipe) {
+        let backlog = std::mem::take(&mut self.kept);
+        self.kept_bytes = 0;
+        self.pipe = Some(Box::new(make(backlog, self.ended)));
+        self.ended = false;
+    }
+
+    /// The processors, if there are any.
+    pub(super) fn pipe(&mut self) -> Option<&mut Pipe> {
+        self.pipe.as_deref_mut()
     }
 
     /// Copies all that is read from now on.
@@ -57,7 +74,7 @@ impl Source {
     /// Starts again from the beginning for another try. False if the beginning is gone.
     pub fn rewind(&mut self) -> bool {
         self.sent = 0;
-        self.replayable || (self.ended && self.received == 0)
+        self.replayable || (self.ended && self.received == 0 && self.pipe.is_none())
     }
 
     /// From now on nothing is kept: there will be no further try.
@@ -71,11 +88,12 @@ impl Source {
     pub fn become_tunnel(&mut self) {
         self.commit();
         self.ended = false;
+        self.pipe = None;
         self.mirrors.clear();
     }
 
     /// The next piece to send; `None` once at the end.
-    pub fn poll(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
+    pub fn poll(&mut self, down: &mut Downstream, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Stop>> {
         if let Some(chunk) = self.kept.get(self.sent) {
             let chunk = chunk.clone();
             if self.replayable {
@@ -103,7 +121,7 @@ impl Source {
         limit: usize,
         down: &mut Downstream,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<bool, Gone>> {
+    ) -> Poll<Result<bool, Stop>> {
         while !self.ended && self.kept_bytes <= limit {
             if let Some(chunk) = ready!(self.poll_read(down, cx))? {
                 self.kept_bytes += len(&chunk);
@@ -127,13 +145,18 @@ impl Source {
         &mut self,
         down: &mut Downstream,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Chunk>, Gone>> {
+    ) -> Poll<Result<Option<Chunk>, Stop>> {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
-        let chunk = ready!(down.poll_body(cx))?;
+        let chunk = match &mut self.pipe {
+            Some(pipe) => ready!(pipe.poll_request(down, cx))?,
+            None => ready!(down.poll_body(cx)).map_err(Stop::Client)?,
+        };
         if let Some(chunk) = &chunk {
-            self.received += len(chunk) as u64;
+            if self.pipe.is_none() {
+                self.received += len(chunk) as u64;
+            }
             self.mirrors.iter_mut().for_each(|mirror| mirror.push(chunk));
         } else {
             self.ended = true;

@@ -9,6 +9,7 @@ mod authorization;
 pub mod client;
 pub mod cluster;
 mod credentials;
+mod extension;
 mod external_auth;
 pub mod gaps;
 pub mod http_filter;

@@ -8,7 +8,7 @@ use sluice_crds::envoy::{
 
 use super::attach::{Candidates, Found, Labels, Policies, effective};
 use super::reader::Reader;
-use super::{cluster, gaps, security, traffic};
+use super::{cluster, extension, gaps, security, traffic};
 use crate::engine::View;
 use crate::store::{Kind, ObjectRef};
 use crate::translate::model;
@@ -92,7 +92,12 @@ impl Governing {
             Some(Err((_, fault))) => reader.faults.push(fault.clone()),
             None => {}
         }
-        let is_valid = reader.faults.is_empty() && !self.needs_extension();
+        match &self.extension {
+            Some(Ok(found)) => policy.external_processors = extension::processors(&mut reader, found),
+            Some(Err((_, fault))) => reader.faults.push(fault.clone()),
+            None => {}
+        }
+        let is_valid = reader.faults.is_empty();
         let (needs, resources) = (reader.needs, reader.resources);
         if !is_valid {
             policy = v1::Policy {
@@ -146,24 +151,6 @@ impl Governing {
         if !reader.faults.is_empty() {
             // Nobody is let through.
             rules.authorization = Some(v1::Authorization::default());
-        }
-    }
-
-    /// Whether something is asked for that requests must not go without.
-    fn needs_extension(&self) -> bool {
-        match &self.extension {
-            None => false,
-            Some(Err(_)) => true,
-            Some(Ok(found)) => {
-                let spec = &found.spec;
-                !spec.lua.is_empty()
-                    || !spec.dynamic_module.is_empty()
-                    || spec.wasm.iter().any(|wasm| wasm.fail_open != Some(true))
-                    || spec
-                        .ext_proc
-                        .iter()
-                        .any(|process| process.fail_open != Some(true))
-            }
         }
     }
 }

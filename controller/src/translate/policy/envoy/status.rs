@@ -11,7 +11,7 @@ use sluice_crds::gateway::ParentReference;
 use super::attach::{Candidates, Effective, Policies, effective};
 use super::reader::Reader;
 use super::target::{self, Target};
-use super::{EnvoyPolicy, client, gaps, security, traffic};
+use super::{EnvoyPolicy, client, extension, gaps, security, traffic};
 use crate::engine::{AncestorStatus, GatewayRef, Output, Status, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::condition::Condition;
@@ -121,9 +121,9 @@ impl Stating for BackendTrafficPolicy {
 impl Stating for EnvoyExtensionPolicy {
     const TARGETS: &'static [Kind] = SecurityPolicy::TARGETS;
 
-    fn findings(view: &View<'_>, policy: &Arc<Self>, _: Kind, inherited: &Policies) -> Findings {
+    fn findings(view: &View<'_>, policy: &Arc<Self>, target: Kind, inherited: &Policies) -> Findings {
         read(view, policy, inherited.extension.as_ref(), |reader, found| {
-            gaps::honoured(reader, Kind::EnvoyExtensionPolicy, &found.spec);
+            extension::check(reader, found, target == Kind::TCPRoute);
         })
     }
 }
