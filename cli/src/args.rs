@@ -247,7 +247,7 @@ pub(crate) struct Ratelimit {
     /// File with Redis' password. The variable SLUICE_REDIS_PASSWORD may hold the password itself instead.
     #[arg(long, env = "SLUICE_REDIS_PASSWORD_FILE")]
     pub redis_password_file: Option<PathBuf>,
-    /// PEM bundle that Redis' certificate is verified with. Default: the system's.
+    /// PEM bundle that Redis' certificate is verified with. Default: the public authorities.
     #[arg(long, env = "SLUICE_REDIS_CA_FILE")]
     pub redis_ca_file: Option<PathBuf>,
     /// PEM certificate that Redis is shown.

@@ -38,7 +38,7 @@ pub struct Redis {
     pub username: Option<String>,
     /// Password.
     pub password: Option<String>,
-    /// PEM bundle that its certificate is verified with; the system's if absent.
+    /// PEM bundle that its certificate is verified with; the public authorities if absent.
     pub ca: Option<Vec<u8>>,
     /// PEM certificate and key that it is shown.
     pub client_certificate: Option<(Vec<u8>, Vec<u8>)>,
