@@ -11,6 +11,7 @@
 pub mod engine;
 pub mod infra;
 pub mod leader;
+pub mod login_key;
 pub mod metrics;
 pub mod publish;
 pub mod run;

@@ -7,7 +7,7 @@ use super::policy::{BackendCluster, StringMatch};
 use crate::duration::Duration;
 use crate::gateway::SecretObjectReference;
 
-/// Login by OpenID Connect. Not supported.
+/// Login by OpenID Connect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OIDC {

@@ -5,13 +5,21 @@ use sluice_crds::envoy::{CORS, CSRF, SecurityPolicySpec, StringMatch, StringMatc
 
 use super::attach::Effective;
 use super::reader::{Reader, string_match};
-use super::{authorization, credentials, external_auth, gaps, jwt};
+use super::{authorization, credentials, external_auth, gaps, jwt, oidc};
 use crate::store::Kind;
 use crate::translate::route::millis;
 
 /// What it comes to. What is wrong is noted with the reader: then none of it may be relied on.
 pub fn policy(reader: &mut Reader<'_, '_, '_>, from: &Effective<SecurityPolicySpec>) -> v1::Policy {
     let spec = &gaps::honoured(reader, Kind::SecurityPolicy, &from.spec);
+    let jwt = spec
+        .jwt
+        .as_ref()
+        .map(|from_jwt| jwt::translate(reader, from.owner("jwt"), from_jwt));
+    let oidc = spec
+        .oidc
+        .as_ref()
+        .map(|login| oidc::translate(reader, from.owner("oidc"), login, jwt.as_ref()));
     v1::Policy {
         cors: spec.cors.as_ref().map(|from| cors(reader, from)),
         csrf: spec.csrf.as_ref().map(|from| csrf(reader, from)),
@@ -27,10 +35,8 @@ pub fn policy(reader: &mut Reader<'_, '_, '_>, from: &Effective<SecurityPolicySp
             .basic_auth
             .as_ref()
             .map(|auth| credentials::basic(reader, from.owner("basicAuth"), auth)),
-        jwt: spec
-            .jwt
-            .as_ref()
-            .map(|from_jwt| jwt::translate(reader, from.owner("jwt"), from_jwt)),
+        oidc,
+        jwt,
         authorization: spec
             .authorization
             .as_ref()
@@ -52,6 +58,7 @@ pub fn connections(
         ("apiKeyAuth", spec.api_key_auth.is_some()),
         ("basicAuth", spec.basic_auth.is_some()),
         ("jwt", spec.jwt.is_some()),
+        ("oidc", spec.oidc.is_some()),
     ];
     for (field, _) in others.into_iter().filter(|(_, set)| *set) {
         reader.fault(field, "a TCPRoute can have authorization alone");
@@ -81,7 +88,12 @@ fn csrf(reader: &mut Reader<'_, '_, '_>, from: &CSRF) -> v1::Csrf {
     for origin in &from.additional_origins {
         additional_origins.push(origin_match(reader, origin));
     }
-    v1::Csrf { additional_origins }
+    let shadow = from.shadow_fraction.as_ref();
+    v1::Csrf {
+        additional_origins,
+        shadow_numerator: shadow.map_or(0, |share| share.numerator),
+        shadow_denominator: shadow.map_or(0, sluice_crds::gateway::Fraction::denominator),
+    }
 }
 
 /// An origin, perhaps with a wildcard, as a text that must match.
