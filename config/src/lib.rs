@@ -4,6 +4,7 @@
 //! This crate owns the wire form and the resource keys. It holds no logic and knows nothing of Kubernetes.
 
 pub mod key;
+pub mod operators;
 
 /// Version 1 of the configuration protocol.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
@@ -15,6 +16,10 @@ pub mod v1 {
 const REDACTED: &str = "[redacted]";
 
 fn redact<S: serde::Serializer>(_: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(REDACTED)
+}
+
+fn redact_text<S: serde::Serializer>(_: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(REDACTED)
 }
 
@@ -30,6 +35,14 @@ impl std::fmt::Debug for v1::SecretData {
         f.debug_map()
             .entries(self.entries.keys().map(|key| (key, REDACTED)))
             .finish()
+    }
+}
+
+impl std::fmt::Debug for v1::MetadataEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MetadataEntry")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

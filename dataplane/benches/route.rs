@@ -124,6 +124,7 @@ fn state(by: By, count: usize) -> State {
         metrics: Arc::default(),
         access_log: AccessLog::start(&AccessLogTarget::Off).unwrap(),
         settings: ArcSwap::default(),
+        geo: ArcSwap::default(),
         drain: Drain::new(),
     };
     let mut state = State::new(Arc::new(shared), Box::new(NoSockets), None);

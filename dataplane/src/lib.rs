@@ -117,7 +117,9 @@ impl Dataplane {
         let shared = Arc::new(Shared {
             metrics: Arc::default(),
             access_log,
+            telemetry: arc_swap::ArcSwapOption::empty(),
             settings: ArcSwap::from_pointee(v1::Settings::default()),
+            geo: ArcSwap::default(),
             drain: Drain::new(),
         });
         let workers = Workers::start(options.workers, &shared).map_err(StartError::Worker)?;
@@ -138,6 +140,9 @@ impl Dataplane {
             bound: AtomicBool::new(false),
             options,
         });
+        if let Some(first) = inner.workers.handles().into_iter().next() {
+            inner.workers.spawn(telemetry::export::run(first));
+        }
         inner.workers.spawn(retry_binds(Arc::downgrade(&inner)));
         Ok(Self(inner))
     }
@@ -174,6 +179,12 @@ impl Dataplane {
     /// The metrics.
     pub fn metrics(&self) -> &Arc<telemetry::Metrics> {
         &self.0.shared.metrics
+    }
+
+    /// Whether metrics cannot be fetched, and whether they may be fetched compressed.
+    pub fn fetching_metrics(&self) -> (bool, bool) {
+        let told = self.0.shared.telemetry.load();
+        told.as_ref().map_or((false, false), |told| (told.no_prometheus, told.compress))
     }
 
     /// Everything that is in effect, without private keys.

@@ -38,7 +38,7 @@ pub fn translate(name: &str, view: &View<'_>) -> Output {
 fn accepted(reading: &Reading) -> Condition {
     match &reading.fault {
         None => Condition {
-            message: reading.parameters.remark(),
+            message: reading.parameters.remark(&[]),
             ..Condition::holds("Accepted", "Accepted")
         },
         Some(fault) => fault.condition("Accepted"),

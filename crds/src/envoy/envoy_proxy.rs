@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::geo_ip::EnvoyProxyGeoIP;
 use super::kubernetes::EnvoyProxyKubernetesProvider;
+use super::proxy_telemetry::ProxyTelemetry;
 use super::raw::Raw;
 use crate::duration::Duration;
 use crate::open_enum::open_enum;
@@ -37,7 +39,7 @@ pub struct EnvoyProxySpec {
     pub logging: Option<EnvoyProxyLogging>,
     /// Access log, metrics and tracing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub telemetry: Option<Raw<Value>>,
+    pub telemetry: Option<Raw<ProxyTelemetry>>,
     /// Envoy's own bootstrap. Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Raw<Value>>,
@@ -69,6 +71,9 @@ pub struct EnvoyProxySpec {
     /// Whether routes keep their order instead of Gateway API's precedence. Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preserve_route_order: Option<bool>,
+    /// Where clients are looked up.
+    #[serde(rename = "geoIP", skip_serializing_if = "Option::is_none")]
+    pub geo_ip: Option<EnvoyProxyGeoIP>,
 }
 
 /// Where the proxies run.

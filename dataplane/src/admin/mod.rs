@@ -3,9 +3,12 @@
 //! Answers GET on its own port and changes nothing. Key material never leaves through it.
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_TYPE};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -45,7 +48,12 @@ impl Admin {
             let admin = self.clone();
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| {
-                    let response = admin.answer(request.method(), request.uri().path());
+                    let gzip = request
+                        .headers()
+                        .get(ACCEPT_ENCODING)
+                        .and_then(|accepted| accepted.to_str().ok())
+                        .is_some_and(|accepted| accepted.contains("gzip"));
+                    let response = admin.answer(request.method(), request.uri().path(), gzip);
                     async { Ok::<_, Infallible>(response) }
                 });
                 let mut server = http1::Builder::new();
@@ -58,7 +66,7 @@ impl Admin {
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn answer(&self, method: &Method, path: &str, gzip: bool) -> Response<Full<Bytes>> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
             response
@@ -69,11 +77,7 @@ impl Admin {
         match path {
             "/healthz/live" => text(StatusCode::OK, "live\n"),
             "/healthz/ready" => self.ready(),
-            "/metrics" => reply(
-                StatusCode::OK,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                self.0.metrics().encode(),
-            ),
+            "/metrics" => self.metrics(gzip),
             "/config_dump" => reply(
                 StatusCode::OK,
                 "application/json",
@@ -84,6 +88,28 @@ impl Admin {
                 "/healthz/live\n/healthz/ready\n/metrics\n/config_dump\n",
             ),
         }
+    }
+
+    fn metrics(&self, gzip: bool) -> Response<Full<Bytes>> {
+        let (off, compress) = self.0.fetching_metrics();
+        if off {
+            return text(StatusCode::NOT_FOUND, "metrics are switched off\n");
+        }
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        let metrics = self.0.metrics().encode();
+        if !(gzip && compress) {
+            return reply(StatusCode::OK, kind, metrics);
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let zipped = encoder.write_all(metrics.as_bytes()).and_then(|()| encoder.finish());
+        let Ok(zipped) = zipped else {
+            return reply(StatusCode::OK, kind, metrics);
+        };
+        let mut response = reply(StatusCode::OK, kind, zipped);
+        response
+            .headers_mut()
+            .insert(CONTENT_ENCODING, http::HeaderValue::from_static("gzip"));
+        response
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {

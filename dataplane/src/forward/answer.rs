@@ -47,6 +47,7 @@ pub(super) fn answer(
         client.finish_response(&mut reply.headers);
     }
     record.status = reply.status.as_u16();
+    record.note_response(&reply.headers);
     if let Err(gone) = reply.send(down) {
         tracing::debug!(%gone, "response not sent");
     }

@@ -246,7 +246,7 @@ impl Tries<'_> {
         let version = match (self.upgrade.is_some(), self.rule.grpc) {
             (true, _) => Version::Http1,
             (false, true) => Version::Http2,
-            (false, false) if as_client && self.version == http::Version::HTTP_2 => Version::Http2,
+            (false, false) if as_client && matches!(self.version, http::Version::HTTP_2 | http::Version::HTTP_3) => Version::Http2,
             (false, false) if as_client => Version::Http1,
             (false, false) => Version::Any,
         };
@@ -324,6 +324,7 @@ impl Tries<'_> {
             client.finish_response(&mut response.headers);
         }
         record.status = response.status.as_u16();
+        record.note_response(&response.headers);
         record.details = "via_upstream".into();
         if self.conn.worker.shared.drain.is_draining() {
             exchange.down.close_after();
@@ -341,7 +342,6 @@ impl Tries<'_> {
             exchange.down.switch_protocols(response).map_err(Stop::Client)?;
         } else {
             exchange.source.commit();
-            let end = exchange.up.body_is_empty();
             exchange.encoder = effects.compress(&mut response, end);
             exchange.down.respond(response, end).map_err(Stop::Client)?;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HOST, HeaderValue, USER_AGENT};
-use http::{Method, Uri, Version, request};
+use http::{HeaderMap, Method, Uri, Version, request};
 
 use super::Conn;
 use super::downstream::Downstream;
@@ -15,6 +15,9 @@ use crate::listen::Client;
 use crate::route::Listener;
 use crate::rule::Rule;
 use crate::telemetry::access_log::Entry;
+use crate::telemetry::access_log::template::Subject;
+use crate::telemetry::settings::Settings;
+use crate::telemetry::trace::Context;
 use crate::upstream::{Backend, Endpoint};
 
 /// One request's record.
@@ -42,6 +45,17 @@ pub(super) struct Record {
     pub(super) received: u64,
     /// What the listener says of clients, if anything.
     pub(super) client: Option<Arc<Client>>,
+    /// What the configuration asks to be told, if anything.
+    told: Option<Box<Told>>,
+}
+
+/// What is kept of a request for those who are told of it.
+struct Told {
+    settings: Arc<Settings>,
+    /// The head as it was routed.
+    head: Option<request::Parts>,
+    response: Option<HeaderMap>,
+    span: Option<Context>,
 }
 
 impl Record {
@@ -69,6 +83,7 @@ impl Record {
             listener: None,
             received: 0,
             client: None,
+            told: None,
         }
     }
 
@@ -79,6 +94,37 @@ impl Record {
         self.user_agent = get(USER_AGENT);
         self.forwarded_for = head.headers.get(X_FORWARDED_FOR).cloned();
         self.request_id = head.headers.get(X_REQUEST_ID).cloned();
+    }
+
+    /// Looks whether somebody is told of the request.
+    pub(super) fn look(&mut self, conn: &Conn, head: &request::Parts) {
+        let settings = conn.worker.shared.telemetry.load();
+        let Some(settings) = settings.as_ref() else { return };
+        self.told = Some(Box::new(Told {
+            head: settings.keeps_heads.then(|| head.clone()),
+            settings: Arc::clone(settings),
+            response: None,
+            span: None,
+        }));
+    }
+
+    /// Begins the request's span, if there are traces and it has none.
+    pub(super) fn trace(&mut self, head: &mut request::Parts) {
+        let Some(told) = &mut self.told else { return };
+        let Some(tracing) = told.settings.tracing.as_ref().filter(|_| told.span.is_none()) else {
+            return;
+        };
+        let of_rule = self.rule.as_ref().and_then(|rule| rule.tracing.as_deref());
+        told.span = Some(tracing.tracer.begin(head, of_rule));
+    }
+
+    /// Remembers what of the response may be told.
+    pub(super) fn note_response(&mut self, headers: &HeaderMap) {
+        if let Some(told) = &mut self.told
+            && told.settings.keeps_heads
+        {
+            told.response = Some(headers.clone());
+        }
     }
 
     /// Says what went wrong, unless something has been said already.
@@ -101,10 +147,10 @@ impl Record {
             listener.metrics.sent(down.bytes_sent());
         }
         let log = &conn.worker.shared.access_log;
-        if !log.is_on() {
+        if !log.is_on() && self.told.is_none() {
             return;
         }
-        log.write(&Entry {
+        let entry = Entry {
             start: self.wall,
             method: self.method.as_str(),
             path: self.target.path_and_query().map_or("", |p| p.as_str()).as_bytes(),
@@ -128,13 +174,42 @@ impl Record {
             downstream_remote: conn.wire.peer(),
             server_name: conn.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
             route: self.rule.as_ref().map(|rule| &*rule.route_name),
-        });
+        };
+        match &self.told {
+            None => log.write(&entry),
+            Some(told) => self.tell(conn, told, &entry),
+        }
+    }
+
+    fn tell(&self, conn: &Conn, told: &Told, entry: &Entry<'_>) {
+        let shared = &conn.worker.shared;
+        let counts = shared.metrics.telemetry();
+        let ids = told.span.as_ref().map(|span| (span.trace_id(), span.span_id()));
+        let subject = Subject {
+            entry,
+            head: told.head.as_ref(),
+            response: told.response.as_ref(),
+            https: conn.tls.is_some(),
+            trace: ids.as_ref().map(|(trace, span)| (&**trace, &**span)),
+        };
+        if told.settings.logs.is_some() {
+            told.settings.log(counts, &subject);
+        } else {
+            shared.access_log.write(entry);
+        }
+        if let (Some(tracing), Some(span)) = (&told.settings.tracing, &told.span)
+            && span.sampled
+        {
+            let of_rule = self.rule.as_ref().and_then(|rule| rule.tracing.as_deref());
+            tracing.push(counts, tracing.tracer.end(span, of_rule, &subject));
+        }
     }
 }
 
 /// The version as Envoy writes it.
 pub(super) fn protocol(version: Version) -> &'static str {
     match version {
+        Version::HTTP_3 => "HTTP/3",
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",

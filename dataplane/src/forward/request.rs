@@ -25,7 +25,8 @@ use crate::filter::session::Session;
 use crate::filter::{Facts, Filter};
 use crate::route::{Matched, Miss, Site};
 use crate::rule::{Rule, WeightedBackend};
-use crate::upstream::Balancer;
+use crate::upstream::dynamic::{Dynamic, Refused};
+use crate::upstream::{Backend, Balancer};
 
 /// How often a request's route may be chosen anew: once after each of the two stages that may ask for it.
 const REROUTES: usize = 2;
@@ -40,17 +41,20 @@ pub(super) async fn serve(conn: &Conn, down: &mut Downstream, mut head: request:
         .as_ref()
         .is_some_and(|client| client.asks_for_health(&head))
     {
+        record.look(conn, &head);
         let reply = health(conn);
         answer(down, &mut record, reply, false, None);
         return record.end(conn, down);
     }
     match admit(conn, &mut head) {
         Err(refusal) => {
+            record.look(conn, &head);
             let reply = refuse(refusal);
             answer(down, &mut record, reply, is_grpc, None);
         }
         Ok(admitted) => {
             record.note_head(&head);
+            record.look(conn, &head);
             route(conn, down, &mut head, &admitted, &mut record, is_grpc).await;
         }
     }
@@ -129,6 +133,7 @@ async fn route(
     if end.is_ok() {
         let Some(found) = site.matched(&admitted.host, head) else {
             record.received = source.received();
+            record.trace(head);
             return answer(down, record, unserved(Miss::NoRoute), is_grpc, Some(&effects));
         };
         matched = found;
@@ -155,6 +160,8 @@ async fn route(
         is_grpc |= request.matched.rule.grpc;
     }
     record.received = source.received();
+    // Also if it met no rule.
+    record.trace(head);
     match end {
         Ok(()) => {}
         Err(End::Reply(reply)) => answer(down, record, *reply, is_grpc, Some(&effects)),
@@ -227,6 +234,7 @@ impl<'a> Request<'_, 'a> {
         let rule = &*matched.rule;
         self.record.rule = Some(Arc::clone(&matched.rule));
         self.record.listener = Some(Arc::clone(&matched.listener));
+        self.record.trace(head);
         self.effects.after = None;
         let mut limits = Limits {
             request: rule.request_timeout.map(Deadline::after),
@@ -268,6 +276,10 @@ impl<'a> Request<'_, 'a> {
         let backend = slot
             .load()
             .ok_or_else(|| Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "NC", "cluster_not_found"))?;
+        let backend = match &backend.dynamic {
+            None => backend,
+            Some(dynamic) => Box::pin(destination(dynamic, &backend, head)).await?,
+        };
         let admission = rule.extras.as_ref().and_then(|extras| extras.admission.as_ref());
         if admission.is_some_and(|admission| !admission.admits()) {
             let details = "denied_by_admission_control";
@@ -366,6 +378,19 @@ impl<'a> Request<'_, 'a> {
         };
         filtered.run(filters).await
     }
+}
+
+/// Where a request goes that names its own destination.
+async fn destination(dynamic: &Dynamic, backend: &Backend, head: &request::Parts) -> Result<Arc<Backend>, Reply> {
+    let host = head.headers.get(HOST).map_or(&b""[..], |host| host.as_bytes());
+    let found = dynamic.destination(backend, host).await;
+    found.map_err(|refused| match refused {
+        Refused::Invalid => Reply::error(StatusCode::BAD_REQUEST, "", "DPE", "dynamic_host_invalid"),
+        Refused::Forbidden => Reply::error(StatusCode::FORBIDDEN, "", "", "dynamic_host_forbidden"),
+        Refused::Unresolved => {
+            Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "DF", "dns_resolution_failure")
+        }
+    })
 }
 
 /// The backend that the session is bound to, or one drawn by weight.

@@ -100,3 +100,26 @@ pub(super) async fn call(
         trailers,
     })
 }
+
+/// Tells a collector something; it has to say that it has taken it.
+pub(crate) async fn tell(
+    worker: &Worker,
+    backend: &Backend,
+    request: http::Request<Bytes>,
+    version: Version,
+) -> Result<(), String> {
+    let grpc = version == Version::Http2;
+    let answer = call(worker, backend, request, version).await?;
+    if !answer.head.status.is_success() {
+        return Err(format!("status {}", answer.head.status));
+    }
+    let status = answer
+        .trailers
+        .get("grpc-status")
+        .or_else(|| answer.head.headers.get("grpc-status"));
+    match status {
+        Some(status) if status != "0" => Err(format!("grpc-status {status:?}")),
+        None if grpc => Err("no grpc-status".into()),
+        _ => Ok(()),
+    }
+}

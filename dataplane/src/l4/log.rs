@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::L4Route;
 use crate::telemetry::access_log::Entry;
+use crate::telemetry::access_log::template::Subject;
 use crate::worker::Worker;
 
 /// What is told of a connection.
@@ -34,11 +35,13 @@ fn plain(address: SocketAddr) -> SocketAddr {
 /// Writes the line, if there is a log.
 pub(super) fn write(worker: &Worker, line: &Line<'_>) {
     let log = &worker.shared.access_log;
-    if !log.is_on() {
+    let telemetry = worker.shared.telemetry.load();
+    let told = telemetry.as_ref().filter(|told| told.logs.is_some());
+    if !log.is_on() && told.is_none() {
         return;
     }
     let endpoint = line.endpoint.map(|address| address.to_string());
-    log.write(&Entry {
+    let entry = Entry {
         start: line.began,
         method: "",
         path: b"",
@@ -64,5 +67,16 @@ pub(super) fn write(worker: &Worker, line: &Line<'_>) {
         downstream_remote: plain(line.peer),
         server_name: line.server_name,
         route: Some(&line.route.name),
-    });
+    };
+    let Some(told) = told else {
+        return log.write(&entry);
+    };
+    let subject = Subject {
+        entry: &entry,
+        head: None,
+        response: None,
+        https: false,
+        trace: None,
+    };
+    told.log(worker.shared.metrics.telemetry(), &subject);
 }

@@ -6,10 +6,10 @@
 //! falls back to another listener.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls::ServerConfig;
+use rustls::{ProtocolVersion, ServerConfig};
 use rustls::server::Acceptor;
 use sluice_config::v1;
 use tokio::io::AsyncWriteExt;
@@ -79,7 +79,7 @@ pub(super) async fn serve(
         }
         Termination::Terminate(config) => {
             let config = Arc::clone(config);
-            let Some(tls) = terminate(start, config, &client, &site).await else {
+            let Some(tls) = Box::pin(terminate(start, config, &client, &site)).await else {
                 return;
             };
             if site.listener.https {
@@ -128,6 +128,13 @@ async fn http(
 ) {
     let alpn_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let certificate = describe(&stream, &site);
+    let session = stream.get_ref().1;
+    let version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+        Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+        _ => None,
+    };
+    let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();
     let transport = Transport::Tls(Box::new(stream.into()));
     let settings = site.listener.client.clone();
     let wire = Wire::new(transport, client.peer, client.local)
@@ -136,6 +143,9 @@ async fn http(
         sni: client.server_name,
         listener: Arc::clone(&site.listener),
         certificate,
+        version,
+        leaf,
+        peer: OnceLock::default(),
     };
     // Its routes of now are not those of later.
     drop(site);
@@ -206,9 +216,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_not_waited_for() {
         let shared = Shared {
+            telemetry: arc_swap::ArcSwapOption::empty(),
             metrics: Arc::default(),
             access_log: AccessLog::start(&AccessLogTarget::Off).unwrap(),
             settings: ArcSwap::default(),
+            geo: ArcSwap::default(),
             drain: crate::drain::Drain::new(),
         };
         let worker = Arc::new(Worker {

@@ -4,6 +4,8 @@
 //! log is too slow, lines are dropped and counted; requests never wait for it.
 
 mod entry;
+pub mod logger;
+pub mod template;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -82,6 +84,13 @@ impl AccessLog {
             entry.encode(line);
             shared.append(line);
         });
+    }
+
+    /// Appends a line that is written already, with its end.
+    pub fn append(&self, line: &[u8]) {
+        if let Some(shared) = &self.0 {
+            shared.append(line);
+        }
     }
 
     /// Waits, for a second at most, until all lines so far are written.

@@ -9,6 +9,7 @@
 
 mod address;
 mod conflict;
+mod geo;
 mod listener;
 pub mod parameters;
 mod ports;
@@ -30,6 +31,7 @@ use sluice_crds::gateway::Gateway;
 use super::class;
 use super::fault::Fault;
 use super::model::{GatewayModel, ListenerModel, Protocol, RoutingType};
+use super::telemetry::{self, Told};
 use super::policy::envoy::{Candidates, ParentPolicies, Policies, client};
 use crate::engine::{Bundle, GatewayRef, Infra, InfraPort, Infrastructure, Mode, Output, Status, View};
 use crate::infra;
@@ -119,6 +121,7 @@ impl Read<'_, '_> {
         if let Some(fault) = &not_accepted {
             programming.refuse(fault);
         }
+        let told = self.told();
         let mut statuses = Vec::with_capacity(1 + listeners.sets.len());
         let mut attached = 0;
         for set in &listeners.sets {
@@ -130,7 +133,7 @@ impl Read<'_, '_> {
         let conditions = status::gateway_conditions(
             own,
             not_accepted.as_ref(),
-            &self.parameters.remark(),
+            &self.parameters.remark(&told.remarks),
             client_certificate.as_ref().err(),
             &tls::insecure_fields(&self.object),
             &programming,
@@ -147,7 +150,7 @@ impl Read<'_, '_> {
         };
         statuses.push((self.reference.clone(), status));
         Output {
-            for_gateway: self.configuration(&listeners, serves),
+            for_gateway: self.configuration(&listeners, serves, told),
             statuses,
             model: Some(Arc::new(self.model(&listeners, serves, shown))),
             infra: self.infra(&listeners),
@@ -277,10 +280,27 @@ impl Read<'_, '_> {
         }
     }
 
-    fn configuration(&self, listeners: &Listeners, serves: bool) -> BTreeMap<GatewayRef, Bundle> {
+    /// What its proxies are to tell.
+    fn told(&self) -> Told {
+        let owner = self.parameters.telemetry.as_ref();
+        owner.map_or_else(Told::default, |owner| {
+            telemetry::of_proxy(self.view, owner, self.parameters.proxy.telemetry.as_ref(), self.routing())
+        })
+    }
+
+    fn configuration(&self, listeners: &Listeners, serves: bool, told: Told) -> BTreeMap<GatewayRef, Bundle> {
         let mut bundle = Bundle::default();
         let xff_trusted_hops = self.view.environment().xff_trusted_hops;
-        bundle.add(key::SETTINGS, Body::Settings(v1::Settings { xff_trusted_hops }));
+        bundle.add(key::SETTINGS, Body::Settings(v1::Settings {
+                xff_trusted_hops,
+                geo: self.parameters.proxy.geo_ip.as_ref().map(geo::databases),
+                telemetry: told.config,
+                ..v1::Settings::default()
+            }));
+        bundle.needs.extend(told.needs);
+        for (key, body) in told.resources {
+            bundle.add(key, body);
+        }
         for draft in listeners.drafts.iter().filter(|draft| serves && draft.serves()) {
             let Some(bind_port) = listeners.bound.get(&draft.transport()) else {
                 continue;

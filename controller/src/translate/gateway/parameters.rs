@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sluice_crds::envoy::{EnvoyProxy, EnvoyProxySpec, GROUP, ProviderType};
 use sluice_crds::gateway::{Gateway, GatewayClass};
 
+use super::geo;
 use crate::engine::View;
 use crate::infra;
 use crate::store::ObjectRef;
@@ -18,19 +19,23 @@ use crate::translate::fault::Fault;
 pub struct Parameters {
     /// What they say.
     pub proxy: Arc<EnvoyProxySpec>,
+    /// The EnvoyProxy that speaks of telemetry.
+    pub telemetry: Option<ObjectRef>,
     /// Fields without effect.
     ignored: Vec<&'static str>,
 }
 
 impl Parameters {
     /// What people should know of parameters that are accepted; empty if nothing.
-    pub fn remark(&self) -> String {
-        if self.ignored.is_empty() {
+    pub fn remark(&self, further: &[String]) -> String {
+        let all = self.ignored.iter().copied().chain(further.iter().map(String::as_str));
+        let all: Vec<_> = all.collect();
+        if all.is_empty() {
             String::new()
         } else {
             format!(
                 "EnvoyProxy fields that have no effect: {}",
-                self.ignored.join(", ")
+                all.join(", ")
             )
         }
     }
@@ -96,7 +101,13 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
     .and_then(|proxy| {
         let name = ObjectRef::of(proxy.as_ref());
         let merged = overlay(&of_class.parameters.proxy, &proxy.spec).map_err(|e| format!("{name}: {e}"))?;
-        Ok(check(Arc::new(merged), &name))
+        let speaks = proxy.spec.telemetry.is_some();
+        let mut reading = check(Arc::new(merged), &name);
+        // References are its whose they are.
+        if !speaks {
+            reading.parameters.telemetry.clone_from(&of_class.parameters.telemetry);
+        }
+        Ok(reading)
     });
     match own {
         Ok(own) => Reading {
@@ -155,17 +166,24 @@ fn check(proxy: Arc<EnvoyProxySpec>, name: &ObjectRef) -> Reading {
         ("preserveRouteOrder", proxy.preserve_route_order == Some(true)),
     ];
     let refused = present(refused);
+    let refused: Vec<_> = refused
+        .into_iter()
+        .chain(proxy.geo_ip.as_ref().and_then(geo::fault))
+        .collect();
     let fault = if refused.is_empty() {
         infra::check(&proxy).err().map(|error| format!("spec.{error}"))
     } else {
         Some(format!("not supported: spec.{}", refused.join(", spec.")))
     };
     let ignored = present([
-        ("telemetry", proxy.telemetry.is_some()),
         ("extraArgs", !proxy.extra_args.is_empty()),
     ]);
     Reading {
-        parameters: Parameters { proxy, ignored },
+        parameters: Parameters {
+            telemetry: proxy.telemetry.is_some().then(|| name.clone()),
+            proxy,
+            ignored,
+        },
         fault: fault.map(|why| invalid(format!("{name}: {why}"))),
     }
 }
@@ -216,11 +234,11 @@ mod tests {
             refused("{provider: {kubernetes: {envoyService: {type: ExternalName}}}}")
                 .starts_with("EnvoyProxy n/p: spec.provider.kubernetes.envoyService.type: "),
         );
-        let ignored = check("{telemetry: {}}");
+        let ignored = check("{extraArgs: [x]}");
         assert!(ignored.fault.is_none());
         assert_eq!(
-            ignored.parameters.remark(),
-            "EnvoyProxy fields that have no effect: telemetry"
+            ignored.parameters.remark(&["telemetry.x".to_owned()]),
+            "EnvoyProxy fields that have no effect: extraArgs, telemetry.x"
         );
     }
 }

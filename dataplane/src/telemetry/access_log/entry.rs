@@ -234,7 +234,7 @@ fn digit(value: u32) -> u8 {
 }
 
 /// `2024-02-29T12:34:56.`
-fn to_the_second(second: u64) -> [u8; 20] {
+pub(super) fn to_the_second(second: u64) -> [u8; 20] {
     let (year, month, day) = civil(second / 86_400);
     let (hour, minute, second) = (second / 3600 % 24, second / 60 % 60, second % 60);
     let mut text = [b'0'; 20];
@@ -248,7 +248,7 @@ fn to_the_second(second: u64) -> [u8; 20] {
 
 /// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar. Years are counted from March,
 /// so that a leap day is the last of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(super) fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

@@ -1,0 +1,253 @@
+//! Spans: which requests are traced, under which names, and what a span says.
+//!
+//! Owns the rules of sampling and the content of spans; [`context`] reads and writes what goes along in headers. Sends
+//! nothing itself.
+
+pub mod context;
+
+use std::time::SystemTime;
+
+use http::header::HeaderName;
+use http::request::Parts;
+use rand::Rng;
+use sluice_config::v1;
+
+use super::access_log::Entry;
+use super::access_log::template::{Subject, Template, Value};
+pub use context::{Context, Propagation};
+
+/// Asks for a trace, where the sampling lets clients ask.
+const X_CLIENT_TRACE_ID: HeaderName = HeaderName::from_static("x-client-trace-id");
+const MILLION: u32 = 1_000_000;
+
+/// How requests are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampling {
+    random: u32,
+    client: u32,
+    overall: u32,
+}
+
+impl Sampling {
+    /// Reads the resource; unset: everything.
+    pub fn compile(config: Option<&v1::Sampling>) -> Self {
+        config.map_or(
+            Self {
+                random: MILLION,
+                client: MILLION,
+                overall: MILLION,
+            },
+            |config| Self {
+                random: config.random,
+                client: config.client,
+                overall: config.overall,
+            },
+        )
+    }
+
+    fn draws(self, asked: bool) -> bool {
+        let draw =
+            |share: u32| share >= MILLION || (share > 0 && rand::rng().random_range(0..MILLION) < share);
+        ((asked && draw(self.client)) || draw(self.random)) && draw(self.overall)
+    }
+}
+
+/// Something that is said of each request.
+#[derive(Debug, Clone)]
+pub struct Tag {
+    name: Box<str>,
+    value: Template,
+    default: Box<str>,
+}
+
+impl Tag {
+    /// Reads the resource.
+    pub fn compile(config: &v1::SpanTag) -> Self {
+        use v1::span_tag::Value;
+        let literal = |text: &str| Template::compile(&text.replace('%', "%%"));
+        let value = match &config.value {
+            Some(Value::Text(text)) => Template::compile(text),
+            Some(Value::Environment(name)) => literal(&std::env::var(name).unwrap_or_default()),
+            Some(Value::RequestHeader(name)) => Template::compile(&format!("%REQ({name})%")),
+            None => literal(""),
+        };
+        Self {
+            name: config.name.as_str().into(),
+            value,
+            default: config.default_value.as_str().into(),
+        }
+    }
+
+    /// Name and value, if it has one.
+    fn of(&self, subject: &Subject<'_>) -> Option<(String, Attribute)> {
+        let value = match self.value.value(subject) {
+            Value::Number(number) => number.to_string(),
+            Value::Text(text) if !text.is_empty() => text.into_owned(),
+            Value::Text(_) | Value::Absent => self.default.to_string(),
+        };
+        (!value.is_empty()).then(|| (self.name.to_string(), Attribute::Text(value)))
+    }
+}
+
+/// What a rule asks for in the place of the settings.
+#[derive(Debug, Clone)]
+pub struct RouteTracing {
+    sampling: Option<Sampling>,
+    tags: Vec<Tag>,
+    span_name: Option<Template>,
+}
+
+impl RouteTracing {
+    /// Reads the resource.
+    pub fn compile(config: &v1::RouteTracing) -> Self {
+        Self {
+            sampling: config.sampling.as_ref().map(|s| Sampling::compile(Some(s))),
+            tags: config.tags.iter().map(Tag::compile).collect(),
+            span_name: name(&config.span_name),
+        }
+    }
+}
+
+fn name(text: &str) -> Option<Template> {
+    (!text.is_empty()).then(|| Template::compile(text))
+}
+
+/// What spans are made by.
+#[derive(Debug, Clone)]
+pub struct Tracer {
+    propagation: Propagation,
+    sampling: Sampling,
+    tags: Vec<Tag>,
+    span_name: Option<Template>,
+    short_ids: bool,
+}
+
+impl Tracer {
+    /// Reads the resource.
+    pub fn compile(config: &v1::Tracing, propagation: Propagation) -> Self {
+        Self {
+            propagation,
+            sampling: Sampling::compile(config.sampling.as_ref()),
+            tags: config.tags.iter().map(Tag::compile).collect(),
+            span_name: name(&config.span_name),
+            short_ids: config.short_trace_ids,
+        }
+    }
+
+    /// Begins the span of a request, and says so to whoever gets the request.
+    pub fn begin(&self, head: &mut Parts, route: Option<&RouteTracing>) -> Context {
+        let sampling = route.and_then(|route| route.sampling).unwrap_or(self.sampling);
+        let asked = head.headers.contains_key(X_CLIENT_TRACE_ID);
+        let context = Context::next(&head.headers, self.short_ids, || sampling.draws(asked));
+        context.inject(&mut head.headers, self.propagation);
+        context
+    }
+
+    /// What a span says once its request has ended.
+    pub fn end(&self, context: &Context, route: Option<&RouteTracing>, subject: &Subject<'_>) -> Span {
+        let entry = subject.entry;
+        let template = route
+            .and_then(|route| route.span_name.as_ref())
+            .or(self.span_name.as_ref());
+        let mut attributes = attributes(entry, subject);
+        let tags = route.iter().flat_map(|route| &route.tags).chain(&self.tags);
+        for (name, value) in tags.filter_map(|tag| tag.of(subject)) {
+            if !attributes.iter().any(|(other, _)| *other == name) {
+                attributes.push((name, value));
+            }
+        }
+        Span {
+            context: context.clone(),
+            name: match (template, entry.route) {
+                (Some(template), _) => template.render(subject),
+                (None, Some(route)) => format!("{} {route}", entry.method),
+                (None, None) => entry.method.to_owned(),
+            },
+            start: entry.start,
+            end: entry.start + entry.duration,
+            attributes,
+            failed: entry.status == 0 || entry.status >= 500,
+        }
+    }
+}
+
+/// A value in a span.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attribute {
+    /// A text.
+    Text(String),
+    /// A number.
+    Number(u64),
+}
+
+/// A span that has ended.
+#[derive(Debug, Clone)]
+pub struct Span {
+    /// Its identifiers.
+    pub context: Context,
+    /// Its name.
+    pub name: String,
+    /// When the request's head had been read.
+    pub start: SystemTime,
+    /// When the response had ended.
+    pub end: SystemTime,
+    /// What it says.
+    pub attributes: Vec<(String, Attribute)>,
+    /// The request had no answer, or one that says that the server failed.
+    pub failed: bool,
+}
+
+/// OpenTelemetry's semantic conventions for HTTP servers, and Envoy's own tags.
+fn attributes(entry: &Entry<'_>, subject: &Subject<'_>) -> Vec<(String, Attribute)> {
+    let text = |bytes: &[u8]| Attribute::Text(String::from_utf8_lossy(bytes).into_owned());
+    let path = entry.path.split(|b| *b == b'?').next().unwrap_or_default();
+    let query = entry.path.get(path.len() + 1..);
+    let protocol = entry.protocol.strip_prefix("HTTP/").unwrap_or(entry.protocol);
+    let mut all: Vec<(&str, Attribute)> = vec![
+        ("http.request.method", text(entry.method.as_bytes())),
+        ("url.scheme", text(if subject.https { b"https" } else { b"http" })),
+        ("url.path", text(path)),
+        ("server.address", text(entry.authority)),
+        (
+            "server.port",
+            Attribute::Number(entry.downstream_local.port().into()),
+        ),
+        ("network.protocol.version", text(protocol.as_bytes())),
+        (
+            "network.peer.address",
+            Attribute::Text(entry.downstream_remote.ip().to_canonical().to_string()),
+        ),
+        ("request_size", Attribute::Number(entry.received)),
+        ("response_size", Attribute::Number(entry.sent)),
+        (
+            "response_flags",
+            text(if entry.flags.is_empty() {
+                b"-"
+            } else {
+                entry.flags.as_bytes()
+            }),
+        ),
+    ];
+    if entry.status != 0 {
+        all.push((
+            "http.response.status_code",
+            Attribute::Number(entry.status.into()),
+        ));
+    }
+    let optional = [
+        ("url.query", query),
+        ("user_agent.original", entry.user_agent),
+        ("guid:x-request-id", entry.request_id),
+        ("upstream_cluster", entry.upstream_cluster.map(str::as_bytes)),
+        ("upstream_address", entry.upstream_host.map(str::as_bytes)),
+        ("route_name", entry.route.map(str::as_bytes)),
+    ];
+    all.extend(
+        optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, text(value?)))),
+    );
+    all.into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
