@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::Drain;
+use crate::filter::geo::Databases;
 use crate::{telemetry, upstream};
 
 /// How often idle connections to backends are looked through.
@@ -35,8 +36,12 @@ pub struct Shared {
     pub metrics: Arc<telemetry::Metrics>,
     /// The access log.
     pub access_log: telemetry::AccessLog,
+    /// What the configuration asks to be told besides. `None`: nothing.
+    pub telemetry: arc_swap::ArcSwapOption<telemetry::settings::Settings>,
     /// Settings of the proxy as a whole.
     pub settings: ArcSwap<v1::Settings>,
+    /// Where clients are looked up.
+    pub geo: ArcSwap<Databases>,
     /// Whether service goes on.
     pub drain: Drain,
 }

@@ -17,7 +17,9 @@ use sluice_config::{key, v1};
 
 pub use ports::Bind;
 
+use crate::filter::geo::Databases;
 use crate::route::{Attachment, Port, Route};
+use crate::telemetry::settings::Settings as Telemetry;
 use crate::upstream::{Prober, Resolver};
 use crate::worker::Shared;
 use listener::{Compiled, Place};
@@ -197,7 +199,10 @@ impl State {
         {
             Body::Settings(settings) => {
                 expect(key::SETTINGS)?;
-                self.shared.settings.store(Arc::new(*settings));
+                let geo = Databases::open(settings.geo.as_ref(), &self.shared.geo.load());
+                self.shared.geo.store(Arc::new(geo));
+                self.tell(settings)?;
+                self.shared.settings.store(Arc::new(settings.clone()));
             }
             Body::Secret(secret) => {
                 expect("secret")?;
@@ -244,6 +249,20 @@ impl State {
         Ok(())
     }
 
+    /// Puts what is to be told into effect.
+    fn tell(&mut self, settings: &v1::Settings) -> Result<(), String> {
+        let before = self.shared.telemetry.load_full();
+        let asked = settings.telemetry.as_ref().filter(|asked| **asked != v1::Telemetry::default());
+        let compiled = asked
+            .map(|asked| {
+                Telemetry::compile(asked, &mut self.slots, &self.shared.access_log, before.as_deref())
+                    .map_err(|e| format!("telemetry.{e}"))
+            })
+            .transpose()?;
+        self.shared.telemetry.store(compiled.map(Arc::new));
+        Ok(())
+    }
+
     fn hold(&mut self, resource: &v1::Resource) {
         let mut encoded = Vec::new();
         if let Some(body) = &resource.body {
@@ -268,7 +287,10 @@ impl State {
     fn remove(&mut self, key: &str, pending: &mut Pending) {
         self.held.remove(key);
         match key::kind(key) {
-            key::SETTINGS => self.shared.settings.store(Arc::default()),
+            key::SETTINGS => {
+                self.shared.settings.store(Arc::default());
+                self.shared.telemetry.store(None);
+            }
             "secret" => {
                 self.slots.remove_secret(key);
                 pending.stale.extend(self.listener_secrets.of(key).cloned());
