@@ -51,7 +51,10 @@ async fn forwarding_headers_at_the_edge() {
 async fn trusted_hops_are_configuration() {
     let backend = Backend::echo("b").await;
     let (proxy, port) = simple(&backend).await;
-    proxy.apply(vec![cfg::settings(v1::Settings { xff_trusted_hops: 1 })]);
+    proxy.apply(vec![cfg::settings(v1::Settings {
+        xff_trusted_hops: 1,
+        ..Default::default()
+    })]);
     let client = Http::new(port);
     let headers = [
         ("x-forwarded-for", "9.9.9.9, 8.8.8.8"),
