@@ -16,16 +16,13 @@ const MARK: &str =
 fn what_is_set_is_found_and_what_is_switched_off_is_not() {
     let spec = json!({
         "jwt": { "failOpen": false, "providers": [{ "remoteJWKS": { "backendSettings": { "dns": {} } } }] },
-        "authorization": { "rules": [{ "cel": "true" }, { "cel": "false" }] },
+        "extAuth": { "includeRouteMetadata": false },
     });
     let paths: Vec<_> = found(Kind::SecurityPolicy, &spec)
         .into_iter()
         .map(|(path, _)| path)
         .collect();
-    let expected = [
-        "authorization.rules[].cel",
-        "jwt.providers[].remoteJWKS.backendSettings",
-    ];
+    let expected = ["jwt.providers[].remoteJWKS.backendSettings"];
     assert_eq!(paths, expected);
 }
 
