@@ -235,7 +235,7 @@ impl<'a> Exchange<'a> {
     /// then. What is left of the request goes on meanwhile.
     pub async fn process(&mut self, conn: &Conn, response: &mut response::Parts) -> Result<bool, Stop> {
         let known = self.up.body_is_empty();
-        let count = self.source.pipe().map_or(0, |pipe| pipe.len());
+        let count = self.source.pipe().map_or(0, |pipe| pipe.count());
         for at in (0..count).rev() {
             if let Some(pipe) = self.source.pipe() {
                 pipe.show_response(at, conn, response, known).await?;

@@ -4,7 +4,7 @@
 //! between two hops, and Envoy's own headers. The path is.
 
 use bytes::Bytes;
-use http::header::{self, HeaderName};
+use http::header::HeaderName;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
@@ -107,17 +107,18 @@ fn set_start(name: &str, value: &[u8], start: &mut Start<'_>) {
 }
 
 fn may_change(name: &HeaderName) -> bool {
-    const FIXED: [HeaderName; 8] = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::UPGRADE,
-        header::TE,
-        header::TRAILER,
-        HeaderName::from_static("keep-alive"),
+    const FIXED: [&str; 8] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "upgrade",
+        "te",
+        "trailer",
+        "keep-alive",
     ];
-    !FIXED.contains(name) && !name.as_str().starts_with("x-envoy-")
+    let name = name.as_str();
+    !FIXED.contains(&name) && !name.starts_with("x-envoy-")
 }
 
 /// The response that a processor asks for: status, headers, body.

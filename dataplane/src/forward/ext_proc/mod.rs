@@ -1,12 +1,14 @@
 //! Processors on a request's way and on its response's.
 //!
 //! [`Pipe`] owns the processors of one request, in the order in which they see it, and sits where its body is read; the
-//! response's body goes through it on its way to the client. [`session`] is the stream to one of them, [`side`] what it
+//! response's body goes through it on its way to the client. [`session`] is the
+//! exchange with one of them over a [`stream`], [`side`] what it
 //! knows of one direction. It never decides what becomes of a request that a processor has refused.
 
 mod attributes;
 mod session;
 mod side;
+mod stream;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,12 +53,15 @@ impl Pipe {
     }
 
     /// How many processors there are.
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.sessions.len()
     }
 
     fn is_empty(&self, before: usize) -> bool {
-        let touched = self.sessions[..before].iter().rev().find(|session| session.side(Way::Request).touched);
+        let touched = self.sessions[..before]
+            .iter()
+            .rev()
+            .find(|session| session.side(Way::Request).touched);
         match touched {
             Some(session) => session.side(Way::Request).length() == Some(0),
             None => self.ended && self.backlog.is_empty(),
@@ -78,8 +83,14 @@ impl Pipe {
         session.open(conn, Way::Request).await?;
         let of = attributes::Subject { conn, head, facts };
         let processor = Arc::clone(&session.processor);
-        session.attributes = processor.response.as_ref().and_then(|way| of.read(&way.attributes));
-        let told = processor.request.as_ref().and_then(|way| of.read(&way.attributes));
+        session.attributes = processor
+            .response
+            .as_ref()
+            .and_then(|way| of.read(&way.attributes));
+        let told = processor
+            .request
+            .as_ref()
+            .and_then(|way| of.read(&way.attributes));
         let shown = request_headers(head, facts.https);
         session.show_head(Way::Request, shown, empty, told)
     }
@@ -108,19 +119,31 @@ impl Pipe {
         let answer = ready!(session.poll_head(Way::Request, cx, &mut raw))?;
         if let Some(answer) = answer {
             session.side_mut(Way::Request).reroutes |= answer.clear_route_cache;
-            change(answer.header_mutation.as_ref(), &mut head.headers, Start::Request(&mut head.uri));
+            change(
+                answer.header_mutation.as_ref(),
+                &mut head.headers,
+                Start::Request(&mut head.uri),
+            );
         }
         let answer = ready!(session.poll_whole(Way::Request, cx, &mut raw))?;
         if let Some(answer) = answer {
             session.side_mut(Way::Request).reroutes |= answer.clear_route_cache;
-            change(answer.header_mutation.as_ref(), &mut head.headers, Start::Request(&mut head.uri));
+            change(
+                answer.header_mutation.as_ref(),
+                &mut head.headers,
+                Start::Request(&mut head.uri),
+            );
         }
         Poll::Ready(Ok(session.side(Way::Request).reroutes))
     }
 
     /// What body the request has now, and its head says so.
     pub(super) fn body_kind(&self, known: BodyKind, headers: &mut HeaderMap) -> BodyKind {
-        let touched = self.sessions.iter().rev().map(|session| session.side(Way::Request));
+        let touched = self
+            .sessions
+            .iter()
+            .rev()
+            .map(|session| session.side(Way::Request));
         let Some(side) = touched.into_iter().find(|side| side.touched) else {
             return known;
         };
@@ -156,7 +179,9 @@ impl Pipe {
         head: &response::Parts,
         empty: bool,
     ) -> Result<(), Stop> {
-        let later = self.sessions[at + 1..].iter().map(|session| session.side(Way::Response));
+        let later = self.sessions[at + 1..]
+            .iter()
+            .map(|session| session.side(Way::Response));
         let touched = later.into_iter().find(|side| side.touched);
         let empty = touched.map_or(empty, |side| side.length() == Some(0));
         let session = &mut self.sessions[at];
@@ -168,7 +193,11 @@ impl Pipe {
         let mut told = session.attributes.take();
         if code {
             let told = told.get_or_insert_with(Struct::default);
-            attributes::put(told, "response.code", Kind::NumberValue(head.status.as_u16().into()));
+            attributes::put(
+                told,
+                "response.code",
+                Kind::NumberValue(head.status.as_u16().into()),
+            );
         }
         session.show_head(Way::Response, shown, empty, told)
     }
@@ -186,10 +215,18 @@ impl Pipe {
         let mut first = |cx: &mut Context<'_>| up.poll_body(cx).map_err(Stop::Upstream);
         let mut raw = |cx: &mut Context<'_>| chain(Way::Response, later, cx, &mut first);
         if let Some(answer) = ready!(session.poll_head(Way::Response, cx, &mut raw))? {
-            change(answer.header_mutation.as_ref(), &mut head.headers, Start::Response(&mut head.status));
+            change(
+                answer.header_mutation.as_ref(),
+                &mut head.headers,
+                Start::Response(&mut head.status),
+            );
         }
         if let Some(answer) = ready!(session.poll_whole(Way::Response, cx, &mut raw))? {
-            change(answer.header_mutation.as_ref(), &mut head.headers, Start::Response(&mut head.status));
+            change(
+                answer.header_mutation.as_ref(),
+                &mut head.headers,
+                Start::Response(&mut head.status),
+            );
         }
         Poll::Ready(Ok(()))
     }

@@ -6,27 +6,21 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use prost::Message;
 use prost_types::Struct;
 
 use super::super::downstream::Chunk;
 use super::super::limits::{Deadline, Stop};
 use super::super::reply::Reply;
-use super::super::subrequest;
-use super::super::upstream::{BodyKind, Upstream};
 use super::super::{Conn, grpc};
 use super::side::{Expected, Side};
+use super::stream::{Ended, Stream};
 use crate::filter::ext_proc::proto::{self, Answer, CommonResponse, Shown};
 use crate::filter::ext_proc::{self, BodyMode, Processor};
-use crate::upstream::connect::Version;
-use crate::upstream::{Active, Ask};
 
 /// Bytes of a body that are held for a processor that wants to see it as a whole.
 pub(super) const MAX_HELD: usize = 1024 * 1024;
-/// Largest answer.
-const MAX_ANSWER: usize = 4 * MAX_HELD;
 /// Pieces of a body that may wait for their answers.
 const WINDOW: usize = 8;
 /// Under which a processor finds attributes.
@@ -50,21 +44,6 @@ enum Link {
     Open(Box<Stream>),
     /// There is nobody to be asked any more.
     Over,
-}
-
-struct Stream {
-    up: Upstream,
-    inbox: BytesMut,
-    headed: bool,
-    /// Counts as under way to the processor.
-    _active: Active,
-}
-
-/// How a stream ended.
-enum Ended {
-    /// The processor wants to see no more.
-    Well,
-    Failed(String),
 }
 
 /// One processor and one request.
@@ -111,7 +90,7 @@ impl Session {
         if !matches!(self.link, Link::New) || !self.side(way).shown {
             return Ok(());
         }
-        let opening = tokio::time::timeout(self.processor.timeout, Self::connect(&self.processor, conn));
+        let opening = tokio::time::timeout(self.processor.timeout, Stream::connect(&self.processor, conn));
         match opening.await {
             Ok(Ok(stream)) => {
                 self.link = Link::Open(Box::new(stream));
@@ -120,27 +99,6 @@ impl Session {
             Ok(Err(reason)) => self.fail(&reason, false),
             Err(_) => self.fail("timeout", true),
         }
-    }
-
-    async fn connect(processor: &Processor, conn: &Conn) -> Result<Stream, String> {
-        let backend = processor.backend.load().ok_or("no such backend")?;
-        let active = backend.pick(Ask::default()).ok_or("no healthy upstream")?;
-        let (head, _) = grpc::request(proto::PROCESS, "ext-proc", &()).into_parts();
-        let up = subrequest::open(
-            &conn.worker,
-            &backend,
-            &active,
-            head,
-            BodyKind::Stream,
-            Version::Http2,
-        )
-        .await?;
-        Ok(Stream {
-            up,
-            inbox: BytesMut::new(),
-            headed: false,
-            _active: active,
-        })
     }
 
     /// Shows a head. `empty`: no body follows it.
@@ -472,7 +430,7 @@ impl Session {
         }
         // A body that was shown as a whole has been answered: now its trailers.
         let side = self.side_mut(way);
-        if side.trailers && side.expected.is_empty() && side.mode.holds() && side.whole.is_some() {
+        if side.trailers && side.expected.is_empty() && side.whole.is_some() {
             if let Some(trailers) = side.held_trailers.take() {
                 self.show_trailers(way, trailers)?;
             }
@@ -526,65 +484,6 @@ impl Session {
             "ext_proc_error"
         };
         Err(Stop::Answer(Reply::error(status, "", "", details).into()))
-    }
-}
-
-impl Stream {
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<proto::ProcessingResponse, Ended>> {
-        let failed = |reason: String| Poll::Ready(Err(Ended::Failed(reason)));
-        loop {
-            if let Some(message) = self.parse() {
-                return Poll::Ready(message.map_err(Ended::Failed));
-            }
-            if !self.headed {
-                match self.up.poll_head(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(failure)) => return failed(failure.to_string()),
-                    Poll::Ready(Ok(head)) if head.status.is_informational() => continue,
-                    Poll::Ready(Ok(head)) if head.status != StatusCode::OK => {
-                        return failed(format!("status {}", head.status));
-                    }
-                    Poll::Ready(Ok(head)) => {
-                        self.headed = true;
-                        if let Some(status) = head.headers.get("grpc-status") {
-                            return Poll::Ready(Err(ended(Some(status))));
-                        }
-                    }
-                }
-            }
-            match self.up.poll_body(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(failure)) => return failed(failure.to_string()),
-                Poll::Ready(Ok(Some(Chunk::Data(data)))) => self.inbox.extend_from_slice(&data),
-                Poll::Ready(Ok(Some(Chunk::Trailers(trailers)))) => {
-                    return Poll::Ready(Err(ended(trailers.get("grpc-status"))));
-                }
-                Poll::Ready(Ok(None)) => return Poll::Ready(Err(ended(None))),
-            }
-        }
-    }
-
-    /// The next message, if it has come as a whole.
-    fn parse(&mut self) -> Option<Result<proto::ProcessingResponse, String>> {
-        let [compressed, length @ ..] = *self.inbox.first_chunk::<5>()?;
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if compressed != 0 || length > MAX_ANSWER {
-            return Some(Err("an answer is compressed or too long".into()));
-        }
-        if self.inbox.len() - 5 < length {
-            return None;
-        }
-        self.inbox.advance(5);
-        let message = self.inbox.split_to(length).freeze();
-        Some(proto::ProcessingResponse::decode(message).map_err(|e| e.to_string()))
-    }
-}
-
-fn ended(status: Option<&http::HeaderValue>) -> Ended {
-    if status.is_some_and(|status| status == "0") {
-        Ended::Well
-    } else {
-        Ended::Failed(format!("grpc-status {status:?}"))
     }
 }
 

@@ -178,10 +178,8 @@ impl Side {
         }
         if self.mode.holds() {
             self.whole = Some(answer);
-            if !self.input_ended {
-                // The rest is not seen.
-                self.mode = BodyMode::None;
-            }
+            // What may follow is not seen.
+            self.mode = BodyMode::None;
         }
         Ok(())
     }

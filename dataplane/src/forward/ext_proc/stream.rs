@@ -1,0 +1,118 @@
+//! The connection to a processor: messages there, messages back.
+
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use http::StatusCode;
+use prost::Message;
+
+use super::super::downstream::Chunk;
+use super::super::upstream::{BodyKind, Upstream};
+use super::super::{Conn, grpc, subrequest};
+use crate::filter::ext_proc::{Processor, proto};
+use crate::upstream::connect::Version;
+use crate::upstream::{Active, Ask};
+
+/// Largest answer.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// One call of the processor.
+pub(super) struct Stream {
+    pub(super) up: Upstream,
+    inbox: BytesMut,
+    headed: bool,
+    /// Counts as under way to the processor.
+    _active: Active,
+}
+
+/// How a stream ended.
+pub(super) enum Ended {
+    /// The processor wants to see no more.
+    Well,
+    Failed(String),
+}
+
+impl Stream {
+    /// Calls it.
+    pub(super) async fn connect(processor: &Processor, conn: &Conn) -> Result<Self, String> {
+        let backend = processor.backend.load().ok_or("no such backend")?;
+        let active = backend.pick(Ask::default()).ok_or("no healthy upstream")?;
+        let (head, _) = grpc::request(proto::PROCESS, "ext-proc", &()).into_parts();
+        let up = subrequest::open(
+            &conn.worker,
+            &backend,
+            &active,
+            head,
+            BodyKind::Stream,
+            Version::Http2,
+        )
+        .await?;
+        Ok(Self {
+            up,
+            inbox: BytesMut::new(),
+            headed: false,
+            _active: active,
+        })
+    }
+
+    /// The next message.
+    pub(super) fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<proto::ProcessingResponse, Ended>> {
+        let failed = |reason: String| Poll::Ready(Err(Ended::Failed(reason)));
+        loop {
+            if let Some(message) = self.parse() {
+                return Poll::Ready(message.map_err(Ended::Failed));
+            }
+            if !self.headed {
+                match self.up.poll_head(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(failure)) => return failed(failure.to_string()),
+                    Poll::Ready(Ok(head)) if head.status.is_informational() => continue,
+                    Poll::Ready(Ok(head)) if head.status != StatusCode::OK => {
+                        return failed(format!("status {}", head.status));
+                    }
+                    Poll::Ready(Ok(head)) => {
+                        self.headed = true;
+                        if let Some(status) = head.headers.get("grpc-status") {
+                            return Poll::Ready(Err(ended(Some(status))));
+                        }
+                    }
+                }
+            }
+            match self.up.poll_body(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(failure)) => return failed(failure.to_string()),
+                Poll::Ready(Ok(Some(Chunk::Data(data)))) => self.inbox.extend_from_slice(&data),
+                Poll::Ready(Ok(Some(Chunk::Trailers(trailers)))) => {
+                    return Poll::Ready(Err(ended(trailers.get("grpc-status"))));
+                }
+                Poll::Ready(Ok(None)) => return Poll::Ready(Err(ended(None))),
+            }
+        }
+    }
+
+    /// The next message, if it has come as a whole.
+    fn parse(&mut self) -> Option<Result<proto::ProcessingResponse, String>> {
+        let [compressed, length @ ..] = *self.inbox.first_chunk::<5>()?;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if compressed != 0 || length > MAX_ANSWER {
+            return Some(Err("an answer is compressed or too long".into()));
+        }
+        if self.inbox.len() - 5 < length {
+            return None;
+        }
+        self.inbox.advance(5);
+        let message = self.inbox.split_to(length).freeze();
+        Some(proto::ProcessingResponse::decode(message).map_err(|e| e.to_string()))
+    }
+}
+
+fn ended(status: Option<&http::HeaderValue>) -> Ended {
+    if status.is_some_and(|status| status == "0") {
+        Ended::Well
+    } else {
+        Ended::Failed(format!("grpc-status {status:?}"))
+    }
+}
