@@ -78,6 +78,11 @@ impl Seen {
         self.0["pod"].as_str().unwrap_or_default()
     }
 
+    /// The path that was asked for.
+    pub fn path(&self) -> &str {
+        self.0["path"].as_str().unwrap_or_default()
+    }
+
     /// The host that was asked for.
     pub fn host(&self) -> &str {
         self.0["host"].as_str().unwrap_or_default()

@@ -40,6 +40,8 @@ pub enum Step {
     Resilience,
     /// Features of Gateway API that its conformance suite has no test for
     Features,
+    /// Envoy Gateway's kinds, as its guides use them, on a real cluster
+    Policies,
     /// The whole Gateway API conformance suite: five profiles, every feature
     Conformance,
 }
@@ -131,7 +133,7 @@ impl Step {
     fn needs_cluster(self) -> bool {
         matches!(
             self,
-            Self::Walk | Self::Resilience | Self::Features | Self::Conformance
+            Self::Walk | Self::Resilience | Self::Features | Self::Policies | Self::Conformance
         )
     }
 
@@ -156,6 +158,7 @@ impl Step {
             Self::Walk => e2e::run(&Test::Walk(cluster_options(done)), &NO_TARGET),
             Self::Resilience => e2e::run(&Test::Resilience(cluster_options(done)), &NO_TARGET),
             Self::Features => e2e::run(&Test::Features(cluster_options(done)), &NO_TARGET),
+            Self::Policies => e2e::run(&Test::Policies(cluster_options(done)), &NO_TARGET),
             Self::Conformance => conformance_suite(done, closing),
         }
     }

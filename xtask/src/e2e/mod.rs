@@ -5,7 +5,9 @@ mod features;
 mod hops;
 pub mod install;
 mod load;
+mod policies;
 mod resilience;
+mod site;
 mod walk;
 
 use anyhow::Result;
@@ -23,6 +25,8 @@ pub enum Test {
     Resilience(Options),
     /// Features of Gateway API that the conformance suite has no test for
     Features(Options),
+    /// Envoy Gateway's kinds, as its guides use them
+    Policies(Options),
 }
 
 /// What the tests share.
@@ -41,6 +45,7 @@ pub fn run(test: &Test, target: &Target) -> Result<()> {
         Test::Walk(options) => (options, walk::run),
         Test::Resilience(options) => (options, resilience::run),
         Test::Features(options) => (options, features::run),
+        Test::Policies(options) => (options, policies::run),
     };
     let cluster = if options.reuse || target.kubeconfig.is_some() {
         Cluster::open(target.kubeconfig.as_deref())?

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{Check, START, World, curl};
+use super::{Check, START, World};
+use crate::curl;
 use crate::e2e::install;
 use crate::netns::Netns;
 use crate::progress::wait_for;

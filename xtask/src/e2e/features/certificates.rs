@@ -11,7 +11,6 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
-use super::NAMESPACE;
 use crate::cluster::Cluster;
 
 /// The names of the ClusterTrustBundles, which belong to no namespace.
@@ -43,8 +42,8 @@ struct Authority {
 }
 
 impl Certificates {
-    /// Makes everything anew.
-    pub fn make(directory: &Path) -> Result<Self> {
+    /// Makes everything anew; the Secrets are for `namespace`.
+    pub fn make(directory: &Path, namespace: &str) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let (good, bad) = (Authority::new("good")?, Authority::new("bad")?);
         let write = |name: &str, content: &str| {
@@ -64,7 +63,7 @@ impl Certificates {
                 "apiVersion": "v1",
                 "kind": "Secret",
                 "type": "kubernetes.io/tls",
-                "metadata": {"name": name, "namespace": NAMESPACE},
+                "metadata": {"name": name, "namespace": namespace},
                 "stringData": {"tls.crt": certificate, "tls.key": key},
             }));
         }
@@ -78,12 +77,17 @@ impl Certificates {
 
     /// Creates the Secrets and the ClusterTrustBundles.
     pub fn apply(&self, cluster: &Cluster) -> Result<()> {
-        for server in &self.servers {
-            cluster.apply(&server.to_string())?;
-        }
+        self.apply_secrets(cluster)?;
         BUNDLES
             .iter()
             .try_for_each(|name| trust(cluster, name, &self.good))
+    }
+
+    /// Creates the Secrets alone.
+    pub fn apply_secrets(&self, cluster: &Cluster) -> Result<()> {
+        self.servers
+            .iter()
+            .try_for_each(|server| cluster.apply(&server.to_string()))
     }
 
     /// A file for curl.
