@@ -1,5 +1,5 @@
-//! Envoy Gateway's kinds on a real cluster, each as the guides of Envoy Gateway v1.9 use it: the manifests are
-//! unmodified but for names. docs/migrate-from-envoy-gateway.md counts on what is checked here.
+//! Envoy Gateway's kinds on a real cluster, with the fields that the guides of Envoy Gateway use; names and bounds are our
+//! own. docs/migrate-from-envoy-gateway.md counts on what is checked here.
 //!
 //! All checks share a namespace with one Gateway `main`. A policy is for the route of its name, which leads from the path
 //! of that name to the echo backend.
