@@ -81,7 +81,7 @@ pub(super) enum Refusal {
 
 /// Brings a head into the form in which it is routed and forwarded.
 pub(super) fn admit(head: &mut request::Parts, arrival: Arrival) -> Result<Admitted, Refusal> {
-    if head.version == Version::HTTP_2 {
+    if matches!(head.version, Version::HTTP_2 | Version::HTTP_3) {
         adopt_pseudo_headers(head)?;
     }
     if head.method == Method::CONNECT {

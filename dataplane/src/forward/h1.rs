@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep};
 use super::downstream::{Downstream, H1};
 use super::message::{NoHead, Reader, head};
 use super::{Conn, encode, request};
+use crate::wire::Wire;
 
 /// How long what is left of a request's body is read after the response, so that the connection can go on, or the
 /// client can read the response before the connection is reset.
@@ -40,7 +41,7 @@ impl From<NoHead> for Ended {
 }
 
 /// Serves the connection until its end.
-pub(super) async fn serve(conn: Arc<Conn>) {
+pub(super) async fn serve(conn: Arc<Conn>, wire: Wire) {
     let bounds = Bounds {
         head: conn.head_timeout(),
         idle: conn.idle(),
@@ -52,7 +53,7 @@ pub(super) async fn serve(conn: Arc<Conn>) {
     let drain = conn.worker.shared.drain.clone();
     let mut draining = Box::pin(drain.draining());
     let mut watches = false;
-    let mut reader = Reader::new(conn.wire.clone());
+    let mut reader = Reader::new(wire.clone());
     loop {
         let mut wait = Wait {
             clock: &mut clock,
@@ -83,7 +84,7 @@ pub(super) async fn serve(conn: Arc<Conn>) {
                 (h1, head)
             }
             Err(Ended::Quietly) => return,
-            Err(Ended::With(status)) => return refuse(&conn, status).await,
+            Err(Ended::With(status)) => return refuse(&wire, status).await,
         };
         let mut down = Downstream::H1(h1);
         served += 1;
@@ -91,7 +92,7 @@ pub(super) async fn serve(conn: Arc<Conn>) {
             down.close_after();
         }
         request::serve(&conn, &mut down, head).await;
-        match finish(&conn, down).await {
+        match finish(&wire, down).await {
             Some(rest) => reader = rest,
             None => return,
         }
@@ -143,7 +144,7 @@ impl Wait<'_> {
 }
 
 /// Answers what could not be read, and ends the connection.
-async fn refuse(conn: &Conn, status: StatusCode) {
+async fn refuse(wire: &Wire, status: StatusCode) {
     let mut headers = http::HeaderMap::new();
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -151,26 +152,26 @@ async fn refuse(conn: &Conn, status: StatusCode) {
         http::header::DATE,
         pingora_core::protocols::http::date::get_cached_date(),
     );
-    conn.wire.put(|out| encode::head(out, status, &headers));
-    close(conn).await;
+    wire.put(|out| encode::head(out, status, &headers));
+    close(wire).await;
 }
 
 /// Ends one request on the connection; its reader, if the connection goes on.
-async fn finish(conn: &Conn, down: Downstream) -> Option<Reader> {
+async fn finish(wire: &Wire, down: Downstream) -> Option<Reader> {
     let Downstream::H1(mut h1) = down else { return None };
-    let sent = drain(conn).await;
+    let sent = drain(wire).await;
     // What has been sent of an aborted response must not look complete, so the connection is cut as it is.
     if h1.is_aborted() || !sent {
         return None;
     }
     if !h1.may_continue() {
-        close(conn).await;
+        close(wire).await;
         return None;
     }
     if !h1.request_done() {
         let done = tokio::time::timeout(DISCARD_TIMEOUT, h1.discard(DISCARD_LIMIT)).await;
         if done != Ok(true) {
-            close(conn).await;
+            close(wire).await;
             return None;
         }
     }
@@ -178,13 +179,13 @@ async fn finish(conn: &Conn, down: Downstream) -> Option<Reader> {
 }
 
 /// Sends what is buffered; false if that fails or takes too long.
-async fn drain(conn: &Conn) -> bool {
+async fn drain(wire: &Wire) -> bool {
     // Most often there is nothing to wait for, and no timer is needed.
-    let first = std::future::poll_fn(|cx| Poll::Ready(conn.wire.poll_drain(cx))).await;
+    let first = std::future::poll_fn(|cx| Poll::Ready(wire.poll_drain(cx))).await;
     match first {
         Poll::Ready(sent) => sent.is_ok(),
         Poll::Pending => {
-            let rest = tokio::time::timeout(DRAIN_TIMEOUT, conn.wire.drain()).await;
+            let rest = tokio::time::timeout(DRAIN_TIMEOUT, wire.drain()).await;
             matches!(rest, Ok(Ok(())))
         }
     }
@@ -192,9 +193,9 @@ async fn drain(conn: &Conn) -> bool {
 
 /// Closes so that the client can still read what was sent (RFC 9112 section 9.6): our side first, then what it is
 /// still sending is read for a while.
-async fn close(conn: &Conn) {
+async fn close(wire: &Wire) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut wire = conn.wire.clone();
+    let mut wire = wire.clone();
     if !matches!(
         tokio::time::timeout(DRAIN_TIMEOUT, wire.shutdown()).await,
         Ok(Ok(()))

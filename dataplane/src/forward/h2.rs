@@ -10,6 +10,7 @@ use h2::server::SendResponse;
 use super::downstream::{Downstream, H2};
 use super::limits::Deadline;
 use super::{Conn, request};
+use crate::wire::Wire;
 
 /// Requests that a client may have under way at once; Envoy Gateway's default.
 const MAX_STREAMS: u32 = 100;
@@ -25,7 +26,7 @@ const MAX_HEAD: u32 = 64 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves the connection until its end.
-pub(super) async fn serve(conn: Arc<Conn>) {
+pub(super) async fn serve(conn: Arc<Conn>, wire: Wire) {
     let settings = conn
         .client
         .as_ref()
@@ -44,7 +45,7 @@ pub(super) async fn serve(conn: Arc<Conn>) {
         .max_header_list_size(MAX_HEAD)
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
-    let wire = conn.wire.clone().unbuffered();
+    let wire = wire.unbuffered();
     let handshake = builder.handshake::<_, Bytes>(wire);
     let mut connection = match tokio::time::timeout(conn.head_timeout(), handshake).await {
         Ok(Ok(connection)) => connection,

@@ -194,7 +194,7 @@ async fn hand_over(arrived: Arrived, first: Option<Arc<Listener>>, port: Arc<Por
 }
 
 /// An IPv4 address that came in over an IPv6 socket, as what it is.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

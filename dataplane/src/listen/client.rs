@@ -5,12 +5,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{ALT_SVC, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use sluice_config::v1;
 
+use super::Http3;
 use crate::filter::HeaderModifier;
 use crate::upstream::tuning::keepalive;
 
@@ -46,6 +47,8 @@ pub struct Client {
     pub health_path: Option<Box<str>>,
     /// Requests to backends say the scheme of the backend's connection.
     pub scheme_matches_backend: bool,
+    /// Set if HTTP/3 is served.
+    pub http3: Option<Http3>,
 }
 
 /// How the client's address is found.
@@ -125,9 +128,6 @@ impl Client {
                 config.health_check_path
             ));
         }
-        if config.http3 {
-            return Err("http3: not known to this version".into());
-        }
         Ok(Self {
             detection: detection
                 .map(Detection::compile)
@@ -154,6 +154,7 @@ impl Client {
                 .filter(|path| !path.is_empty())
                 .map(Into::into),
             scheme_matches_backend: config.scheme_matches_backend,
+            http3: None,
         })
     }
 
@@ -197,6 +198,9 @@ impl Client {
 
     /// Changes a response's head as its last change.
     pub fn finish_response(&self, headers: &mut HeaderMap) {
+        if let Some(http3) = &self.http3 {
+            headers.insert(ALT_SVC, http3.alt_svc.clone());
+        }
         if let Some(modifier) = &self.headers.late_response {
             modifier.apply(headers);
         }

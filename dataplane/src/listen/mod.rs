@@ -9,6 +9,7 @@ pub mod client;
 mod forwarded_cert;
 mod hello;
 mod proxy_header;
+mod quic;
 mod socket;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use rustls::pki_types::CertificateDer;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use client::Client;
+pub use quic::{Http3, QuicConnection};
 
 use crate::filter::cel::request::Peer;
 use crate::route::{Kind, Listener, Port};
@@ -118,6 +120,14 @@ impl Bind for Sockets {
                 .collect::<Result<_, _>>()?;
             for (handle, socket) in self.workers.iter().zip(sockets) {
                 let (worker, port, stop) = (Arc::clone(&handle.worker), Arc::clone(port), stop.clone());
+                if port.kind() == Kind::Tls {
+                    handle.runtime.spawn(quic::run(
+                        (self.bind, bind_port),
+                        Arc::clone(&port),
+                        Arc::clone(&worker),
+                        stop.clone(),
+                    ));
+                }
                 handle.runtime.spawn(accept::run(socket, port, worker, stop));
             }
         }

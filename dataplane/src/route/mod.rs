@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
+use tokio::sync::watch;
 
 pub(crate) use candidate::{Path, REGEX_CACHE, REGEX_SIZE, header_value, whole};
 pub use compiled::{Attachment, Route};
@@ -33,7 +34,7 @@ pub use site::Site;
 
 use crate::filter::Filter;
 use crate::l4::L4Route;
-use crate::listen::{Client, TlsSession};
+use crate::listen::{Client, Http3, TlsSession};
 use crate::rule::Rule;
 use crate::telemetry::ListenerMetrics;
 
@@ -58,6 +59,13 @@ pub struct Listener {
     pub client: Option<Arc<Client>>,
     /// Its counters.
     pub metrics: Arc<ListenerMetrics>,
+}
+
+impl Listener {
+    /// Set if it serves HTTP/3.
+    pub fn http3(&self) -> Option<&Http3> {
+        self.client.as_ref()?.http3.as_ref()
+    }
 }
 
 /// What a listener does about TLS.
@@ -101,6 +109,8 @@ pub struct Port {
     number: u16,
     table: ArcSwap<Table>,
     datagrams: Arc<ArcSwapOption<L4Route>>,
+    /// Some listener serves HTTP/3.
+    http3: watch::Sender<bool>,
     /// Connections that are open, where they are counted.
     open: AtomicU64,
 }
@@ -116,6 +126,7 @@ impl Port {
             number,
             table: ArcSwap::from_pointee(table),
             datagrams: Arc::default(),
+            http3: watch::Sender::new(false),
             open: AtomicU64::new(0),
         }
     }
@@ -180,13 +191,29 @@ impl Port {
         &self.datagrams
     }
 
+    /// Whether some listener serves HTTP/3; tells of changes.
+    pub fn http3(&self) -> watch::Receiver<bool> {
+        self.http3.subscribe()
+    }
+
+    /// The settings of a listener that serves HTTP/3.
+    pub fn http3_client(&self) -> Option<Arc<Client>> {
+        let table = self.table.load();
+        let mut sites = table.sites.values();
+        let site = sites.find(|site| site.listener.http3().is_some())?;
+        site.listener.client.clone()
+    }
+
     /// Replaces what is served.
     pub fn publish(&self, table: Table) {
         if table.kind == Kind::Udp {
             self.datagrams
                 .store(table.sites.get("").and_then(|site| site.l4("").cloned()));
         }
+        let http3 = table.sites.values().any(|site| site.listener.http3().is_some());
         self.table.store(Arc::new(table));
+        self.http3
+            .send_if_modified(|current| std::mem::replace(current, http3) != http3);
     }
 }
 

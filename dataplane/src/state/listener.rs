@@ -7,7 +7,7 @@ use sluice_config::v1;
 
 use super::slots::Slots;
 use crate::filter::Filter;
-use crate::listen::Client;
+use crate::listen::{Client, Http3};
 use crate::route::{Kind, Listener, Termination};
 use crate::tls::client_check::{ClientCheck, only_pinned, takes_any};
 use crate::tls::material::root_store;
@@ -64,6 +64,16 @@ impl Compiled {
             (None, Kind::Tls) => Termination::Passthrough,
             _ => Termination::Cleartext,
         };
+        let mut client = match &config.client {
+            None => None,
+            Some(client) => Some(Client::compile(client).map_err(|e| format!("client.{e}"))?),
+        };
+        if let (Some(client), Termination::Terminate(tls)) = (&mut client, &tls)
+            && https
+            && config.client.as_ref().is_some_and(|client| client.http3)
+        {
+            client.http3 = Some(Http3::compile(tls, port).map_err(|e| format!("client.http3: {e}"))?);
+        }
         let listener = Listener {
             key: key.into(),
             name: config.name.as_str().into(),
@@ -72,12 +82,7 @@ impl Compiled {
             hostname: hostname.into(),
             filters: Filter::compile_all(&config.filters, slots)?,
             tls,
-            client: match &config.client {
-                None => None,
-                Some(client) => Some(Arc::new(
-                    Client::compile(client).map_err(|e| format!("client.{e}"))?,
-                )),
-            },
+            client: client.map(Arc::new),
             metrics: slots.metrics().listener(&config.name),
         };
         Ok(Self {

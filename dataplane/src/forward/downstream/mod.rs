@@ -1,10 +1,11 @@
 //! The client's side of one request: the body that comes in, the response that goes out.
 //!
-//! Owns framing towards the client, HTTP/1.1 and HTTP/2. Every write is accepted at once; back-pressure is what
+//! Owns framing towards the client, HTTP/1.1, HTTP/2 and HTTP/3. Every write is accepted at once; back-pressure is what
 //! [`Downstream::poll_room`] says. It never decides what is answered.
 
 mod h1;
 mod h2;
+mod h3;
 
 use std::task::{Context, Poll};
 
@@ -13,6 +14,7 @@ use http::{HeaderMap, response};
 
 pub use h1::H1;
 pub use h2::H2;
+pub use h3::H3;
 pub(super) use h2::poll_capacity;
 
 /// A piece of a message body.
@@ -35,6 +37,8 @@ pub enum Downstream {
     H1(H1),
     /// A stream of an HTTP/2 connection.
     H2(H2),
+    /// A stream of an HTTP/3 connection.
+    H3(Box<H3>),
 }
 
 impl Downstream {
@@ -43,6 +47,7 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.request_done,
             Self::H2(h2) => h2.body_is_empty(),
+            Self::H3(h3) => h3.body_is_empty(),
         }
     }
 
@@ -51,6 +56,7 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.poll_body(cx),
             Self::H2(h2) => h2.poll_body(cx),
+            Self::H3(h3) => h3.poll_body(cx),
         }
     }
 
@@ -59,6 +65,7 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.poll_gone(cx),
             Self::H2(h2) => h2.poll_gone(cx),
+            Self::H3(h3) => h3.poll_gone(cx),
         }
     }
 
@@ -67,6 +74,8 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.inform(&head),
             Self::H2(h2) => h2.inform(head),
+            // Not known to the library; a client may do without (RFC 9110 section 15.2).
+            Self::H3(_) => {}
         }
     }
 
@@ -81,6 +90,7 @@ impl Downstream {
                 Ok(())
             }
             Self::H2(h2) => h2.respond(head, end),
+            Self::H3(h3) => h3.respond(head, end),
         }
     }
 
@@ -95,6 +105,8 @@ impl Downstream {
                 Ok(())
             }
             Self::H2(h2) => h2.switch_protocols(head),
+            // No upgrade is asked for over HTTP/3: extended CONNECT is not offered.
+            Self::H3(_) => Err(Gone("HTTP/3 has no upgrades".to_owned())),
         }
     }
 
@@ -109,6 +121,7 @@ impl Downstream {
                 Ok(())
             }
             Self::H2(h2) => h2.push(data),
+            Self::H3(h3) => h3.push(data),
         }
     }
 
@@ -123,6 +136,7 @@ impl Downstream {
                 Ok(())
             }
             Self::H2(h2) => h2.push(Bytes::copy_from_slice(data)),
+            Self::H3(h3) => h3.push(Bytes::copy_from_slice(data)),
         }
     }
 
@@ -137,6 +151,7 @@ impl Downstream {
                 Ok(())
             }
             Self::H2(h2) => h2.finish(trailers),
+            Self::H3(h3) => h3.finish(trailers),
         }
     }
 
@@ -145,6 +160,7 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.abort(),
             Self::H2(h2) => h2.reset(::h2::Reason::INTERNAL_ERROR),
+            Self::H3(h3) => h3.abort(),
         }
     }
 
@@ -153,6 +169,7 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.reader.wire().poll_room(cx).map_err(|e| Gone(e.to_string())),
             Self::H2(h2) => h2.poll_room(cx),
+            Self::H3(h3) => h3.poll_room(cx),
         }
     }
 
@@ -162,6 +179,7 @@ impl Downstream {
             Self::H1(h1) => h1.reader.wire().poll_drain(cx).map_err(|e| Gone(e.to_string())),
             // The connection's own task sends.
             Self::H2(_) => Poll::Ready(Ok(())),
+            Self::H3(h3) => h3.poll_drain(cx),
         }
     }
 
@@ -177,6 +195,7 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.sent,
             Self::H2(h2) => h2.sent,
+            Self::H3(h3) => h3.sent,
         }
     }
 
@@ -185,6 +204,7 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.responded,
             Self::H2(h2) => h2.responded,
+            Self::H3(h3) => h3.responded,
         }
     }
 }
