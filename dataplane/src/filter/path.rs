@@ -105,6 +105,8 @@ impl PathModifier {
 pub struct UrlRewrite {
     host: Option<HeaderValue>,
     host_from: Option<HeaderName>,
+    /// What the path becomes by this is the new host.
+    host_from_path: Option<PathModifier>,
     append_forwarded_host: bool,
     /// True: the new host is the endpoint's own name.
     pub host_of_backend: bool,
@@ -131,6 +133,12 @@ impl UrlRewrite {
             host,
             host_from: headers::optional_name(&config.hostname_from_header)
                 .map_err(|e| format!("hostname_from_header: {e}"))?,
+            host_from_path: config
+                .hostname_from_path
+                .as_ref()
+                .map(PathModifier::compile_regex)
+                .transpose()
+                .map_err(|e| format!("hostname_from_path.{e}"))?,
             append_forwarded_host: config.append_x_forwarded_host,
             host_of_backend: config.hostname_from_backend,
             path,
@@ -139,7 +147,15 @@ impl UrlRewrite {
 
     /// Rewrites the request. `path` is the path that was routed on, `prefix` what was matched of it.
     pub fn apply(&self, head: &mut Parts, path: &str, prefix: Option<usize>) {
-        let host = self.host.clone().or_else(|| {
+        let from_path = || {
+            let Some(PathModifier::Regex(regex, template)) = &self.host_from_path else {
+                return None;
+            };
+            let host = regex.is_match(path).then(|| regex.replace_all(path, &**template))?;
+            let host = Authority::try_from(host.as_bytes()).ok()?;
+            HeaderValue::from_str(host.as_str()).ok()
+        };
+        let host = self.host.clone().or_else(from_path).or_else(|| {
             let value = head.headers.get(self.host_from.as_ref()?)?;
             Authority::try_from(value.as_bytes()).ok()?;
             Some(value.clone())
@@ -205,6 +221,27 @@ mod tests {
         PathModifier::compile(&v1::PathModifier { modifier })
             .unwrap()
             .unwrap()
+    }
+
+    #[test]
+    fn a_host_may_come_from_the_path() {
+        let host = |path: &str, substitution: &str| {
+            let rewrite = UrlRewrite::compile(&v1::UrlRewrite {
+                hostname_from_path: Some(v1::RegexRewrite {
+                    pattern: "^/tenant/([^/]+)/.*".into(),
+                    substitution: substitution.into(),
+                }),
+                ..Default::default()
+            })
+            .unwrap();
+            let request = http::Request::builder().uri(path).header(HOST, "before");
+            let (mut head, ()) = request.body(()).unwrap().into_parts();
+            rewrite.apply(&mut head, path, None);
+            head.headers[HOST].to_str().unwrap().to_owned()
+        };
+        assert_eq!(host("/tenant/acme/x", "\\1.example"), "acme.example");
+        assert_eq!(host("/elsewhere", "\\1.example"), "before");
+        assert_eq!(host("/tenant/a%20b@c/x", "\\1"), "before", "that is no host");
     }
 
     /// The table in the documentation of HTTPPathModifier.

@@ -11,7 +11,7 @@ use crate::route::Listener;
 use crate::telemetry::metrics::BackendActive;
 use crate::upstream::breaker::Lease;
 use crate::upstream::connect::dial;
-use crate::upstream::{self, Active, Ask, Backend, Balancer, ConnectError, Ends};
+use crate::upstream::{self, Active, Ask, Backend, Balancer, ConnectError, Endpoint, Ends};
 use crate::wire::{Socket, Transport};
 use crate::worker::Worker;
 
@@ -181,7 +181,7 @@ async fn connect(route: &L4Route, client: Ends) -> Result<Upstream, Failure> {
             })?),
         };
         let counted = backend.metrics.active();
-        let opened = tokio::time::timeout(backend.connect_timeout, open(&backend, address, client)).await;
+        let opened = tokio::time::timeout(backend.connect_timeout, open(&backend, active.endpoint(), client)).await;
         match opened.map_err(|_| ConnectError::Timeout).flatten() {
             Ok(transport) => {
                 backend.metrics.connected();
@@ -205,14 +205,15 @@ async fn connect(route: &L4Route, client: Ends) -> Result<Upstream, Failure> {
     Err(failure)
 }
 
-async fn open(backend: &Backend, address: SocketAddr, client: Ends) -> Result<Transport, ConnectError> {
-    let tcp = dial(backend, address, Some(client))
+async fn open(backend: &Backend, endpoint: &Endpoint, client: Ends) -> Result<Transport, ConnectError> {
+    let tcp = dial(backend, endpoint, endpoint.address(), Some(client))
         .await
         .map_err(ConnectError::Tcp)?;
     let socket = Socket::new(tcp);
     let Some(tls) = &backend.tls else {
         return Ok(Transport::Tcp(socket));
     };
-    let stream = tls.handshake_raw(socket).await.map_err(ConnectError::Tls)?;
+    let handshake = tls.handshake_raw(socket, endpoint.server_name());
+    let stream = handshake.await.map_err(ConnectError::Tls)?;
     Ok(Transport::Tls(Box::new(tokio_rustls::TlsStream::Client(stream))))
 }

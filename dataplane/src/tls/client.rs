@@ -45,6 +45,7 @@ pub struct ClientTls {
     identity: u64,
 }
 
+#[derive(Clone)]
 struct TlsConnector1(TlsConnector);
 
 impl std::fmt::Debug for TlsConnector1 {
@@ -73,8 +74,8 @@ impl ClientTls {
         } else {
             Arc::new(Verifier::build(Arc::new(roots), &config.subject_alt_names)?)
         };
-        let name = if config.insecure_skip_verify && config.hostname.is_empty() {
-            // An address is never sent as SNI.
+        let name = if config.hostname.is_empty() {
+            // Endpoints or requests have their names, or none is needed: no certificate holds this one. An address is never sent as SNI.
             ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into())
         } else {
             ServerName::try_from(config.hostname.clone())
@@ -111,13 +112,29 @@ impl ClientTls {
         self.identity
     }
 
-    /// Handshakes on a connected socket; `h2` says whether HTTP/2 is offered.
+    /// The same settings for another host. `None`: it is neither a name nor an address.
+    pub fn named(&self, host: &str) -> Option<Self> {
+        Some(Self {
+            name: ServerName::try_from(host.to_owned()).ok()?,
+            raw: self.raw.clone(),
+            h1: self.h1.clone(),
+            h2_or_h1: self.h2_or_h1.clone(),
+            identity: IDENTITY.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+
+    /// Handshakes on a connected socket; `name` is that of its endpoint, if it has its own, and `h2` says whether HTTP/2 is offered.
     ///
     /// # Errors
     /// Those of the handshake.
-    pub async fn handshake(&self, socket: Socket, h2: bool) -> io::Result<TlsStream<Socket>> {
+    pub async fn handshake(
+        &self,
+        socket: Socket,
+        h2: bool,
+        name: Option<&ServerName<'static>>,
+    ) -> io::Result<TlsStream<Socket>> {
         let connector = if h2 { &self.h2_or_h1 } else { &self.h1 };
-        connector.0.connect(self.name.clone(), socket).await
+        connector.0.connect(name.unwrap_or(&self.name).clone(), socket).await
     }
 }
 
@@ -126,8 +143,12 @@ impl ClientTls {
     ///
     /// # Errors
     /// Those of the handshake.
-    pub async fn handshake_raw(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
-        self.raw.0.connect(self.name.clone(), socket).await
+    pub async fn handshake_raw(
+        &self,
+        socket: Socket,
+        name: Option<&ServerName<'static>>,
+    ) -> io::Result<TlsStream<Socket>> {
+        self.raw.0.connect(name.unwrap_or(&self.name).clone(), socket).await
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Balancer {
     policy: Policy,
     slow_start: Option<Duration>,
     prefer_local: Option<PreferLocal>,
+    /// Weights of zones; one that is not among them has 1. Empty: zones have none.
+    zone_weights: Vec<(Box<str>, u32)>,
     override_headers: Vec<HeaderName>,
     panic_percent: usize,
     outliers: Option<Outliers>,
@@ -74,6 +76,8 @@ struct Plan {
     /// How many of those in use are in the proxy's zone, and how many zones there are.
     local: usize,
     zones: usize,
+    /// The zones of those in use, each with the sum of weights up to and including its own.
+    weighted: Vec<(Box<str>, u64)>,
 }
 
 impl Plan {
@@ -142,6 +146,11 @@ impl Balancer {
             prefer_local: prefer
                 .filter(|_| !zone.is_empty())
                 .map(|prefer| PreferLocal::new(prefer, zone)),
+            zone_weights: load_balancer
+                .weighted_zones
+                .iter()
+                .map(|zone| (zone.zone.as_str().into(), zone.weight))
+                .collect(),
             override_headers: headers.collect::<Result<_, _>>()?,
             panic_percent: health.map_or(0, |health| health.panic_threshold_percent.min(100) as usize),
             outliers: health
@@ -280,6 +289,12 @@ impl Balancer {
                 return chosen;
             }
         }
+        if let Some(zone) = draw_zone(&plan.weighted) {
+            let chosen = self.by_policy(plan, hash, &|m| *m.endpoint().zone() == *zone && accept(m));
+            if chosen.is_some() {
+                return chosen;
+            }
+        }
         self.by_policy(plan, hash, accept)
     }
 
@@ -387,7 +402,24 @@ impl Balancer {
             let count = zones.iter().collect::<std::collections::HashSet<_>>().len();
             (plan.local, plan.zones) = (local, count);
         }
+        plan.weighted = self.weigh(plan.members());
         plan
+    }
+
+    /// The zones of these endpoints as weights want them drawn.
+    fn weigh(&self, members: &[Arc<Member>]) -> Vec<(Box<str>, u64)> {
+        if self.zone_weights.is_empty() {
+            return Vec::new();
+        }
+        let zones: std::collections::BTreeSet<&str> = members.iter().map(|m| m.endpoint().zone()).collect();
+        let mut up_to = 0;
+        let weighted = zones.into_iter().filter_map(|zone| {
+            let listed = self.zone_weights.iter().find(|(name, _)| **name == *zone);
+            let weight = listed.map_or(1, |(_, weight)| *weight);
+            up_to += u64::from(weight);
+            (weight != 0).then(|| (zone.into(), up_to))
+        });
+        weighted.collect()
     }
 
     /// What another balancer of the same backend may go on with: the endpoints, but no set that they are made from.
@@ -428,6 +460,14 @@ impl PreferLocal {
         let (can, need) = (plan.local * plan.zones, plan.members().len());
         can >= need || rand::rng().random_range(0..need) < can
     }
+}
+
+/// Draws a zone by weight.
+fn draw_zone(weighted: &[(Box<str>, u64)]) -> Option<&str> {
+    let (_, sum) = weighted.last()?;
+    let drawn = rand::rng().random_range(0..*sum);
+    let place = weighted.partition_point(|(_, up_to)| *up_to <= drawn);
+    weighted.get(place).map(|(zone, _)| &**zone)
 }
 
 /// Draws a place; walks on from one that is not acceptable.

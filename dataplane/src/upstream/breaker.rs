@@ -60,6 +60,8 @@ pub struct Breaker {
     max_pending: Option<u32>,
     max_requests: Option<u32>,
     max_retries: Option<u32>,
+    /// Retries at once, in millionths of requests, and how many are granted in any case.
+    retry_share: Option<(u32, u32)>,
     /// Requests on one connection; 0: any number.
     per_connection: u32,
     idle: Option<Duration>,
@@ -108,6 +110,9 @@ impl Breaker {
             max_pending: limits.max_pending_requests,
             max_requests: limits.max_parallel_requests,
             max_retries: limits.max_parallel_retries,
+            retry_share: limits
+                .retry_share
+                .map(|share| (share, limits.min_parallel_retries)),
             per_connection: limits.max_requests_per_connection,
             idle,
             max_age,
@@ -128,7 +133,12 @@ impl Breaker {
     /// # Errors
     /// [`Overflow`] if there is none.
     pub fn retry(&self) -> Result<Permit, Overflow> {
-        self.permit(self.max_retries, |counts| &counts.retries)
+        let most = self.retry_share.map(|(share, least)| {
+            let requests = u64::from(self.counts.requests.load(Ordering::Relaxed));
+            let part = requests * u64::from(share) / 1_000_000;
+            u32::try_from(part).unwrap_or(u32::MAX).max(least)
+        });
+        self.permit(most.or(self.max_retries), |counts| &counts.retries)
     }
 
     fn permit(&self, most: Option<u32>, of: fn(&Counts) -> &AtomicU32) -> Result<Permit, Overflow> {
@@ -298,6 +308,25 @@ mod tests {
         assert!(second.request().is_err());
         drop((held, third));
         assert!(first.request().is_ok());
+    }
+
+    #[test]
+    fn retries_are_a_share_of_requests() {
+        let breaker = breaker(v1::CircuitBreaker {
+            max_parallel_retries: Some(0),
+            retry_share: Some(250_000),
+            min_parallel_retries: 1,
+            ..Default::default()
+        });
+        let first = breaker.retry().unwrap();
+        assert!(breaker.retry().is_err());
+        let requests: Vec<_> = (0..8).map(|_| breaker.request().unwrap()).collect();
+        let second = breaker.retry().unwrap();
+        assert!(breaker.retry().is_err(), "a quarter of eight");
+        drop((requests, second));
+        assert!(breaker.retry().is_err());
+        drop(first);
+        assert!(breaker.retry().is_ok());
     }
 
     #[tokio::test]

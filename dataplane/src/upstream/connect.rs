@@ -4,13 +4,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_core::connectors::http::v2::{H2HandshakeSettings, handshake};
 use pingora_core::protocols::http::v2::client::Http2Session;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::breaker::{Admission, Lease, Overflow};
 use super::{Active, Backend, Endpoint, Ends, Key, Pool, Protocol, pool, proxy_protocol};
@@ -250,6 +253,7 @@ async fn open(
     settings.max_streams = or(tuned.max_concurrent_streams, MAX_H2_STREAMS) as usize;
     settings.stream_window_size = Some(or(tuned.initial_stream_window, STREAM_WINDOW));
     settings.connection_window_size = Some(or(tuned.initial_connection_window, CONNECTION_WINDOW));
+    settings.ping_interval = (tuned.ping_interval_ms != 0).then(|| Duration::from_millis(tuned.ping_interval_ms));
     let connection = handshake(Box::new(wire.unbuffered()), settings)
         .await
         .map_err(ConnectError::H2)?;
@@ -280,17 +284,20 @@ async fn open_transport(
     http2: Http2,
     client: Option<Ends>,
 ) -> Result<(Wire, bool), ConnectError> {
-    let tcp = dial(backend, endpoint.address(), client)
+    let tcp = dial(backend, endpoint, endpoint.address(), client)
         .await
         .map_err(ConnectError::Tcp)?;
-    let local = tcp.local_addr().map_err(ConnectError::Tcp)?;
+    let local = match endpoint.path() {
+        None => tcp.local_addr().map_err(ConnectError::Tcp)?,
+        Some(_) => endpoint.address(),
+    };
     let limit = backend.tuning.as_ref().map_or(0, |tuning| tuning.buffer_limit);
     let wire = |transport| Wire::new(transport, endpoint.address(), local).with_buffer_limit(limit);
     let Some(tls) = &backend.tls else {
         return Ok((wire(Transport::Tcp(Socket::new(tcp))), http2 == Http2::Must));
     };
     let stream = tls
-        .handshake(Socket::new(tcp), http2 != Http2::No)
+        .handshake(Socket::new(tcp), http2 != Http2::No, endpoint.server_name())
         .await
         .map_err(ConnectError::Tls)?;
     let is_h2 = match stream.get_ref().1.alpn_protocol() {
@@ -301,26 +308,65 @@ async fn open_transport(
     Ok((wire(transport), is_h2))
 }
 
-/// Connects, with all that comes before TLS. `client` are both ends of the client's connection.
+/// Connects to `endpoint`, at `address`, with all that comes before TLS. `client` are both ends of the client's connection.
 ///
 /// # Errors
 /// Those of the socket.
-pub async fn dial(backend: &Backend, address: SocketAddr, client: Option<Ends>) -> io::Result<TcpStream> {
-    let mut tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
-    let Some(tuning) = &backend.tuning else {
+pub async fn dial(
+    backend: &Backend,
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    client: Option<Ends>,
+) -> io::Result<TcpStream> {
+    let tuning = backend.tuning.as_deref();
+    let buffers = tuning.map_or(0, |tuning| tuning.socket_buffers);
+    let mut tcp = match endpoint.path() {
+        Some(path) => open_unix(path, buffers).await?,
+        None => open_tcp(address, buffers).await?,
+    };
+    let Some(tuning) = tuning else {
         return Ok(tcp);
     };
-    if let Some(keepalive) = &tuning.keepalive {
+    if let Some(keepalive) = tuning.keepalive.as_ref().filter(|_| endpoint.path().is_none()) {
         SockRef::from(&tcp).set_tcp_keepalive(keepalive)?;
     }
     if let Some(version) = tuning.proxy_protocol {
         let (source, destination) = match client {
             Some(ends) => ends,
-            None => (tcp.local_addr()?, address),
+            None => (tcp.local_addr().unwrap_or(address), address),
         };
         let header = proxy_protocol::header(version, source, destination);
         tcp.write_all(&header).await?;
     }
     Ok(tcp)
+}
+
+async fn open_tcp(address: SocketAddr, buffers: usize) -> io::Result<TcpStream> {
+    let tcp = if buffers == 0 {
+        TcpStream::connect(address).await?
+    } else {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // Before connecting: the window's scale is settled then.
+        set_buffers(&SockRef::from(&socket), buffers)?;
+        socket.connect(address).await?
+    };
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+/// A Unix socket, which is read and written as any stream socket is. Nothing that only TCP has may be asked of it.
+async fn open_unix(path: &Path, buffers: usize) -> io::Result<TcpStream> {
+    let unix = UnixStream::connect(path).await?;
+    if buffers != 0 {
+        set_buffers(&SockRef::from(&unix), buffers)?;
+    }
+    TcpStream::from_std(OwnedFd::from(unix.into_std()?).into())
+}
+
+fn set_buffers(socket: &SockRef<'_>, bytes: usize) -> io::Result<()> {
+    socket.set_send_buffer_size(bytes)?;
+    socket.set_recv_buffer_size(bytes)
 }

@@ -2,12 +2,15 @@
 //!
 //! Owns the set of addresses and their load. It opens no connection.
 
-use std::net::{IpAddr, SocketAddr};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+use rustls::pki_types::ServerName;
 use sluice_config::v1;
 
 use super::health::Member;
@@ -24,18 +27,67 @@ pub struct Endpoint {
     zone: Box<str>,
     /// The name that it was found by; empty: it was given by address.
     hostname: Box<str>,
+    /// What few endpoints have.
+    special: Option<Box<Special>>,
     active: AtomicU32,
     /// Milliseconds since [`epoch`] until which the endpoint is passed over.
     ejected_until: AtomicU64,
 }
 
+/// How an endpoint differs from an address.
+#[derive(Debug, PartialEq, Eq)]
+struct Special {
+    /// Where its Unix socket is; `address` only tells it from others then.
+    path: Option<Box<Path>>,
+    /// The name that its certificate must hold, if that is not the backend's.
+    server_name: Option<ServerName<'static>>,
+    identity: u64,
+}
+
+impl Special {
+    fn read(config: &v1::Endpoint) -> Result<Option<Box<Self>>, String> {
+        if config.path.is_empty() && config.server_name.is_empty() {
+            return Ok(None);
+        }
+        let server_name = match config.server_name.as_str() {
+            "" => None,
+            name => Some(
+                ServerName::try_from(name.to_owned())
+                    .map_err(|_| format!("server_name: `{name}` is not a host name"))?,
+            ),
+        };
+        let mut hasher = DefaultHasher::new();
+        (&config.path, &config.server_name).hash(&mut hasher);
+        Ok(Some(Box::new(Self {
+            path: (!config.path.is_empty()).then(|| Path::new(&config.path).into()),
+            server_name,
+            identity: hasher.finish().max(1),
+        })))
+    }
+}
+
+/// Stands for a Unix socket where endpoints are told apart by address: an address of the range that leads nowhere (RFC 6666).
+fn stand_in(path: &str) -> SocketAddr {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    let [a, b, c, d, e, f, g, h] = hasher.finish().to_be_bytes().map(u16::from);
+    let pair = |high: u16, low: u16| (high << 8) | low;
+    let ip = Ipv6Addr::new(0x100, 0, 0, 0, pair(a, b), pair(c, d), pair(e, f), pair(g, h));
+    SocketAddr::new(ip.into(), 1)
+}
+
 impl Endpoint {
-    fn new(address: SocketAddr, zone: &str, hostname: &str) -> Self {
+    fn new(address: SocketAddr, config: &v1::Endpoint, special: Option<Box<Special>>) -> Self {
         Self {
             address,
-            display: address.to_string(),
-            zone: zone.into(),
-            hostname: hostname.into(),
+            display: if config.path.is_empty() {
+                address.to_string()
+            } else {
+                config.path.clone()
+            },
+            zone: config.zone.as_str().into(),
+            hostname: config.hostname.as_str().into(),
+            special,
             active: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
         }
@@ -44,6 +96,21 @@ impl Endpoint {
     /// Where to connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Path of its Unix socket, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.special.as_ref()?.path.as_deref()
+    }
+
+    /// The name that its certificate must hold, if that is not the backend's.
+    pub fn server_name(&self) -> Option<&ServerName<'static>> {
+        self.special.as_ref()?.server_name.as_ref()
+    }
+
+    /// Differs between endpoints of one address whose connections must not be taken for each other's.
+    pub fn identity(&self) -> u64 {
+        self.special.as_ref().map_or(0, |special| special.identity)
     }
 
     /// The address in text.
@@ -123,6 +190,25 @@ impl Drop for Active {
     }
 }
 
+fn address(config: &v1::Endpoint) -> Result<SocketAddr, String> {
+    if !config.path.is_empty() {
+        return if config.path.starts_with('/') {
+            Ok(stand_in(&config.path))
+        } else {
+            Err(format!("path: `{}` is not absolute", config.path))
+        };
+    }
+    let ip: IpAddr = config
+        .address
+        .parse()
+        .map_err(|_| format!("address: `{}` is not an IP address", config.address))?;
+    let port = u16::try_from(config.port)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("port: {} is not a port", config.port))?;
+    Ok(SocketAddr::new(ip, port))
+}
+
 /// An immutable set of endpoints.
 #[derive(Debug, Default)]
 pub struct EndpointSet {
@@ -139,28 +225,19 @@ impl EndpointSet {
     pub fn build(config: &v1::Endpoints, previous: &EndpointSet) -> Result<Self, String> {
         let mut set = Self::default();
         for (i, endpoint) in config.endpoints.iter().enumerate() {
-            let ip: IpAddr = endpoint.address.parse().map_err(|_| {
-                format!(
-                    "endpoints[{i}].address: `{}` is not an IP address",
-                    endpoint.address
-                )
-            })?;
-            let port = u16::try_from(endpoint.port)
-                .ok()
-                .filter(|port| *port != 0)
-                .ok_or_else(|| format!("endpoints[{i}].port: {} is not a port", endpoint.port))?;
-            let address = SocketAddr::new(ip, port);
-            let known = previous
-                .find(address)
-                .filter(|known| *known.zone == *endpoint.zone && *known.hostname == *endpoint.hostname);
+            let address = address(endpoint).map_err(|e| format!("endpoints[{i}].{e}"))?;
+            let special = Special::read(endpoint).map_err(|e| format!("endpoints[{i}].{e}"))?;
+            let known = previous.find(address).filter(|known| {
+                *known.zone == *endpoint.zone
+                    && *known.hostname == *endpoint.hostname
+                    && known.special == special
+            });
             let target = if endpoint.draining {
                 &mut set.draining
             } else {
                 &mut set.serving
             };
-            target.push(
-                known.unwrap_or_else(|| Arc::new(Endpoint::new(address, &endpoint.zone, &endpoint.hostname))),
-            );
+            target.push(known.unwrap_or_else(|| Arc::new(Endpoint::new(address, endpoint, special))));
         }
         Ok(set)
     }

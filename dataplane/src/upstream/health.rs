@@ -128,6 +128,8 @@ pub struct Outliers {
     consecutive_gateway: u32,
     consecutive_local: u32,
     max_percent: usize,
+    /// Not even one may be out beyond that.
+    strict: bool,
     split_local: bool,
     failure_percent: u32,
     /// When the current interval began.
@@ -144,6 +146,7 @@ impl Outliers {
             consecutive_gateway: config.consecutive_gateway_errors,
             consecutive_local: config.consecutive_local_origin_failures,
             max_percent: config.max_ejection_percent.min(100) as usize,
+            strict: config.strict_max_ejection,
             split_local: config.split_local_origin,
             failure_percent: config.failure_percentage_threshold,
             began: AtomicU64::new(now_ms()),
@@ -197,7 +200,7 @@ impl Outliers {
             return false;
         }
         let out = all.iter().filter(|other| other.is_ejected(now)).count();
-        if out > 0 && (out + 1) * 100 > all.len() * self.max_percent {
+        if (out > 0 || self.strict) && (out + 1) * 100 > all.len() * self.max_percent {
             return false;
         }
         let times = member.ejections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -283,6 +286,22 @@ mod tests {
         };
         change(&mut config);
         Outliers::new(&config)
+    }
+
+    #[test]
+    fn a_strict_bound_holds_for_the_first_one_too() {
+        let all = members(4);
+        let report = |outliers: &Outliers| {
+            (0..3).any(|_| outliers.report_at(&all[0], Outcome::Status(500), &all, now_ms()))
+        };
+        assert!(!report(&outliers(|config| {
+            config.strict_max_ejection = true;
+            config.max_ejection_percent = 24;
+        })));
+        assert!(report(&outliers(|config| {
+            config.strict_max_ejection = true;
+            config.max_ejection_percent = 25;
+        })));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::health::Member;
-use super::{Backend, Protocol, connect};
+use super::{Backend, Endpoint, Protocol, connect};
 use crate::wire::Socket;
 
 /// Checks of one backend under way at once.
@@ -60,6 +60,7 @@ enum Check {
         expected: Vec<u16>,
         retriable: Vec<u16>,
         content: Bytes,
+        body: Bytes,
     },
     Tcp {
         send: Bytes,
@@ -141,6 +142,7 @@ impl Plan {
                     expected,
                     retriable: statuses(&http.retriable_statuses),
                     content: http.expected_response.clone().into(),
+                    body: http.request_body.clone().into(),
                 }
             }
             v1::active_health_check::Check::Tcp(tcp) => Check::Tcp {
@@ -232,8 +234,8 @@ async fn check(backend: &Backend, member: &Member, plan: &Plan) -> Verdict {
         address.set_port(port);
     }
     let asked = match &plan.check {
-        Check::Tcp { send, receive } => tcp(backend, address, send, receive).await,
-        check => http(backend, address, check).await,
+        Check::Tcp { send, receive } => tcp(backend, member.endpoint(), address, send, receive).await,
+        check => http(backend, member.endpoint(), address, check).await,
     };
     asked.unwrap_or_else(|error| {
         tracing::debug!(backend = &*backend.name, %address, %error, "health check");
@@ -243,11 +245,22 @@ async fn check(backend: &Backend, member: &Member, plan: &Plan) -> Verdict {
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-async fn tcp(backend: &Backend, address: SocketAddr, send: &[u8], receive: &[u8]) -> Result<Verdict, Error> {
-    let stream = connect::dial(backend, address, None).await?;
+async fn tcp(
+    backend: &Backend,
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    send: &[u8],
+    receive: &[u8],
+) -> Result<Verdict, Error> {
+    let stream = connect::dial(backend, endpoint, address, None).await?;
     match &backend.tls {
         None => converse(stream, send, receive).await,
-        Some(tls) => converse(tls.handshake_raw(Socket::new(stream)).await?, send, receive).await,
+        Some(tls) => {
+            let stream = tls
+                .handshake_raw(Socket::new(stream), endpoint.server_name())
+                .await?;
+            converse(stream, send, receive).await
+        }
     }
 }
 
@@ -269,14 +282,20 @@ async fn converse(
     })
 }
 
-async fn http(backend: &Backend, address: SocketAddr, check: &Check) -> Result<Verdict, Error> {
+async fn http(
+    backend: &Backend,
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    check: &Check,
+) -> Result<Verdict, Error> {
+    let name = endpoint.server_name();
     let grpc = matches!(check, Check::Grpc { .. });
     let http2 = grpc || backend.protocol == Protocol::H2c;
     let request = request(check, address, http2, backend.tls.is_some())?;
-    let stream = connect::dial(backend, address, None).await?;
+    let stream = connect::dial(backend, endpoint, address, None).await?;
     let response = match &backend.tls {
         None => exchange(stream, http2, request).await?,
-        Some(tls) => exchange(tls.handshake(Socket::new(stream), http2).await?, http2, request).await?,
+        Some(tls) => exchange(tls.handshake(Socket::new(stream), http2, name).await?, http2, request).await?,
     };
     match check {
         Check::Http {
@@ -316,8 +335,12 @@ fn request(
 ) -> Result<Request<Full<Bytes>>, Error> {
     let (method, path, host, body) = match check {
         Check::Http {
-            method, path, host, ..
-        } => (method.clone(), &**path, host, Bytes::new()),
+            method,
+            path,
+            host,
+            body,
+            ..
+        } => (method.clone(), &**path, host, body.clone()),
         Check::Grpc { service, authority } => {
             let message = GrpcRequest {
                 service: service.clone(),

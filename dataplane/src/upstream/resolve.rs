@@ -42,6 +42,11 @@ impl Resolver {
         }
     }
 
+    /// Who is asked; empty: the servers of the system.
+    pub(super) fn servers(&self) -> &[SocketAddr] {
+        &self.servers
+    }
+
     /// Keeps `slot` as `config` says, until what is returned is dropped.
     ///
     /// # Errors
@@ -241,7 +246,7 @@ async fn keep_up(names: Arc<Mutex<Names>>, hostname: String, name: Name, servers
 }
 
 /// The addresses of a name, in order, and how long they hold.
-async fn look_up(name: Name, servers: &[SocketAddr]) -> Result<(Vec<IpAddr>, Duration), String> {
+pub(super) async fn look_up(name: Name, servers: &[SocketAddr]) -> Result<(Vec<IpAddr>, Duration), String> {
     let mut builder = builder(servers)?;
     builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     let resolver = builder.build().map_err(|error| error.to_string())?;
@@ -289,7 +294,7 @@ fn has_route(address: IpAddr) -> bool {
 }
 
 /// Addresses that are this host's own, its neighbours', or nobody's.
-fn is_local(address: IpAddr) -> bool {
+pub(super) fn is_local(address: IpAddr) -> bool {
     let either = address.is_loopback() || address.is_unspecified() || address.is_multicast();
     either
         || match address {

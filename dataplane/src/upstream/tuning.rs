@@ -20,6 +20,8 @@ pub struct Tuning {
     pub http2: v1::Http2Settings,
     /// Bytes that may wait in the output buffer; 0: the default.
     pub buffer_limit: usize,
+    /// Bytes of the socket's own buffers; 0: the system's default.
+    pub socket_buffers: usize,
     /// Set if connections begin with a header that says the client's address.
     pub proxy_protocol: Option<Version>,
     identity: u64,
@@ -37,6 +39,7 @@ impl Tuning {
             http2: config.http2,
             buffer_limit_bytes: config.buffer_limit_bytes,
             proxy_protocol: config.proxy_protocol,
+            socket_buffer_bytes: config.socket_buffer_bytes,
             ..v1::Backend::default()
         };
         let nothing = v1::Backend {
@@ -52,6 +55,8 @@ impl Tuning {
             keepalive: config.tcp_keepalive.as_ref().map(keepalive),
             http2: config.http2.unwrap_or_default(),
             buffer_limit: usize::try_from(config.buffer_limit_bytes).unwrap_or(usize::MAX),
+            // What the kernel takes is an i32, and it doubles that.
+            socket_buffers: usize::try_from(config.socket_buffer_bytes.min(1 << 30)).unwrap_or_default(),
             proxy_protocol: match config.proxy_protocol() {
                 v1::ProxyProtocolVersion::Unspecified => None,
                 v1::ProxyProtocolVersion::V1 => Some(Version::V1),

@@ -15,20 +15,20 @@ use super::support::{self, Proxy};
 
 /// What is known of the one name that there is.
 #[derive(Clone, Copy)]
-enum Answer {
+pub(crate) enum Answer {
     Address(Ipv4Addr),
     Failure,
 }
 
 /// A name server on loopback.
-struct NameServer {
-    address: SocketAddr,
+pub(crate) struct NameServer {
+    pub(crate) address: SocketAddr,
     answer: Arc<Mutex<Answer>>,
     asked: Arc<AtomicUsize>,
 }
 
 impl NameServer {
-    async fn start(answer: Answer) -> Self {
+    pub(crate) async fn start(answer: Answer) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let server = Self {
             address: socket.local_addr().unwrap(),
@@ -48,11 +48,11 @@ impl NameServer {
         server
     }
 
-    fn say(&self, answer: Answer) {
+    pub(crate) fn say(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
 
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }

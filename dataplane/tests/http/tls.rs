@@ -29,7 +29,7 @@ fn connector(trusted: &Certificate, alpn: &[&[u8]]) -> TlsConnector {
     Arc::new(config).into()
 }
 
-fn acceptor(certificate: &Certificate, alpn: &[&[u8]]) -> TlsAcceptor {
+pub(crate) fn acceptor(certificate: &Certificate, alpn: &[&[u8]]) -> TlsAcceptor {
     let key = PrivateKeyDer::try_from(certificate.key_der.clone()).unwrap();
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()

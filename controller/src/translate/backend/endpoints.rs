@@ -13,7 +13,7 @@ use sluice_crds::envoy::Backend;
 use sluice_crds::gateway::XBackend;
 
 use super::{envoy, service, x_backend};
-use crate::engine::{EndpointsId, Mode, Output, View};
+use crate::engine::{EndpointsId, Output, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::model::RoutingType;
 
@@ -78,7 +78,7 @@ fn of_x_backend(id: &EndpointsId, view: &View<'_>) -> Option<Vec<v1::Endpoint>> 
         return Some(vec![v1::Endpoint {
             hostname: hostname.to_owned(),
             port: u32::from(id.port),
-            allow_local: view.environment().mode != Mode::Cluster,
+            allow_local: view.environment().allows_local_endpoints(),
             ..Default::default()
         }]);
     }

@@ -7,7 +7,7 @@ use sluice_crds::envoy::{AppProtocolType, Backend, BackendEndpoint, BackendTLSSe
 use sluice_crds::gateway::WellKnownCACertificatesType;
 
 use super::Reach;
-use crate::engine::{BackendUsage, Mode, Output, Status, Unit, View};
+use crate::engine::{BackendUsage, Output, Status, Unit, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::{Fault, stated};
 use crate::translate::model::RoutingType;
@@ -26,6 +26,12 @@ pub fn reach(view: &View<'_>, backend: &Backend, usage: BackendUsage) -> Result<
         .as_ref()
         .map(|tls| tls_of(view, &object, backend, tls));
     let own = own.transpose()?;
+    if is_dynamic(backend) && !matches!(usage, BackendUsage::Http | BackendUsage::Grpc) {
+        return Err(invalid("type", "only an HTTP request names its destination"));
+    }
+    if usage == BackendUsage::Udp && backend.spec.endpoints.iter().any(|e| e.unix.is_some()) {
+        return Err(invalid("endpoints", "a UDPRoute has no use for a Unix socket"));
+    }
     if usage == BackendUsage::Udp && own.is_some() {
         return Err(invalid("tls", "a UDPRoute has none"));
     }
@@ -79,8 +85,13 @@ pub fn endpoints(view: &View<'_>, backend: &Backend) -> Vec<v1::Endpoint> {
             let mut endpoint = v1::Endpoint {
                 zone: from.zone.clone().unwrap_or_default(),
                 allow_local: allows_local(view),
+                server_name: server_name(backend, from),
                 ..v1::Endpoint::default()
             };
+            if let Some(unix) = &from.unix {
+                unix.path.clone_into(&mut endpoint.path);
+                return Some(endpoint);
+            }
             let port = match (&from.ip, &from.fqdn) {
                 (Some(ip), _) => {
                     endpoint.address = address(ip.address.as_str())?.to_string();
@@ -96,6 +107,29 @@ pub fn endpoints(view: &View<'_>, backend: &Backend) -> Vec<v1::Endpoint> {
             Some(endpoint)
         })
         .collect()
+}
+
+/// The name that TLS to this endpoint is for, if endpoints have one each.
+fn server_name(backend: &Backend, endpoint: &BackendEndpoint) -> String {
+    let by_endpoint = |tls: &BackendTLSSettings| tls.auto_sni_from_endpoint_hostname == Some(true);
+    if !backend.spec.tls.as_ref().is_some_and(by_endpoint) {
+        return String::new();
+    }
+    let name = endpoint.fqdn.as_ref().map(|name| &name.hostname);
+    let name = endpoint.hostname.as_ref().or(name);
+    name.map(|name| name.trim_end_matches('.').to_owned())
+        .unwrap_or_default()
+}
+
+/// Set: requests choose their own destination.
+pub fn dynamic(view: &View<'_>, backend: &Backend) -> Option<v1::DynamicResolver> {
+    is_dynamic(backend).then(|| v1::DynamicResolver {
+        allow_local: view.environment().allow_local_backends,
+    })
+}
+
+fn is_dynamic(backend: &Backend) -> bool {
+    backend.spec.type_ == Some(BackendType::DynamicResolver)
 }
 
 /// Translates it by itself: to its status, if a Gateway uses it.
@@ -145,6 +179,13 @@ fn check(view: &View<'_>, backend: &Backend) -> Result<(), Fault> {
     if let Some(BackendType::Other(other)) = &spec.type_ {
         return Err(invalid("type", format_args!("{other:?} is not known")));
     }
+    if is_dynamic(backend) {
+        return if spec.endpoints.is_empty() {
+            Ok(())
+        } else {
+            Err(invalid("endpoints", "type DynamicResolver has none"))
+        };
+    }
     if spec.endpoints.is_empty() {
         return Err(invalid("endpoints", "there is none"));
     }
@@ -155,8 +196,16 @@ fn check(view: &View<'_>, backend: &Backend) -> Result<(), Fault> {
 }
 
 fn check_endpoint(view: &View<'_>, endpoint: &BackendEndpoint) -> Result<(), String> {
+    if let (Some(unix), None, None) = (&endpoint.unix, &endpoint.ip, &endpoint.fqdn) {
+        // What sockaddr_un has room for.
+        return if unix.path.starts_with('/') && unix.path.len() <= 107 && !unix.path.contains('\0') {
+            Ok(())
+        } else {
+            Err(format!("{:?} is not the path of a socket", unix.path))
+        };
+    }
     let port = match (&endpoint.ip, &endpoint.fqdn) {
-        (Some(ip), None) => {
+        (Some(ip), None) if endpoint.unix.is_none() => {
             let address =
                 address(&ip.address).ok_or_else(|| format!("{:?} is not an address", ip.address))?;
             if is_local(address) && !allows_local(view) {
@@ -165,7 +214,7 @@ fn check_endpoint(view: &View<'_>, endpoint: &BackendEndpoint) -> Result<(), Str
             }
             ip.port
         }
-        (None, Some(name)) => {
+        (None, Some(name)) if endpoint.unix.is_none() => {
             let host = name.hostname.trim_end_matches('.').to_ascii_lowercase();
             if (host == "localhost" || host.ends_with(".localhost")) && !allows_local(view) {
                 return Err(format!("{host} is the proxy itself"));
@@ -193,9 +242,8 @@ fn is_local(address: IpAddr) -> bool {
     link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast()
 }
 
-/// In standalone mode whoever writes the files owns the host.
 fn allows_local(view: &View<'_>) -> bool {
-    view.environment().mode != Mode::Cluster
+    view.environment().allows_local_endpoints()
 }
 
 fn protocol(backend: &Backend, usage: BackendUsage, tls: bool) -> Result<v1::BackendProtocol, Fault> {
@@ -284,7 +332,13 @@ fn tls_of(
         if tls.ca_secrets.is_empty() && !tls.system_ca {
             reader.fault("tls", "it names no CA certificates");
         }
-        if tls.hostname.is_empty() {
+        let each_has_one = backend
+            .spec
+            .endpoints
+            .iter()
+            .all(|endpoint| !server_name(backend, endpoint).is_empty());
+        // The host of each request is its name.
+        if tls.hostname.is_empty() && !each_has_one {
             reader.fault("tls.sni", "without a name no certificate can be verified");
         }
     }

@@ -212,3 +212,27 @@ fn a_request_may_name_its_endpoint() {
     let tried = ["127.0.0.1:2".parse().unwrap()];
     assert!(!picked(&balancer, &slot, ask(&tried), 20).contains_key(&2));
 }
+
+#[test]
+fn zones_have_their_shares() {
+    let mut config = backend(v1::load_balancer::Policy::Random);
+    let weight = |zone: &str, weight| v1::load_balancer::ZoneWeight {
+        zone: zone.to_owned(),
+        weight,
+    };
+    config.load_balancer.as_mut().unwrap().weighted_zones = vec![weight("a", 8), weight("c", 0)];
+    let balancer = balancer(&config);
+    // Zone b is not listed, and counts with 1; how many endpoints a zone has does not matter.
+    let slot = slot(&[(1, "a"), (2, "b"), (3, "b"), (4, "b"), (5, "c")]);
+    let counts = picked(&balancer, &slot, Ask::default(), 900);
+    // More than seven standard deviations to either side.
+    assert!((730..=870).contains(&counts[&1]), "{counts:?}");
+    assert!(!counts.contains_key(&5), "{counts:?}");
+    // A zone without weight is better than none.
+    let tried: Vec<SocketAddr> = (1..=4).map(|port| ([127, 0, 0, 1], port).into()).collect();
+    let ask = Ask {
+        tried: &tried,
+        ..Ask::default()
+    };
+    assert_eq!(picked(&balancer, &slot, ask, 20).len(), 1);
+}

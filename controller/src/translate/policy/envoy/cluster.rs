@@ -94,6 +94,13 @@ pub fn apply(reader: &mut Reader<'_, '_, '_>, spec: &BackendTrafficPolicySpec, b
     if let Some(limit) = limit {
         backend.buffer_limit_bytes = bytes(reader, limit, "connection.bufferLimit");
     }
+    let buffers = cluster
+        .connection
+        .as_ref()
+        .and_then(|c| c.socket_buffer_limit.as_ref());
+    if let Some(buffers) = buffers {
+        backend.socket_buffer_bytes = bytes(reader, buffers, "connection.socketBufferLimit");
+    }
 }
 
 fn load_balancer(reader: &mut Reader<'_, '_, '_>, from: &LoadBalancer) -> Option<v1::LoadBalancer> {
@@ -154,6 +161,15 @@ fn load_balancer(reader: &mut Reader<'_, '_, '_>, from: &LoadBalancer) -> Option
             }
         }),
         endpoint_override_headers,
+        weighted_zones: from
+            .zone_aware
+            .iter()
+            .flat_map(|zones| &zones.weighted_zones)
+            .map(|zone| v1::load_balancer::ZoneWeight {
+                zone: zone.zone.clone(),
+                weight: reader.number(zone.weight, "loadBalancer.zoneAware.weightedZones[].weight"),
+            })
+            .collect(),
     })
 }
 
@@ -229,6 +245,16 @@ fn circuit_breaker(reader: &mut Reader<'_, '_, '_>, from: &CircuitBreaker) -> v1
             .max_requests_per_connection
             .and_then(|count| bound(Some(count), "maxRequestsPerConnection"))
             .unwrap_or_default(),
+        min_parallel_retries: from
+            .retry_budget
+            .as_ref()
+            .and_then(|budget| bound(Some(budget.min_retry_concurrency.unwrap_or(3)), "retryBudget"))
+            .unwrap_or_default(),
+        retry_share: from.retry_budget.as_ref().map(|budget| {
+            let denominator = u64::from(budget.percent.denominator.unwrap_or(100).max(1));
+            let share = u64::from(budget.percent.numerator) * 1_000_000 / denominator;
+            u32::try_from(share.min(1_000_000)).unwrap_or_default()
+        }),
     }
 }
 
@@ -254,6 +280,7 @@ fn active(reader: &mut Reader<'_, '_, '_>, from: &ActiveHealthCheck) -> Option<v
                 expected_statuses,
                 retriable_statuses,
                 expected_response: payload(reader, http.expected_response.as_ref()),
+                request_body: payload(reader, http.request_body.as_ref()),
             })
         }
         (ActiveHealthCheckerType::Tcp, _, tcp) => {
@@ -340,6 +367,7 @@ fn passive(reader: &mut Reader<'_, '_, '_>, from: &PassiveHealthCheck) -> v1::Ou
             0,
             "failurePercentageThreshold",
         ),
+        strict_max_ejection: from.always_eject_one_endpoint == Some(false),
     }
 }
 
@@ -380,5 +408,11 @@ pub fn http2(reader: &mut Reader<'_, '_, '_>, from: &HTTP2Settings) -> v1::Http2
             .map(|streams| reader.number(streams, "http2.maxConcurrentStreams"))
             .unwrap_or_default(),
         invalid_message_ends_stream: from.on_invalid_message == Some(InvalidMessageAction::TerminateStream),
+        ping_interval_ms: from
+            .connection_keepalive
+            .as_ref()
+            .and_then(|keepalive| keepalive.interval)
+            .map(millis)
+            .unwrap_or_default(),
     }
 }

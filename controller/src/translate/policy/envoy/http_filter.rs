@@ -81,8 +81,12 @@ fn rewrite(reader: &mut Reader<'_, '_, '_>, from: &URLRewriteFilter) -> v1::UrlR
                 rewrite.hostname_from_header = reader.header(name, "urlRewrite.hostname.header");
             }
             (HTTPHostnameModifierType::Backend, _) => rewrite.hostname_from_backend = true,
-            // A gap, and noted as such.
-            (HTTPHostnameModifierType::PathRegex, _) => {}
+            (HTTPHostnameModifierType::PathRegex, _) if host.path_regex.is_some() => {
+                rewrite.hostname_from_path = host.path_regex.as_ref().map(|regex| v1::RegexRewrite {
+                    pattern: reader.regex(&regex.pattern, "urlRewrite.hostname.pathRegex.pattern"),
+                    substitution: regex.substitution.clone(),
+                });
+            }
             (kind, _) => {
                 let why = format!("type {kind} is not known, or its field is missing");
                 reader.fault("urlRewrite.hostname", why);
