@@ -155,7 +155,8 @@ impl Breaker {
     }
 
     /// Asks for a connection to `member`. While there are too many this waits, as a pending request, until one ends or
-    /// `reuse` finds one. The permit is to be held until the connection is established.
+    /// `reuse` finds one. Who need not wait is not pending: with room for none, requests still open connections. The permit
+    /// of one that has waited is to be held until the connection is established.
     ///
     /// # Errors
     /// [`Overflow`] if too many wait already.
@@ -163,7 +164,10 @@ impl Breaker {
         self: &Arc<Self>,
         member: Option<&Arc<Member>>,
         mut reuse: impl FnMut() -> Option<T>,
-    ) -> Result<(Admission<T>, Permit), Overflow> {
+    ) -> Result<(Admission<T>, Option<Permit>), Overflow> {
+        if let Some(lease) = self.try_lease(member) {
+            return Ok((Admission::Open(lease), None));
+        }
         let pending = self.permit(self.max_pending, |counts| &counts.pending)?;
         loop {
             let freed = self.counts.freed.notified();
@@ -171,10 +175,10 @@ impl Breaker {
             // From here on nothing that becomes free is missed.
             freed.as_mut().enable();
             if let Some(lease) = self.try_lease(member) {
-                return Ok((Admission::Open(lease), pending));
+                return Ok((Admission::Open(lease), Some(pending)));
             }
             if let Some(found) = reuse() {
-                return Ok((Admission::Reuse(found), pending));
+                return Ok((Admission::Reuse(found), Some(pending)));
             }
             freed.await;
         }
@@ -346,6 +350,18 @@ mod tests {
         );
         drop(lease);
         assert!(matches!(waiting.await, Ok((Admission::Open(_), _))));
+    }
+
+    #[tokio::test]
+    async fn with_room_for_no_pending_request_connections_are_still_opened() {
+        let breaker = breaker(v1::CircuitBreaker {
+            max_connections: Some(1),
+            max_pending_requests: Some(0),
+            ..Default::default()
+        });
+        let first = breaker.admit(None, || None::<()>).await;
+        assert!(matches!(first, Ok((Admission::Open(_), None))));
+        assert!(breaker.admit(None, || None::<()>).await.is_err());
     }
 
     #[test]
