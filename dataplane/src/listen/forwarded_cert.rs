@@ -185,4 +185,23 @@ mod tests {
         assert!(element(&[], &all).is_none());
         assert!(element(&[CertificateDer::from(vec![1, 2, 3])], &all).is_none());
     }
+
+    #[test]
+    fn what_a_certificate_says_is_known_to_expressions() {
+        let mut params =
+            rcgen::CertificateParams::new(vec!["client.test".to_owned(), "other.test".to_owned()]).unwrap();
+        let uri = "spiffe://test/client".try_into().unwrap();
+        params.subject_alt_names.push(rcgen::SanType::URI(uri));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "client");
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let known = peer(certificate.der()).unwrap();
+        assert_eq!(known.subject, "CN=client");
+        assert_eq!(known.dns_san.as_deref(), Some("client.test"));
+        assert_eq!(known.uri_san.as_deref(), Some("spiffe://test/client"));
+        assert_eq!(known.sha256.len(), 64);
+        assert_eq!(peer(&CertificateDer::from(vec![1, 2, 3])), None);
+    }
 }
