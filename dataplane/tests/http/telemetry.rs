@@ -230,13 +230,11 @@ async fn traces_by_otlp() {
     );
     let dump = proxy.dataplane.dump().to_string();
     assert!(dump.contains("authorization") && !dump.contains("Bearer secret"));
-    assert!(
-        proxy
-            .dataplane
-            .metrics()
-            .encode()
-            .contains("sluice_telemetry_sent_total 3")
-    );
+    let counted = || {
+        let metrics = proxy.dataplane.metrics().encode();
+        metrics.contains("sluice_telemetry_sent_total 3")
+    };
+    support::eventually("three spans are counted", counted).await;
 }
 
 #[tokio::test]

@@ -108,13 +108,13 @@ fn sample<'t>(line: &'t str, all: &mut BTreeMap<&'t str, Family<'t>>) {
         all.contains_key(name).then_some((name, suffix))
     });
     let Some((name, suffix)) = found else { return };
-    let (labels, bound) = match labels.rfind("le=\"") {
-        Some(at) if suffix == "_bucket" => {
-            let bound = labels[at + 4..].trim_end_matches('"');
+    // The bound stands in front of the other labels, and is a number.
+    let (bound, labels) = match labels.strip_prefix("le=\"").and_then(|rest| rest.split_once('"')) {
+        Some((bound, rest)) if suffix == "_bucket" => {
             let bound = bound.parse().unwrap_or(f64::INFINITY);
-            (labels[..at].trim_end_matches(','), Some(bound))
+            (Some(bound), rest.trim_start_matches(','))
         }
-        _ => (labels, None),
+        _ => (None, labels),
     };
     if let Some(family) = all.get_mut(name) {
         let series = family.series.entry(labels.to_owned()).or_default();
