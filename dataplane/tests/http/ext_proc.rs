@@ -196,7 +196,7 @@ async fn heads_are_shown_and_changed() {
     let (_proxy, _backend, port) = with_policy(policy(vec![config]), cfg::h2c("processor", &[address])).await;
     let got = Http::new(port).get_with("/a?b=c", &[("x-gone", "1")]).await;
     assert_eq!((got.status, got.header("x-seen")), (202, Some("yes")));
-    let seen = got.seen();
+    let seen: super::support::backend::Seen = serde_json::from_slice(&got.body).unwrap();
     assert_eq!(
         (&seen.uri[..], seen.header("x-added")),
         ("/z", Some("by the processor"))
