@@ -151,15 +151,16 @@ impl UrlRewrite {
             let Some(PathModifier::Regex(regex, template)) = &self.host_from_path else {
                 return None;
             };
-            let host = regex.is_match(path).then(|| regex.replace_all(path, &**template))?;
-            let host = Authority::try_from(host.as_bytes()).ok()?;
-            HeaderValue::from_str(host.as_str()).ok()
+            let host = regex
+                .is_match(path)
+                .then(|| regex.replace_all(path, &**template))?;
+            as_host(&HeaderValue::from_str(&host).ok()?)
         };
-        let host = self.host.clone().or_else(from_path).or_else(|| {
-            let value = head.headers.get(self.host_from.as_ref()?)?;
-            Authority::try_from(value.as_bytes()).ok()?;
-            Some(value.clone())
-        });
+        let host = self
+            .host
+            .clone()
+            .or_else(from_path)
+            .or_else(|| as_host(head.headers.get(self.host_from.as_ref()?)?));
         if let Some(host) = host {
             self.set_host(head, host);
         }
@@ -185,6 +186,12 @@ impl UrlRewrite {
             append(head, X_FORWARDED_HOST, &before);
         }
     }
+}
+
+/// The value, if it is a host, perhaps with a port: nobody is named before it.
+fn as_host(value: &HeaderValue) -> Option<HeaderValue> {
+    let authority = Authority::try_from(value.as_bytes()).ok()?;
+    (!authority.as_str().contains('@')).then(|| value.clone())
 }
 
 /// Appends to a header that is a list.

@@ -1,6 +1,5 @@
 //! TCP connections and TLS ones, passed through or terminated: one connection to a backend for each of a client.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -181,7 +180,8 @@ async fn connect(route: &L4Route, client: Ends) -> Result<Upstream, Failure> {
             })?),
         };
         let counted = backend.metrics.active();
-        let opened = tokio::time::timeout(backend.connect_timeout, open(&backend, active.endpoint(), client)).await;
+        let opened =
+            tokio::time::timeout(backend.connect_timeout, open(&backend, active.endpoint(), client)).await;
         match opened.map_err(|_| ConnectError::Timeout).flatten() {
             Ok(transport) => {
                 backend.metrics.connected();

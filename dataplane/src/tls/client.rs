@@ -134,7 +134,10 @@ impl ClientTls {
         name: Option<&ServerName<'static>>,
     ) -> io::Result<TlsStream<Socket>> {
         let connector = if h2 { &self.h2_or_h1 } else { &self.h1 };
-        connector.0.connect(name.unwrap_or(&self.name).clone(), socket).await
+        connector
+            .0
+            .connect(name.unwrap_or(&self.name).clone(), socket)
+            .await
     }
 }
 
@@ -148,7 +151,10 @@ impl ClientTls {
         socket: Socket,
         name: Option<&ServerName<'static>>,
     ) -> io::Result<TlsStream<Socket>> {
-        self.raw.0.connect(name.unwrap_or(&self.name).clone(), socket).await
+        self.raw
+            .0
+            .connect(name.unwrap_or(&self.name).clone(), socket)
+            .await
     }
 }
 

@@ -253,7 +253,8 @@ async fn open(
     settings.max_streams = or(tuned.max_concurrent_streams, MAX_H2_STREAMS) as usize;
     settings.stream_window_size = Some(or(tuned.initial_stream_window, STREAM_WINDOW));
     settings.connection_window_size = Some(or(tuned.initial_connection_window, CONNECTION_WINDOW));
-    settings.ping_interval = (tuned.ping_interval_ms != 0).then(|| Duration::from_millis(tuned.ping_interval_ms));
+    settings.ping_interval =
+        (tuned.ping_interval_ms != 0).then(|| Duration::from_millis(tuned.ping_interval_ms));
     let connection = handshake(Box::new(wire.unbuffered()), settings)
         .await
         .map_err(ConnectError::H2)?;

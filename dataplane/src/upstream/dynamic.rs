@@ -295,7 +295,15 @@ mod tests {
         assert_eq!(parsed("A.example").as_deref(), Some("a.example 80"));
         assert_eq!(parsed("a.example.:8080").as_deref(), Some("a.example 8080"));
         assert_eq!(parsed("[2001:db8::1]:81").as_deref(), Some("2001:db8::1 81"));
-        for broken in ["", "a.example:", "a.example:0", "a.example:99999", "u@a.example", "a b", ":80"] {
+        for broken in [
+            "",
+            "a.example:",
+            "a.example:0",
+            "a.example:99999",
+            "u@a.example",
+            "a b",
+            ":80",
+        ] {
             assert_eq!(parsed(broken), None, "{broken}");
         }
     }

@@ -295,7 +295,14 @@ async fn http(
     let stream = connect::dial(backend, endpoint, address, None).await?;
     let response = match &backend.tls {
         None => exchange(stream, http2, request).await?,
-        Some(tls) => exchange(tls.handshake(Socket::new(stream), http2, name).await?, http2, request).await?,
+        Some(tls) => {
+            exchange(
+                tls.handshake(Socket::new(stream), http2, name).await?,
+                http2,
+                request,
+            )
+            .await?
+        }
     };
     match check {
         Check::Http {

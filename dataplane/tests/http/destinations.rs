@@ -67,10 +67,17 @@ async fn the_host_is_the_destination() {
     // What is an address is not looked up.
     let asked = names.asked();
     let address = one.address.to_string();
-    assert_eq!(http.get_with("/", &[("host", &address)]).await.seen().backend, "one");
+    assert_eq!(
+        http.get_with("/", &[("host", &address)]).await.seen().backend,
+        "one"
+    );
     assert_eq!(names.asked(), asked);
     assert_eq!(http.get_with("/", &[("host", "any.example:0")]).await.status, 400);
-    assert_eq!((one.connections(), two.connections()), (2, 1));
+    assert_eq!(
+        (one.connections(), two.connections()),
+        (1, 1),
+        "by name and by address it is one place"
+    );
 }
 
 #[tokio::test]
@@ -79,7 +86,12 @@ async fn no_host_leads_to_the_proxy_itself() {
     let names = NameServer::start(Answer::Address(Ipv4Addr::LOCALHOST)).await;
     let (resources, http) = serve(dynamic(false, None));
     let _proxy = Proxy::with_name_server(resources, names.address).await;
-    for host in ["rebound.example", "127.0.0.1", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]"] {
+    for host in [
+        "rebound.example",
+        "127.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+    ] {
         let host = format!("{host}:{}", inside.address.port());
         assert_eq!(http.get_with("/", &[("host", &host)]).await.status, 403, "{host}");
     }
@@ -102,7 +114,11 @@ async fn the_host_is_what_the_certificate_must_hold() {
     let port = backend.address.port();
     for (host, status) in [("good.example", 200), ("bad.example", 503), ("good.example", 200)] {
         let host = format!("{host}:{port}");
-        assert_eq!(http.get_with("/", &[("host", &host)]).await.status, status, "{host}");
+        assert_eq!(
+            http.get_with("/", &[("host", &host)]).await.status,
+            status,
+            "{host}"
+        );
     }
 }
 
@@ -153,7 +169,11 @@ struct Place(PathBuf);
 impl Place {
     fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("sluice-test-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "sluice-test-{}-{}.sock",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         Self(std::env::temp_dir().join(name))
     }
 }
