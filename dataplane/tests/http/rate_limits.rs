@@ -116,7 +116,7 @@ async fn distinct_values_have_their_own_buckets() {
         query: vec![value("key", Kind::Distinct, "")],
         ..Default::default()
     };
-    let hops = cfg::settings(v1::Settings { xff_trusted_hops: 1 });
+    let hops = cfg::settings(v1::Settings { xff_trusted_hops: 1, ..Default::default() });
     let (_proxy, _backend, port) =
         with_policy(policy(vec![limit("d", 1, vec![by_address])]), vec![hops]).await;
     let client = Http::new(port);

@@ -162,18 +162,16 @@ impl Side {
             self.output_ended |= piece.end_of_stream;
             return Ok(());
         }
-        let original = match self.expected.pop_front() {
-            Some(Expected::Piece(original) | Expected::Whole(original)) => original,
-            _ => return Err("an answer to a body that nobody asked for"),
+        let Some(Expected::Piece(original) | Expected::Whole(original)) = self.expected.pop_front() else {
+            return Err("an answer to a body that nobody asked for");
         };
         if answer.replaces() && self.mode != BodyMode::Streamed {
             self.discards = !self.input_ended;
         }
         match mutation {
-            None => self.push(original),
             Some(Body::Bytes(bytes)) => self.push(bytes),
             Some(Body::Clear(true)) => {}
-            Some(Body::Clear(false)) => self.push(original),
+            None | Some(Body::Clear(false)) => self.push(original),
             Some(Body::Streamed(_)) => return Err("a piece of its own where there is none"),
         }
         if self.mode.holds() {
