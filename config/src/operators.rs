@@ -60,9 +60,9 @@ pub fn parts(text: &str) -> Vec<Part<'_>> {
     while let Some(at) = rest.get(from..).and_then(|tail| tail.find('%')) {
         let at = from + at;
         let tail = &rest[at + 1..];
-        if tail.starts_with('%') {
+        if let Some(after) = tail.strip_prefix('%') {
             parts.push(Part::Text(&rest[..=at]));
-            (rest, from) = (&tail[1..], 0);
+            (rest, from) = (after, 0);
         } else if let Some((operator, after)) = operator(tail) {
             if at > 0 {
                 parts.push(Part::Text(&rest[..at]));

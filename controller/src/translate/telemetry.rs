@@ -205,10 +205,11 @@ impl Translation<'_, '_> {
                     .backend(first, usage, format_args!("spec.{field}.backendRefs[0]"));
                 self.told.needs.append(&mut self.context.needs);
                 if key.is_none() {
-                    let problem = self.context.problems.first_unresolved().cloned();
+                    let problems = std::mem::take(&mut self.context.problems);
+                    let problem = problems.first_unresolved().cloned();
                     self.remark(field, problem.map_or_else(String::new, |problem| problem.message));
                 }
-                key.map(|key| (key, first.name.to_string()))
+                key.map(|key| (key, first.name.clone()))
             }
             (None, Some((host, port))) => Some((self.host(host, port, usage), host.to_owned())),
             (None, None) => {

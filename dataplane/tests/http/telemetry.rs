@@ -73,15 +73,15 @@ impl Collector {
     }
 }
 
-fn receiver() -> Option<v1::Receiver> {
-    Some(v1::Receiver {
+fn receiver() -> v1::Receiver {
+    v1::Receiver {
         backend: "backend/collector".into(),
         host: "collector".into(),
         headers: vec![v1::MetadataEntry {
             name: "authorization".into(),
             value: "Bearer secret".into(),
         }],
-    })
+    }
 }
 
 async fn proxy(
@@ -130,7 +130,7 @@ fn tracing(provider: v1::tracing::Provider) -> v1::Tracing {
     use v1::span_tag::Value;
     v1::Tracing {
         provider: provider.into(),
-        receiver: receiver(),
+        receiver: Some(receiver()),
         service_name: "edge".into(),
         tags: vec![
             tag("user", Value::RequestHeader("x-user".into()), "nobody"),
@@ -192,7 +192,10 @@ async fn traces_by_otlp() {
     support::eventually("three spans", || spans().len() >= 3).await;
     let spans = spans();
     assert_eq!(spans.len(), 3);
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
+    };
     let first = &spans[0];
     assert_eq!(
         forwarded,
@@ -322,11 +325,11 @@ async fn logs_to_all_sinks() {
                     &[],
                     vec![
                         sink(v1::log_sink::Sink::Otlp(v1::OtlpLogs {
-                            receiver: receiver(),
+                            receiver: Some(receiver()),
                             resource: [("k8s.pod.name".to_owned(), "p".to_owned())].into(),
                         })),
                         sink(v1::log_sink::Sink::Als(v1::AlsLogs {
-                            receiver: receiver(),
+                            receiver: Some(receiver()),
                             log_name: "mine".into(),
                             tcp: false,
                             request_headers: vec!["x-user".into()],
@@ -438,7 +441,7 @@ async fn metrics_by_otlp() {
     let telemetry = v1::Telemetry {
         metrics: Some(v1::Metrics {
             sinks: vec![v1::OtlpMetrics {
-                receiver: receiver(),
+                receiver: Some(receiver()),
                 interval_ms: 10,
                 ..Default::default()
             }],

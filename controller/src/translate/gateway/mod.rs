@@ -295,7 +295,6 @@ impl Read<'_, '_> {
                 xff_trusted_hops,
                 geo: self.parameters.proxy.geo_ip.as_ref().map(geo::databases),
                 telemetry: told.config,
-                ..v1::Settings::default()
             }));
         bundle.needs.extend(told.needs);
         for (key, body) in told.resources {

@@ -28,15 +28,16 @@ pub struct Parameters {
 impl Parameters {
     /// What people should know of parameters that are accepted; empty if nothing.
     pub fn remark(&self, further: &[String]) -> String {
-        let all = self.ignored.iter().copied().chain(further.iter().map(String::as_str));
+        let all = self
+            .ignored
+            .iter()
+            .copied()
+            .chain(further.iter().map(String::as_str));
         let all: Vec<_> = all.collect();
         if all.is_empty() {
             String::new()
         } else {
-            format!(
-                "EnvoyProxy fields that have no effect: {}",
-                all.join(", ")
-            )
+            format!("EnvoyProxy fields that have no effect: {}", all.join(", "))
         }
     }
 }
@@ -105,7 +106,10 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
         let mut reading = check(Arc::new(merged), &name);
         // References are its whose they are.
         if !speaks {
-            reading.parameters.telemetry.clone_from(&of_class.parameters.telemetry);
+            reading
+                .parameters
+                .telemetry
+                .clone_from(&of_class.parameters.telemetry);
         }
         Ok(reading)
     });
@@ -175,9 +179,7 @@ fn check(proxy: Arc<EnvoyProxySpec>, name: &ObjectRef) -> Reading {
     } else {
         Some(format!("not supported: spec.{}", refused.join(", spec.")))
     };
-    let ignored = present([
-        ("extraArgs", !proxy.extra_args.is_empty()),
-    ]);
+    let ignored = present([("extraArgs", !proxy.extra_args.is_empty())]);
     Reading {
         parameters: Parameters {
             telemetry: proxy.telemetry.is_some().then(|| name.clone()),

@@ -1,6 +1,7 @@
 //! Formats of access logs and names of spans: texts with Envoy's command operators, compiled.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -323,6 +324,7 @@ fn time(entry: &Entry<'_>, format: Option<&str>) -> String {
     };
     let (year, month, day) = civil(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let nanos = format!("{:09}", since.subsec_nanos());
     let mut out = String::new();
     let mut rest = format.chars();
     while let Some(c) = rest.next() {
@@ -330,29 +332,29 @@ fn time(entry: &Entry<'_>, format: Option<&str>) -> String {
             out.push(c);
             continue;
         }
-        match rest.next() {
-            Some('Y') => out.push_str(&format!("{year:04}")),
-            Some('m') => out.push_str(&format!("{month:02}")),
-            Some('d') => out.push_str(&format!("{day:02}")),
-            Some('e') => out.push_str(&format!("{day:2}")),
-            Some('H') => out.push_str(&format!("{hour:02}")),
-            Some('M') => out.push_str(&format!("{minute:02}")),
-            Some('S') => out.push_str(&format!("{second:02}")),
-            Some('F') => out.push_str(&format!("{year:04}-{month:02}-{day:02}")),
-            Some('T') => out.push_str(&format!("{hour:02}:{minute:02}:{second:02}")),
-            Some('s') => out.push_str(&seconds.to_string()),
-            Some('z') => out.push_str("+0000"),
-            Some('Z') => out.push_str("UTC"),
-            Some('f') => out.push_str(&format!("{:09}", since.subsec_nanos())),
-            Some('%') => out.push('%'),
+        // Writing to a String cannot fail.
+        let _ = match rest.next() {
+            Some('Y') => write!(out, "{year:04}"),
+            Some('m') => write!(out, "{month:02}"),
+            Some('d') => write!(out, "{day:02}"),
+            Some('e') => write!(out, "{day:2}"),
+            Some('H') => write!(out, "{hour:02}"),
+            Some('M') => write!(out, "{minute:02}"),
+            Some('S') => write!(out, "{second:02}"),
+            Some('F') => write!(out, "{year:04}-{month:02}-{day:02}"),
+            Some('T') => write!(out, "{hour:02}:{minute:02}:{second:02}"),
+            Some('s') => write!(out, "{seconds}"),
+            Some('z') => out.write_str("+0000"),
+            Some('Z') => out.write_str("UTC"),
+            Some('f') => out.write_str(&nanos),
+            Some('%') | None => out.write_char('%'),
             Some(digits @ '1'..='9') if rest.as_str().starts_with('f') => {
                 rest.next();
                 let count = digits.to_digit(10).unwrap_or(9) as usize;
-                out.push_str(&format!("{:09}", since.subsec_nanos())[..count]);
+                out.write_str(&nanos[..count])
             }
-            Some(other) => out.extend(['%', other]),
-            None => out.push('%'),
-        }
+            Some(other) => write!(out, "%{other}"),
+        };
     }
     out
 }

@@ -41,12 +41,15 @@ pub struct Period {
     pub now: SystemTime,
 }
 
+/// What stands behind the family's name, the bound of a bucket, and the value.
+type Sample<'t> = (&'t str, Option<f64>, f64);
+
 #[derive(Default)]
 struct Family<'t> {
     kind: &'t str,
     help: &'t str,
     /// Labels (without `le`) to values by suffix and bound.
-    series: BTreeMap<String, Vec<(&'t str, Option<f64>, f64)>>,
+    series: BTreeMap<String, Vec<Sample<'t>>>,
 }
 
 /// A report of all metrics in the text.
@@ -188,7 +191,7 @@ impl Family<'_> {
         period: Period,
         mut last: Option<&mut Last>,
     ) -> Vec<NumberDataPoint> {
-        let point = |(labels, values): (&String, &Vec<(&str, Option<f64>, f64)>)| {
+        let point = |(labels, values): (&String, &Vec<Sample<'_>>)| {
             let mut value = values.first()?.2;
             if let Some(last) = last.as_mut().filter(|_| delta) {
                 value = since(last, format!("{name}{{{labels}"), value);
@@ -213,9 +216,12 @@ impl Family<'_> {
     ) -> Vec<HistogramDataPoint> {
         let mut points = Vec::new();
         for (labels, values) in &self.series {
-            let mut told = |key: &str, value: f64| match delta {
-                true => since(last, format!("{name}{{{labels}{key}"), value),
-                false => value,
+            let mut told = |key: &str, value: f64| {
+                if delta {
+                    since(last, format!("{name}{{{labels}{key}"), value)
+                } else {
+                    value
+                }
             };
             let (mut bounds, mut counts, mut below) = (Vec::new(), Vec::new(), 0.0);
             let (mut sum, mut count) = (0.0, 0.0);

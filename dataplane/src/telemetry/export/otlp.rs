@@ -12,9 +12,11 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as O
 
 use crate::telemetry::trace::{Attribute, Span};
 
-/// gRPC methods.
+/// The gRPC method that takes logs.
 pub const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// The one that takes spans.
 pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+/// The one that takes metrics.
 pub const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 
 /// A server span.
