@@ -10,7 +10,7 @@ use crate::process::bound;
 use crate::{curl, host};
 
 /// How long the collector may take to write what it was told.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Trace of the request, as its client has named it.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
