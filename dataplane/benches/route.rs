@@ -123,6 +123,7 @@ fn state(by: By, count: usize) -> State {
     let shared = Shared {
         metrics: Arc::default(),
         access_log: AccessLog::start(&AccessLogTarget::Off).unwrap(),
+        telemetry: arc_swap::ArcSwapOption::empty(),
         settings: ArcSwap::default(),
         geo: ArcSwap::default(),
         drain: Drain::new(),

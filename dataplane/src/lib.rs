@@ -184,7 +184,8 @@ impl Dataplane {
     /// Whether metrics cannot be fetched, and whether they may be fetched compressed.
     pub fn fetching_metrics(&self) -> (bool, bool) {
         let told = self.0.shared.telemetry.load();
-        told.as_ref().map_or((false, false), |told| (told.no_prometheus, told.compress))
+        told.as_ref()
+            .map_or((false, false), |told| (told.no_prometheus, told.compress))
     }
 
     /// Everything that is in effect, without private keys.

@@ -205,7 +205,10 @@ mod tests {
             let answer = judge(&plan, &[count]);
             let status = answer.statuses[0];
             assert_eq!(answer.overall_code, i32::from(code), "{count}");
-            assert_eq!((status.code, status.limit_remaining), (i32::from(code), remaining));
+            assert_eq!(
+                (status.code, status.limit_remaining),
+                (i32::from(code), remaining)
+            );
             assert_eq!(status.duration_until_reset.unwrap().seconds, 50);
             assert_eq!(answer.statuses[1].current_limit, None);
         }

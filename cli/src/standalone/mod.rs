@@ -77,11 +77,8 @@ struct Standalone {
 
 impl Standalone {
     fn new(args: args::Standalone) -> Self {
-        let mut environment = translate::environment(
-            &args.controller_name,
-            &args.bind.to_string(),
-            &args.rate_limit,
-        );
+        let mut environment =
+            translate::environment(&args.controller_name, &args.bind.to_string(), &args.rate_limit);
         environment.allow_local_backends = args.allow_loopback_backends;
         let engine = Engine::new(environment);
         Self {

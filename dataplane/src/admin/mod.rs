@@ -101,7 +101,9 @@ impl Admin {
             return reply(StatusCode::OK, kind, metrics);
         }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        let zipped = encoder.write_all(metrics.as_bytes()).and_then(|()| encoder.finish());
+        let zipped = encoder
+            .write_all(metrics.as_bytes())
+            .and_then(|()| encoder.finish());
         let Ok(zipped) = zipped else {
             return reply(StatusCode::OK, kind, metrics);
         };

@@ -119,6 +119,7 @@ impl Format {
                     out.extend_from_slice(&value[..most.unwrap_or(usize::MAX).min(value.len())]);
                 }
                 (Piece::Protocol, Some(subject)) => out.extend_from_slice(match subject.version {
+                    Version::HTTP_3 => b"HTTP/3",
                     Version::HTTP_2 => b"HTTP/2",
                     Version::HTTP_10 => b"HTTP/1.0",
                     _ => b"HTTP/1.1",

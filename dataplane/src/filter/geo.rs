@@ -153,6 +153,10 @@ impl Database {
     }
 
     /// What is said of an address: `None` if the database cannot be asked, `Some(None)` if it says nothing.
+    #[expect(
+        clippy::option_option,
+        reason = "the rules tell the two apart by `?` and comparison"
+    )]
     fn find<T>(self: &Arc<Self>, address: IpAddr, take: impl FnOnce(Record<'_>) -> T) -> Option<Option<T>> {
         self.look();
         let content = self.content.load_full()?;

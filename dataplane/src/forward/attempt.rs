@@ -246,7 +246,11 @@ impl Tries<'_> {
         let version = match (self.upgrade.is_some(), self.rule.grpc) {
             (true, _) => Version::Http1,
             (false, true) => Version::Http2,
-            (false, false) if as_client && matches!(self.version, http::Version::HTTP_2 | http::Version::HTTP_3) => Version::Http2,
+            (false, false)
+                if as_client && matches!(self.version, http::Version::HTTP_2 | http::Version::HTTP_3) =>
+            {
+                Version::Http2
+            }
             (false, false) if as_client => Version::Http1,
             (false, false) => Version::Any,
         };

@@ -237,7 +237,8 @@ impl<'a> Filtered<'_, 'a> {
 
     /// Lets processors see the request. True: its route is to be chosen anew.
     async fn process(&mut self, processors: &[Arc<Processor>]) -> Result<bool, End> {
-        self.source.process(|backlog, ended| Pipe::new(processors, backlog, ended));
+        self.source
+            .process(|backlog, ended| Pipe::new(processors, backlog, ended));
         let mut anew = false;
         for at in 0..processors.len() {
             let Self {
@@ -282,8 +283,7 @@ impl<'a> Filtered<'_, 'a> {
 
     /// Waits until the whole body is held here.
     async fn buffer(&mut self, limit: usize) -> Result<(), End> {
-        let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx))
-            .await?;
+        let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx)).await?;
         if complete && self.source.held_bytes() <= limit {
             return Ok(());
         }

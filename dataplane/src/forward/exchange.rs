@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{StatusCode, response};
 
+use super::Conn;
 use super::after::{Lanes, poll_lane};
 use super::downstream::{Chunk, Downstream};
 use super::limits::{Deadline, Limits, Stop};
 use super::source::Source;
-use super::Conn;
 use super::upstream::{Failure, Upstream};
 use crate::filter::compress::Encoder;
 

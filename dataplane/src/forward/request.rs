@@ -381,15 +381,22 @@ impl<'a> Request<'_, 'a> {
 }
 
 /// Where a request goes that names its own destination.
-async fn destination(dynamic: &Dynamic, backend: &Backend, head: &request::Parts) -> Result<Arc<Backend>, Reply> {
+async fn destination(
+    dynamic: &Dynamic,
+    backend: &Backend,
+    head: &request::Parts,
+) -> Result<Arc<Backend>, Reply> {
     let host = head.headers.get(HOST).map_or(&b""[..], |host| host.as_bytes());
     let found = dynamic.destination(backend, host).await;
     found.map_err(|refused| match refused {
         Refused::Invalid => Reply::error(StatusCode::BAD_REQUEST, "", "DPE", "dynamic_host_invalid"),
         Refused::Forbidden => Reply::error(StatusCode::FORBIDDEN, "", "", "dynamic_host_forbidden"),
-        Refused::Unresolved => {
-            Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "DF", "dns_resolution_failure")
-        }
+        Refused::Unresolved => Reply::error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "",
+            "DF",
+            "dns_resolution_failure",
+        ),
     })
 }
 

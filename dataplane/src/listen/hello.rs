@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls::{ProtocolVersion, ServerConfig};
 use rustls::server::Acceptor;
+use rustls::{ProtocolVersion, ServerConfig};
 use sluice_config::v1;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
@@ -134,7 +134,10 @@ async fn http(
         Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
         _ => None,
     };
-    let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();
+    let leaf = session
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .cloned();
     let transport = Transport::Tls(Box::new(stream.into()));
     let settings = site.listener.client.clone();
     let wire = Wire::new(transport, client.peer, client.local)

@@ -252,7 +252,10 @@ impl State {
     /// Puts what is to be told into effect.
     fn tell(&mut self, settings: &v1::Settings) -> Result<(), String> {
         let before = self.shared.telemetry.load_full();
-        let asked = settings.telemetry.as_ref().filter(|asked| **asked != v1::Telemetry::default());
+        let asked = settings
+            .telemetry
+            .as_ref()
+            .filter(|asked| **asked != v1::Telemetry::default());
         let compiled = asked
             .map(|asked| {
                 Telemetry::compile(asked, &mut self.slots, &self.shared.access_log, before.as_deref())

@@ -10,8 +10,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::export::Counts;
 use super::cells::{BOUNDS, Requests, Sharded};
+use super::export::Counts;
 use super::metrics::{BackendMetrics, ConfigMetrics, ListenerMetrics, RouteMetrics};
 
 type Held<T> = Vec<(Box<str>, Arc<T>)>;
@@ -249,10 +249,20 @@ impl Snapshot {
             MetricType::Gauge,
         )?
         .encode_gauge(&config.connected)?;
-        to.encode_descriptor("telemetry_sent", "Records, spans and reports that collectors took", None, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, f64>(&self.sent, None)?;
-        to.encode_descriptor("telemetry_dropped", "Those that were lost", None, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, f64>(&self.dropped, None)
+        to.encode_descriptor(
+            "telemetry_sent",
+            "Records, spans and reports that collectors took",
+            None,
+            MetricType::Counter,
+        )?
+        .encode_counter::<NoLabelSet, _, f64>(&self.sent, None)?;
+        to.encode_descriptor(
+            "telemetry_dropped",
+            "Those that were lost",
+            None,
+            MetricType::Counter,
+        )?
+        .encode_counter::<NoLabelSet, _, f64>(&self.dropped, None)
     }
 }
 

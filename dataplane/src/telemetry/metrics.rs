@@ -184,7 +184,14 @@ impl RouteMetrics {
     /// The origin of a request that may change something was looked at.
     pub fn csrf(&self, valid: bool) {
         let cells = self.0.here();
-        add(if valid { &cells.csrf_valid } else { &cells.csrf_invalid }, 1);
+        add(
+            if valid {
+                &cells.csrf_valid
+            } else {
+                &cells.csrf_invalid
+            },
+            1,
+        );
     }
 }
 

@@ -110,7 +110,7 @@ impl Dynamic {
                     Some((backend, _)) => backend,
                     None => Arc::new(self.build(parent, &key.0).ok_or(Refused::Invalid)?),
                 };
-                self.place(&backend, &addresses, port)?;
+                Self::place(&backend, &addresses, port)?;
                 Ok(self.keep(key, backend, ttl))
             }
             (Err(Refused::Unresolved), Some((backend, _))) => Ok(self.keep(key, backend, STALE)),
@@ -203,7 +203,7 @@ impl Dynamic {
         Some(backend)
     }
 
-    fn place(&self, backend: &Backend, addresses: &[IpAddr], port: u16) -> Result<(), Refused> {
+    fn place(backend: &Backend, addresses: &[IpAddr], port: u16) -> Result<(), Refused> {
         let endpoint = |address: &IpAddr| v1::Endpoint {
             address: address.to_string(),
             port: u32::from(port),
@@ -224,17 +224,15 @@ fn is_guarded(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => is_guarded_v4(v4),
         IpAddr::V6(v6) => {
-            let s = v6.segments();
-            let carried = |high: u16, low: u16| {
-                let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-                is_guarded_v4(Ipv4Addr::new(a, b, c, d))
-            };
+            let parts = v6.segments();
+            let carried =
+                |high: u16, low: u16| is_guarded_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
             resolve::is_local(address)
                 // Instance metadata of AWS.
                 || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
-                || (s[..6] == [0x64, 0xff9b, 0, 0, 0, 0] && carried(s[6], s[7]))
-                || (s[0] == 0x2002 && carried(s[1], s[2]))
-                || (s[..6] == [0; 6] && carried(s[6], s[7]))
+                || (parts[..6] == [0x64, 0xff9b, 0, 0, 0, 0] && carried(parts[6], parts[7]))
+                || (parts[0] == 0x2002 && carried(parts[1], parts[2]))
+                || (parts[..6] == [0; 6] && carried(parts[6], parts[7]))
         }
     }
 }

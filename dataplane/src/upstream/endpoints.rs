@@ -70,9 +70,7 @@ impl Special {
 fn stand_in(path: &str) -> SocketAddr {
     let mut hasher = DefaultHasher::new();
     path.hash(&mut hasher);
-    let [a, b, c, d, e, f, g, h] = hasher.finish().to_be_bytes().map(u16::from);
-    let pair = |high: u16, low: u16| (high << 8) | low;
-    let ip = Ipv6Addr::new(0x100, 0, 0, 0, pair(a, b), pair(c, d), pair(e, f), pair(g, h));
+    let ip = Ipv6Addr::from((0x100 << 112) | u128::from(hasher.finish()));
     SocketAddr::new(ip.into(), 1)
 }
 

@@ -228,7 +228,10 @@ async fn authorization() {
         }),
         ..Default::default()
     };
-    let hops = cfg::settings(v1::Settings { xff_trusted_hops: 1, ..Default::default() });
+    let hops = cfg::settings(v1::Settings {
+        xff_trusted_hops: 1,
+        ..Default::default()
+    });
     let (_proxy, backend, port) = with_policy(policy, vec![hops]).await;
     let client = Http::new(port);
     let inside = ("x-forwarded-for", "10.1.2.3");
@@ -518,7 +521,7 @@ async fn other_origins_can_be_watched_before_they_are_turned_away() {
         }
         let metrics = proxy.dataplane.metrics().encode();
         for kind in ["valid", "invalid"] {
-            let line = format!("sluice_route_csrf_request_{kind}_total{{route=\"r\"}} 1");
+            let line = format!("sluice_route_csrf_request_{kind}_total{{route=\"HTTPRoute/test/r\"}} 1");
             assert!(metrics.contains(&line), "no {line} in {metrics}");
         }
     }

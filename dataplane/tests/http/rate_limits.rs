@@ -116,7 +116,10 @@ async fn distinct_values_have_their_own_buckets() {
         query: vec![value("key", Kind::Distinct, "")],
         ..Default::default()
     };
-    let hops = cfg::settings(v1::Settings { xff_trusted_hops: 1, ..Default::default() });
+    let hops = cfg::settings(v1::Settings {
+        xff_trusted_hops: 1,
+        ..Default::default()
+    });
     let (_proxy, _backend, port) =
         with_policy(policy(vec![limit("d", 1, vec![by_address])]), vec![hops]).await;
     let client = Http::new(port);
@@ -176,7 +179,8 @@ async fn what_only_watches_turns_nobody_away() {
         shadow: true,
         ..limit("watches", 1, vec![])
     };
-    let (_proxy, _backend, port) = with_policy(policy(vec![watches, limit("holds", 3, vec![])]), vec![]).await;
+    let (_proxy, _backend, port) =
+        with_policy(policy(vec![watches, limit("holds", 3, vec![])]), vec![]).await;
     let client = Http::new(port);
     for (status, left) in [(200, "2"), (200, "1"), (200, "0"), (429, "0")] {
         let got = client.get("/").await;

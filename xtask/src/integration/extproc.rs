@@ -1,6 +1,7 @@
 //! External processing by a program that speaks the published protocol.
 
 use anyhow::{Result, ensure};
+use std::fmt::Write as _;
 
 use super::world::World;
 use crate::build::programs::EXTPROC;
@@ -81,7 +82,8 @@ spec:
         ("away", away.to_owned()),
         ("open", format!("failOpen: true, {away}")),
     ] {
-        text += &format!(
+        let _ = write!(
+            text,
             "\
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -106,7 +108,8 @@ spec:
         ("processor", processor, "{}"),
         ("away", 1, "{}"),
     ] {
-        text += &format!(
+        let _ = write!(
+            text,
             "\
 ---
 apiVersion: v1

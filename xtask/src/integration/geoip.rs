@@ -13,7 +13,7 @@ use crate::cmd::Run;
 use crate::{curl, host};
 
 /// How long the proxy may take to notice another file.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Clients of one country pass; a file that is replaced is read anew.
 pub fn country(world: &World) -> Result<()> {

@@ -125,6 +125,15 @@ fn parameter(url: &str, name: &str) -> Result<String> {
         .with_context(|| format!("no {name} in {url}"))
 }
 
+/// Where a response sends its reader, who has asked for `url`.
+fn resolved(url: &str, location: &str) -> String {
+    let origin = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    match location.strip_prefix('/') {
+        Some(path) => format!("{origin}/{path}"),
+        None => location.to_owned(),
+    }
+}
+
 /// A jar whose session is changed in one place.
 fn tampered(jar: &str) -> Result<String> {
     let at = jar
@@ -174,7 +183,7 @@ impl Browser {
         let mut answer = self.get(&url)?;
         for _ in 0..20 {
             if let Some(next) = answer.header("location") {
-                url = next.to_owned();
+                url = resolved(&url, next);
                 answer = self.get(&url)?;
             } else if url.contains("/interaction/") {
                 let login = format!("prompt=login&login={}&password=any", self.user);

@@ -1,5 +1,6 @@
 //! Limits that proxies share: `sluice ratelimit` with a real Redis, and the service of Envoy's project in its place.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -217,7 +218,8 @@ endpoints: [{{addresses: [127.0.0.1]}}]
 "
     );
     for (name, rule) in LIMITED {
-        text += &format!(
+        let _ = write!(
+            text,
             "
 ---
 apiVersion: gateway.networking.k8s.io/v1

@@ -31,8 +31,8 @@ use sluice_crds::gateway::Gateway;
 use super::class;
 use super::fault::Fault;
 use super::model::{GatewayModel, ListenerModel, Protocol, RoutingType};
-use super::telemetry::{self, Told};
 use super::policy::envoy::{Candidates, ParentPolicies, Policies, client};
+use super::telemetry::{self, Told};
 use crate::engine::{Bundle, GatewayRef, Infra, InfraPort, Infrastructure, Mode, Output, Status, View};
 use crate::infra;
 use crate::store::ObjectRef;
@@ -284,18 +284,26 @@ impl Read<'_, '_> {
     fn told(&self) -> Told {
         let owner = self.parameters.telemetry.as_ref();
         owner.map_or_else(Told::default, |owner| {
-            telemetry::of_proxy(self.view, owner, self.parameters.proxy.telemetry.as_ref(), self.routing())
+            telemetry::of_proxy(
+                self.view,
+                owner,
+                self.parameters.proxy.telemetry.as_ref(),
+                self.routing(),
+            )
         })
     }
 
     fn configuration(&self, listeners: &Listeners, serves: bool, told: Told) -> BTreeMap<GatewayRef, Bundle> {
         let mut bundle = Bundle::default();
         let xff_trusted_hops = self.view.environment().xff_trusted_hops;
-        bundle.add(key::SETTINGS, Body::Settings(v1::Settings {
+        bundle.add(
+            key::SETTINGS,
+            Body::Settings(v1::Settings {
                 xff_trusted_hops,
                 geo: self.parameters.proxy.geo_ip.as_ref().map(geo::databases),
                 telemetry: told.config,
-            }));
+            }),
+        );
         bundle.needs.extend(told.needs);
         for (key, body) in told.resources {
             bundle.add(key, body);

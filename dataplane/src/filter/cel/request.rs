@@ -167,6 +167,7 @@ pub fn of_head<'a>(head: &'a Parts, https: bool, name: &str) -> Option<Attribute
         "id" => field(X_REQUEST_ID).map(Attribute::Text),
         "time" => Some(Attribute::Time(SystemTime::now())),
         "protocol" => text(match head.version {
+            http::Version::HTTP_3 => "HTTP/3",
             http::Version::HTTP_2 => "HTTP/2",
             http::Version::HTTP_10 => "HTTP/1.0",
             _ => "HTTP/1.1",

@@ -74,6 +74,7 @@ impl Record {
     }
 
     /// The same user's session with new tokens.
+    #[must_use]
     pub fn prolonged(&self, tokens: &TokenSet, seconds: u64, refresh_seconds: u64) -> Self {
         Self {
             subject: self.subject.clone(),

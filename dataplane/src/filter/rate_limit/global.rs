@@ -210,11 +210,8 @@ impl Question<'_> {
         let (_, strictest) = told
             .iter()
             .min_by_key(|(_, status)| (!exceeded(status), status.limit_remaining))?;
-        let requests = |status: &DescriptorStatus| {
-            status
-                .current_limit
-                .map_or(0, |limit| limit.requests_per_unit)
-        };
+        let requests =
+            |status: &DescriptorStatus| status.current_limit.map_or(0, |limit| limit.requests_per_unit);
         let mut limit = requests(strictest).to_string();
         for (rule, status) in &told {
             // Writing to a String cannot fail.

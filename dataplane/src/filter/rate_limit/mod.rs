@@ -123,11 +123,7 @@ impl RateLimit {
         let mut costly: Vec<(&Rule, Vec<u8>)> = Vec::new();
         for rule in &self.0 {
             values.clear();
-            if !rule
-                .selectors
-                .iter()
-                .all(|s| s.matches(head, facts, &mut values))
-            {
+            if !rule.selectors.iter().all(|s| s.matches(head, facts, &mut values)) {
                 continue;
             }
             let left = rule.buckets.take(&values, rule.quota, rule.cost);

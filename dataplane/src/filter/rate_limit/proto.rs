@@ -25,9 +25,7 @@ pub fn unit(seconds: u64) -> Option<i32> {
 /// Seconds of a unit; a month has 30 days, a year 365.
 pub fn seconds(unit: i32) -> Option<u64> {
     let mut units = UNITS.iter();
-    units
-        .find(|(known, _)| *known == unit)
-        .map(|(_, length)| *length)
+    units.find(|(known, _)| *known == unit).map(|(_, length)| *length)
 }
 
 /// `RateLimitRequest`.

@@ -89,11 +89,14 @@ async fn send(queue: Arc<Queue>, mut stream: Sending) -> Result<(), Gone> {
     Ok(())
 }
 
+/// What sends a response, to its end.
+type Sender = Pin<Box<dyn Future<Output = Result<(), Gone>> + Send>>;
+
 /// The client's side of one stream.
 pub struct H3 {
     recv: Receiving,
     /// `None` once all is sent.
-    sender: Option<Pin<Box<dyn Future<Output = Result<(), Gone>> + Send>>>,
+    sender: Option<Sender>,
     failed: Option<String>,
     queue: Arc<Queue>,
     /// The beginning of the body, if it came with the head.

@@ -14,8 +14,8 @@ use http::{HeaderMap, response};
 
 pub use h1::H1;
 pub use h2::H2;
-pub use h3::H3;
 pub(super) use h2::poll_capacity;
+pub use h3::H3;
 
 /// A piece of a message body.
 #[derive(Debug, Clone)]

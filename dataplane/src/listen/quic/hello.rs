@@ -117,7 +117,7 @@ impl Choice {
         if self.hello.len() < MESSAGE_HEAD + length {
             return Ok(false);
         }
-        let sni = server_name(&self.hello).ok_or_else(|| alert(DECODE_ERROR))?;
+        let sni = server_name(&self.hello)?;
         let site = self.port.site(sni.as_deref().unwrap_or_default());
         let Some(site) = site else {
             return Err(alert(UNRECOGNIZED_NAME));
@@ -135,9 +135,10 @@ fn alert(alert: u8) -> TransportError {
     TransportErrorCode::crypto(alert).into()
 }
 
-/// The name that a ClientHello asks for, lower case. `None`: it cannot be read.
-fn server_name(hello: &[u8]) -> Option<Option<Box<str>>> {
-    let length = u16::try_from(hello.len()).ok()?;
+/// The name that a ClientHello asks for, lower case.
+fn server_name(hello: &[u8]) -> Result<Option<Box<str>>, TransportError> {
+    let unreadable = || alert(DECODE_ERROR);
+    let length = u16::try_from(hello.len()).map_err(|_| unreadable())?;
     // As the record of TLS over TCP that it would have come in: rustls reads it.
     let mut record = vec![22, 3, 1];
     record.extend_from_slice(&length.to_be_bytes());
@@ -145,11 +146,14 @@ fn server_name(hello: &[u8]) -> Option<Option<Box<str>>> {
     let mut acceptor = Acceptor::default();
     let mut rest = record.as_slice();
     while !rest.is_empty() {
-        acceptor.read_tls(&mut rest).ok()?;
+        acceptor.read_tls(&mut rest).map_err(|_| unreadable())?;
     }
-    let accepted = acceptor.accept().ok()??;
+    let accepted = acceptor
+        .accept()
+        .map_err(|_| unreadable())?
+        .ok_or_else(unreadable)?;
     let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-    Some(name.map(String::into_boxed_str))
+    Ok(name.map(String::into_boxed_str))
 }
 
 impl Session for Choice {

@@ -85,7 +85,10 @@ pub fn apply(
             .map(|upgrade| upgrade.type_.to_ascii_lowercase())
             .collect(),
     });
-    let tracing = spec.telemetry.as_ref().and_then(|telemetry| telemetry.tracing.as_ref());
+    let tracing = spec
+        .telemetry
+        .as_ref()
+        .and_then(|telemetry| telemetry.tracing.as_ref());
     policy.tracing = tracing.map(|from| {
         for name in telemetry::texts(from).flat_map(|text| sluice_config::operators::unknown(text)) {
             let why = format!("spec.telemetry.tracing: operator %{name}% is not known: it has no value");
