@@ -59,6 +59,12 @@ impl Answer {
             .map(|(_, value)| value.as_str())
     }
 
+    /// All of the response's headers of this name, in lower case.
+    pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.headers.iter().filter(move |(key, _)| key == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
     /// The request as the echo backend saw it; fails unless the status is 200.
     pub fn seen(&self) -> Result<Seen> {
         ensure!(self.status == 200, "status {}: {}", self.status, self.body);

@@ -174,7 +174,21 @@ impl Browser {
     fn ask(&self, url: &str, arguments: &[&str]) -> Result<Answer> {
         let jar = self.jar.to_str().context("odd path")?;
         let all = [&["--cookie", jar, "--cookie-jar", jar], arguments].concat();
-        curl::local(url, &all)
+        let answer = curl::local(url, &all)?;
+        // Of several cookies that one response takes away, curl 7.88 reads all but the last from its jar again.
+        let gone: Vec<_> = answer
+            .headers("set-cookie")
+            .filter(|cookie| cookie.contains("Max-Age=0;"))
+            .filter_map(|cookie| Some(format!("\t{}\t", cookie.split_once('=')?.0)))
+            .collect();
+        if !gone.is_empty() {
+            let kept = self.jar()?;
+            let kept = kept
+                .lines()
+                .filter(|line| !gone.iter().any(|name| line.contains(name)));
+            self.set_jar(&format!("{}\n", kept.collect::<Vec<_>>().join("\n")))?;
+        }
+        Ok(answer)
     }
 
     /// Goes where it is sent, and fills in the provider's forms, until there is something else to see.
