@@ -185,30 +185,35 @@ pub(crate) struct Standalone {
 pub(crate) struct RateLimits {
     /// Where the rate limit service is: an address, or an absolute name in the DNS. Without one, global rate limits have
     /// no effect.
-    #[arg(long, env = "SLUICE_RATE_LIMIT_SERVICE", value_name = "HOST:PORT", value_parser = host_and_port)]
-    pub rate_limit_service: Option<(String, u16)>,
+    #[arg(
+        long = "rate-limit-service",
+        env = "SLUICE_RATE_LIMIT_SERVICE",
+        value_name = "HOST:PORT",
+        value_parser = host_and_port
+    )]
+    pub address: Option<(String, u16)>,
     /// Milliseconds that it may take for an answer.
     #[arg(
-        long,
+        long = "rate-limit-timeout-ms",
         env = "SLUICE_RATE_LIMIT_TIMEOUT_MS",
         value_name = "MILLISECONDS",
         default_value_t = 20
     )]
-    pub rate_limit_timeout_ms: u64,
+    pub timeout_ms: u64,
     /// Answer requests with 500 that it cannot be asked about, instead of letting them pass.
-    #[arg(long, env = "SLUICE_RATE_LIMIT_FAIL_CLOSED")]
-    pub rate_limit_fail_closed: bool,
+    #[arg(long = "rate-limit-fail-closed", env = "SLUICE_RATE_LIMIT_FAIL_CLOSED")]
+    pub fail_closed: bool,
 }
 
 impl RateLimits {
     /// The service, if there is one.
     pub(crate) fn service(&self) -> Option<RateLimitService> {
-        let (host, port) = self.rate_limit_service.clone()?;
+        let (host, port) = self.address.clone()?;
         Some(RateLimitService {
             host,
             port,
-            timeout_ms: self.rate_limit_timeout_ms,
-            fail_closed: self.rate_limit_fail_closed,
+            timeout_ms: self.timeout_ms,
+            fail_closed: self.fail_closed,
         })
     }
 }

@@ -71,7 +71,7 @@ impl Counter {
     async fn add(&self, plan: &[Option<window::Hits>]) -> RedisResult<Vec<u64>> {
         let mut pipe = redis::pipe();
         for hits in plan.iter().flatten() {
-            pipe.incr(&hits.key, hits.hits);
+            pipe.incr(&hits.key, hits.number);
             let expires = i64::try_from(hits.expires).unwrap_or(i64::MAX);
             pipe.expire(&hits.key, expires).ignore();
         }

@@ -18,7 +18,7 @@ pub struct Hits {
     /// Name of the count.
     pub key: String,
     /// How many.
-    pub hits: u64,
+    pub number: u64,
     /// Seconds after which nobody asks for the count any more.
     pub expires: u64,
     limit: Limit,
@@ -50,7 +50,7 @@ pub fn plan(question: &RateLimitRequest, prefix: &str, now: u64) -> Result<Vec<O
         let passed = now % length;
         Ok(Some(Hits {
             key: key(prefix, &question.domain, descriptor, limit.unit, now - passed),
-            hits: hits.min(MOST_HITS),
+            number: hits.min(MOST_HITS),
             expires: length,
             limit,
             reset: length - passed,
@@ -223,7 +223,7 @@ mod tests {
         asked.descriptors[1].hits_addend = Some(UInt64Value { value: 0 });
         let hits = |asked: &RateLimitRequest| -> Vec<u64> {
             let plan = plan(asked, "", 0).unwrap();
-            plan.into_iter().flatten().map(|hits| hits.hits).collect()
+            plan.into_iter().flatten().map(|hits| hits.number).collect()
         };
         assert_eq!(hits(&asked), [1, 0]);
         asked.hits_addend = 5;

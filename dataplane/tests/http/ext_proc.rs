@@ -36,7 +36,9 @@ async fn processor(
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let script = Arc::clone(&script);
-            let service = hyper::service::service_fn(move |request| serve(request, Arc::clone(&script)));
+            let service = hyper::service::service_fn(move |request| {
+                std::future::ready(Ok::<_, Infallible>(serve(request, Arc::clone(&script))))
+            });
             tokio::spawn(
                 hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), service),
@@ -48,7 +50,7 @@ async fn processor(
 
 type Frames = StreamBody<tokio_stream::wrappers::UnboundedReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
-async fn serve(request: Request<Incoming>, script: Arc<Script>) -> Result<Response<Frames>, Infallible> {
+fn serve(request: Request<Incoming>, script: Arc<Script>) -> Response<Frames> {
     assert_eq!(request.uri().path(), proto::PROCESS);
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -70,7 +72,7 @@ async fn serve(request: Request<Incoming>, script: Arc<Script>) -> Result<Respon
     });
     let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
     let response = Response::builder().header("content-type", "application/grpc");
-    Ok(response.body(StreamBody::new(stream)).unwrap())
+    response.body(StreamBody::new(stream)).unwrap()
 }
 
 fn message(inbox: &mut BytesMut) -> Option<proto::ProcessingRequest> {
@@ -107,6 +109,7 @@ fn nothing() -> proto::CommonAnswer {
     proto::CommonAnswer::default()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the message's field is optional")]
 fn sets(pairs: &[(&str, &str)]) -> Option<proto::HeaderMutation> {
     let option = |(name, value): &(&str, &str)| proto::HeaderValueOption {
         header: Some(proto::HeaderValue {
@@ -122,6 +125,7 @@ fn sets(pairs: &[(&str, &str)]) -> Option<proto::HeaderMutation> {
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the message's field is optional")]
 fn body(bytes: impl Into<Bytes>) -> Option<proto::BodyMutation> {
     Some(proto::BodyMutation {
         mutation: Some(Body::Bytes(bytes.into())),
@@ -430,7 +434,7 @@ async fn an_answer_may_change_what_is_seen() {
                 answers.push(answer(Answer::ResponseHeaders(common(proto::CommonResponse {
                     header_mutation: sets(&[("x-response", "seen")]),
                     ..Default::default()
-                }))))
+                }))));
             }
             _ => capitals(message, answers),
         })

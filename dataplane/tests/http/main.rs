@@ -1,6 +1,6 @@
 //! The HTTP request path, end to end: the real dataplane on loopback between real clients and real backends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]
 mod support;

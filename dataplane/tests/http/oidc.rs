@@ -147,7 +147,7 @@ fn login(change: impl FnOnce(&mut v1::Oidc)) -> v1::Oidc {
 
 /// A proxy in front of an application that asks for logins, and a browser.
 struct World {
-    _proxy: Proxy,
+    proxy: Proxy,
     _op: Backend,
     app: Backend,
     provider: Shared,
@@ -173,7 +173,7 @@ impl World {
         resources.push(cfg::route("r", "l", vec![rule]));
         let proxy = Proxy::start(resources).await;
         Self {
-            _proxy: proxy,
+            proxy,
             _op: op,
             app,
             provider,
@@ -539,7 +539,7 @@ async fn tokens_of_the_session_are_judged_by_jwt_and_machines_bring_their_own() 
         policy.jwt = Some(jwt);
     })
     .await;
-    world._proxy.apply(vec![cfg::data("jwks", &[(key, &jwks)])]);
+    world.proxy.apply(vec![cfg::data("jwks", &[(key, &jwks)])]);
     let own = keys.sign(&json!({ "iss": ISSUER, "sub": "machine", "exp": now() + 60 }));
     world.change(|provider| provider.issuer = keys);
     let script = [("x-requested-with", "XMLHttpRequest")];

@@ -90,7 +90,9 @@ fn encode(value: &Value, into: &mut Vec<u8>) {
         }
         Value::Array(items) => {
             control(11, items.len(), into);
-            items.iter().for_each(|item| encode(item, into));
+            for item in items {
+                encode(item, into);
+            }
         }
         Value::String(text) => {
             control(2, text.len(), into);
