@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::world::World;
+use super::world::{World, echo_service};
 use crate::build::programs::GEOIP;
 use crate::cmd::Run;
 use crate::{curl, host};
@@ -47,6 +47,7 @@ pub fn country(world: &World) -> Result<()> {
 
 fn manifests(file: &Path, port: u16, echo: u16) -> String {
     let file = file.display();
+    let service = echo_service(echo);
     format!(
         "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -90,21 +91,6 @@ spec:
   authorization:
     defaultAction: Deny
     rules: [{{action: Allow, principal: {{clientIPGeoLocations: [{{country: DE}}]}}}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: echo}}
-spec: {{ports: [{{name: http, port: 80, targetPort: {echo}}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: echo-1
-  labels: {{kubernetes.io/service-name: echo}}
-  annotations: {{sluice.dev/echo: \"true\"}}
-addressType: IPv4
-ports: [{{name: http, port: {echo}}}]
-endpoints: [{{addresses: [127.0.0.1]}}]
-"
+{service}"
     )
 }

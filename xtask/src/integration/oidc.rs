@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::install;
-use super::world::World;
+use super::world::{World, echo_service};
 use crate::curl::{self, Answer};
 use crate::process::bound;
 use crate::progress::wait_for;
@@ -216,6 +216,7 @@ impl Browser {
 }
 
 fn manifests(port: u16, echo: u16, op: u16) -> String {
+    let service = echo_service(echo);
     format!(
         "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -263,21 +264,6 @@ spec:
       remoteJWKS: {{uri: \"http://127.0.0.1:{op}/jwks\"}}
       extractFrom: {{cookies: [it]}}
       claimToHeaders: [{{header: x-user, claim: sub}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: echo}}
-spec: {{ports: [{{name: http, port: 80, targetPort: {echo}}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: echo-1
-  labels: {{kubernetes.io/service-name: echo}}
-  annotations: {{sluice.dev/echo: \"true\"}}
-addressType: IPv4
-ports: [{{name: http, port: {echo}}}]
-endpoints: [{{addresses: [127.0.0.1]}}]
-"
+{service}"
     )
 }

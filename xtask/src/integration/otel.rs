@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::world::World;
+use super::world::{World, echo_service};
 use crate::build::programs::OTELCOL;
 use crate::process::bound;
 use crate::{curl, host};
@@ -88,6 +88,7 @@ service:
 }
 
 fn manifests(tracing: &str, otlp: u16, port: u16, echo: u16) -> String {
+    let service = echo_service(echo);
     format!(
         "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -127,21 +128,6 @@ metadata: {{name: echo}}
 spec:
   parentRefs: [{{name: edge}}]
   rules: [{{backendRefs: [{{name: echo, port: 80}}]}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: echo}}
-spec: {{ports: [{{name: http, port: 80, targetPort: {echo}}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: echo-1
-  labels: {{kubernetes.io/service-name: echo}}
-  annotations: {{sluice.dev/echo: \"true\"}}
-addressType: IPv4
-ports: [{{name: http, port: {echo}}}]
-endpoints: [{{addresses: [127.0.0.1]}}]
-"
+{service}"
     )
 }

@@ -63,3 +63,26 @@ impl World {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 }
+
+/// Manifests of the Service `echo`, with the built-in echo backend at `port`; they follow others.
+pub fn echo_service(port: u16) -> String {
+    format!(
+        "\
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: echo}}
+spec: {{ports: [{{name: http, port: 80, targetPort: {port}}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: echo-1
+  labels: {{kubernetes.io/service-name: echo}}
+  annotations: {{sluice.dev/echo: \"true\"}}
+addressType: IPv4
+ports: [{{name: http, port: {port}}}]
+endpoints: [{{addresses: [127.0.0.1]}}]
+"
+    )
+}
