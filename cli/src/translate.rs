@@ -26,6 +26,7 @@ pub(crate) fn environment(
 ) -> Environment {
     Environment {
         controller_name: controller_name.to_owned(),
+        namespace: "sluice-system".to_owned(),
         mode: Mode::Standalone(address.to_owned()),
         xff_trusted_hops: 0,
         allow_local_backends: false,
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &args::Folder) -> anyhow::Result<ExitCode> {
         eprintln!("{problem}");
     }
     let mut config = BTreeMap::new();
-    for gateway in engine.gateways() {
+    for gateway in engine.fleets() {
         let mut resources = BTreeMap::new();
         for (key, resource) in engine.config(gateway) {
             resources.insert(key.to_owned(), readable(serde_yaml_ng::to_value(&resource.body)?));

@@ -94,11 +94,16 @@ fn free_port() -> u16 {
 
 /// Status and body of a GET; `None` if nobody answers.
 fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    get_from(port, "example.com", path)
+}
+
+/// The same from this host.
+fn get_from(port: u16, host: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     )
     .ok()?;
     let mut answer = String::new();
@@ -275,4 +280,59 @@ fn the_quickstart_has_no_mistake() {
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );
+}
+
+/// A class with parameters, and two Gateways of it on one port for different hosts.
+fn merged(port: u16, merge: bool) -> String {
+    let mut text = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: merged}}
+spec:
+  controllerName: sluice.dev/gateway-controller
+  parametersRef: {{group: gateway.envoyproxy.io, kind: EnvoyProxy, name: merged, namespace: default}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyProxy
+metadata: {{name: merged}}
+spec: {{mergeGateways: {merge}}}
+"
+    );
+    for (name, status) in [("a", 301), ("b", 302)] {
+        text.push_str(&format!(
+            "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: {name}}}
+spec:
+  gatewayClassName: merged
+  listeners: [{{name: http, port: {port}, protocol: HTTP, hostname: {name}.example}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}}}
+spec:
+  parentRefs: [{{name: {name}}}]
+  rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{statusCode: {status}}}}}]}}]
+"
+        ));
+    }
+    text
+}
+
+#[test]
+fn gateways_of_a_class_share_a_port_while_they_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, port) = (dir.path().join("all.yaml"), free_port());
+    std::fs::write(&file, merged(port, true)).unwrap();
+    let sluice = Sluice::standalone(dir.path());
+    let status = |host| get_from(port, host, "/").map(|(status, _)| status);
+    let both = |a, b| until(|| (status("a.example") == a && status("b.example") == b).then_some(()));
+    both(Some(301), Some(302)).expect("both Gateways answer");
+    std::fs::write(&file, merged(port, false)).unwrap();
+    sluice.expect(&["Gateway default/b", "is taken by Gateway default/a"]);
+    both(Some(301), Some(404)).expect("the port is the first one's");
+    std::fs::write(&file, merged(port, true)).unwrap();
+    both(Some(301), Some(302)).expect("both Gateways answer again");
+    assert!(sluice.stop().success());
 }

@@ -108,6 +108,7 @@ fn cluster(routes: usize, sets: usize) -> Vec<Object> {
 fn engine() -> Engine {
     Engine::new(Environment {
         controller_name: "sluice.dev/gateway-controller".to_owned(),
+        namespace: "sluice-system".to_owned(),
         mode: Mode::Cluster,
         xff_trusted_hops: 0,
         allow_local_backends: false,

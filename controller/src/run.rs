@@ -128,6 +128,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let controller = Controller {
         engine: Engine::new(Environment {
             controller_name: options.controller_name.clone(),
+            namespace: options.namespace.clone(),
             mode: Mode::Cluster,
             xff_trusted_hops: options.xff_trusted_hops,
             allow_local_backends: options.allow_loopback_backends,
@@ -266,7 +267,7 @@ impl Controller {
         self.take_in(initial);
         self.publisher.set_ready();
         self.metrics.set_ready();
-        info!(objects, gateways = self.engine.gateways().count(), elapsed = ?started.elapsed(), "cluster read");
+        info!(objects, gateways = self.engine.fleets().count(), elapsed = ?started.elapsed(), "cluster read");
         let leads = self.leadership.holds();
         self.lead(leads);
         loop {

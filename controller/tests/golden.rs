@@ -129,6 +129,7 @@ impl Case {
         Ok(Self {
             environment: Environment {
                 controller_name: CONTROLLER.to_owned(),
+                namespace: "sluice-system".to_owned(),
                 mode,
                 xff_trusted_hops: 1,
                 allow_local_backends: text.lines().any(|line| line == "# allow-loopback-backends"),
@@ -280,7 +281,7 @@ impl Run {
 
     /// What follows, as the engine has it.
     fn state(&self) -> Value {
-        let gateways: Vec<_> = self.engine.gateways().cloned().collect();
+        let gateways: Vec<_> = self.engine.fleets().cloned().collect();
         let config = gateways.iter().map(|gateway| {
             let resources = self.engine.config(gateway).into_iter();
             let resources: BTreeMap<_, _> = resources.map(|(key, r)| (key.to_owned(), body(r))).collect();

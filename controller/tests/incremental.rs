@@ -52,6 +52,7 @@ fn slice(i: usize, address: &str) -> Event {
 fn engine() -> Engine {
     let mut engine = Engine::new(Environment {
         controller_name: "sluice.dev/gateway-controller".to_owned(),
+        namespace: "sluice-system".to_owned(),
         mode: Mode::Standalone("127.0.0.1".to_owned()),
         xff_trusted_hops: 0,
         allow_local_backends: false,

@@ -59,6 +59,7 @@ fn upserts(texts: &[&str]) -> Vec<Event> {
 fn engine(texts: &[&str]) -> Engine {
     let mut engine = Engine::new(Environment {
         controller_name: "sluice.dev/gateway-controller".to_owned(),
+        namespace: "sluice-system".to_owned(),
         mode: Mode::Cluster,
         xff_trusted_hops: 0,
         allow_local_backends: false,

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use sluice_crds::envoy::{
-    Backend, BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy,
-    HTTPRouteFilter, SecurityPolicy,
+    Backend, BackendTrafficPolicy, ClientTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy, EnvoyProxy,
+    HTTPRouteFilter, ProxyTelemetry, SecurityPolicy,
 };
 
 /// A value for a schema; `word` for each text that is free or one of a set.
@@ -81,6 +81,22 @@ round_trips! {
     client_traffic_policy: ClientTrafficPolicy,
     envoy_extension_policy: EnvoyExtensionPolicy,
     envoy_patch_policy: EnvoyPatchPolicy,
+    envoy_proxy: EnvoyProxy,
     http_route_filter: HTTPRouteFilter,
     security_policy: SecurityPolicy,
+}
+
+#[test]
+fn telemetry_of_proxies_is_read_as_the_crd_has_it() {
+    let crd = <EnvoyProxy as kube::CustomResourceExt>::crd();
+    let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+    let spec = &schema["openAPIV3Schema"]["properties"]["spec"];
+    let telemetry = &spec["properties"]["telemetry"];
+    for word in [None, Some("word that nobody knows")] {
+        let written = sample(telemetry, word);
+        let read: ProxyTelemetry = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), written);
+    }
+    // What the API server filled in would go before what a class says.
+    assert!(!telemetry.to_string().contains("\"default\":"), "{telemetry}");
 }

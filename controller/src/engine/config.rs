@@ -1,6 +1,7 @@
 //! Which resources each gateway's proxies hold: the outputs of its own units and of all units that these need.
 //!
-//! Owns the reference counts. A proxy gets what its Gateway reaches and nothing else.
+//! Owns the reference counts. A proxy gets what its Gateway reaches and nothing else. What becomes of the resources of
+//! Gateways that share proxies is a matter of [`super::fleets`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use sluice_config::v1;
 
 use super::Map;
+use super::fleets::Fleets;
 use super::output::{Bundle, Output};
 use super::unit::{GatewayRef, Unit};
 use crate::store::ObjectRef;
@@ -34,7 +36,7 @@ pub(super) struct GatewayConfigs {
     needing: Map<Unit, BTreeSet<GatewayRef>>,
     /// For each backend target the gateways that use it, with the number of their backends.
     usage: Map<ObjectRef, BTreeMap<GatewayRef, u32>>,
-    changes: BTreeMap<GatewayRef, ConfigChange>,
+    fleets: Fleets,
 }
 
 /// What has to be looked at after a replacement.
@@ -60,17 +62,32 @@ impl GatewayConfigs {
             .collect()
     }
 
-    pub fn resources(&self, gateway: &GatewayRef) -> BTreeMap<&str, &v1::Resource> {
-        let config = self.gateways.get(gateway);
-        config
-            .into_iter()
-            .flat_map(|c| &c.resources)
+    /// The resources of a fleet's proxies.
+    pub fn resources(&self, fleet: &GatewayRef) -> BTreeMap<&str, &v1::Resource> {
+        if self.fleets.is_in_another(fleet) {
+            return BTreeMap::new();
+        }
+        let own = self.gateways.get(fleet).into_iter().flat_map(|c| &c.resources);
+        own.chain(self.fleets.shared(fleet))
             .map(|(key, r)| (key.as_str(), r.as_ref()))
             .collect()
     }
 
+    /// The fleets that hold resources.
+    pub fn fleets(&self) -> impl Iterator<Item = &GatewayRef> {
+        let own = self.gateways.keys();
+        own.filter(|gateway| !self.fleets.is_in_another(gateway))
+            .chain(self.fleets.all_shared())
+    }
+
+    /// Has the gateway's resources held by this fleet from now on.
+    pub fn assign(&mut self, gateway: &GatewayRef, fleet: &GatewayRef) {
+        let held = self.gateways.get(gateway).map(|config| &config.resources);
+        self.fleets.assign(gateway, fleet, held);
+    }
+
     pub fn take_changes(&mut self, into: &mut BTreeMap<GatewayRef, ConfigChange>) {
-        into.append(&mut self.changes);
+        self.fleets.take_changes(into);
     }
 
     /// Replaces a unit's output. `output_of` knows the present outputs of other units.
@@ -132,6 +149,7 @@ impl GatewayConfigs {
             .is_some_and(|c| c.resources.is_empty() && c.needed.is_empty())
         {
             self.gateways.remove(gateway);
+            self.fleets.forget(gateway);
         }
     }
 
@@ -143,10 +161,8 @@ impl GatewayConfigs {
         {
             return;
         }
-        held.insert(resource.key.clone(), Arc::clone(resource));
-        let change = self.changes.entry(gateway.clone()).or_default();
-        change.removes.remove(&resource.key);
-        change.upserts.insert(resource.key.clone(), Arc::clone(resource));
+        let before = held.insert(resource.key.clone(), Arc::clone(resource));
+        self.fleets.put(gateway, resource, before.is_none());
     }
 
     fn remove(&mut self, gateway: &GatewayRef, key: &str) {
@@ -154,9 +170,7 @@ impl GatewayConfigs {
             return;
         };
         if config.resources.remove(key).is_some() {
-            let change = self.changes.entry(gateway.clone()).or_default();
-            change.upserts.remove(key);
-            change.removes.insert(key.to_owned());
+            self.fleets.take(gateway, key);
         }
     }
 

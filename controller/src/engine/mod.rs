@@ -12,6 +12,7 @@
 //! ```
 
 mod config;
+mod fleets;
 mod output;
 mod unit;
 mod view;
@@ -29,7 +30,7 @@ pub use view::{Environment, Mode, ProxyReport, RateLimitService, View};
 
 use crate::store::{Object, ObjectRef, Store};
 use crate::translate;
-use crate::translate::model::GatewayModel;
+use crate::translate::model::{FleetModel, GatewayModel};
 use config::GatewayConfigs;
 
 pub(crate) type Map<K, V> = HashMap<K, V, ahash::RandomState>;
@@ -42,18 +43,18 @@ pub enum Event {
     Upsert(Object),
     /// An object is gone.
     Delete(ObjectRef),
-    /// What is known of a Gateway's proxies has changed.
+    /// What is known of a fleet's proxies has changed.
     Proxies(GatewayRef, ProxyReport),
 }
 
 /// What follows from a batch of events.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Configuration to publish, by gateway.
+    /// Configuration to publish, by fleet.
     pub config: BTreeMap<GatewayRef, ConfigChange>,
     /// Statuses that differ from the last ones stated. `None`: the object is not ours any more, withdraw what we said.
     pub statuses: BTreeMap<ObjectRef, Option<Status>>,
-    /// What is to become of infrastructure, by gateway.
+    /// What is to become of infrastructure, by fleet.
     pub infra: BTreeMap<GatewayRef, Infrastructure>,
     /// What is to become of the Services that find pods, by XBackend.
     pub pods: BTreeMap<ObjectRef, PodService>,
@@ -77,6 +78,8 @@ pub struct Engine {
     units: Map<Unit, Translated>,
     dependents: Map<Dep, BTreeSet<Unit>>,
     models: Map<GatewayRef, Arc<GatewayModel>>,
+    /// By class: the fleets that Gateways share.
+    fleets: Map<Arc<str>, Arc<FleetModel>>,
     proxies: Map<GatewayRef, ProxyReport>,
     configs: GatewayConfigs,
     /// Routes attached to each listener, by key of the listener's resource, for each gateway.
@@ -92,6 +95,7 @@ impl Engine {
             units: Map::default(),
             dependents: Map::default(),
             models: Map::default(),
+            fleets: Map::default(),
             proxies: Map::default(),
             configs: GatewayConfigs::default(),
             attached: Map::default(),
@@ -103,14 +107,14 @@ impl Engine {
         &self.store
     }
 
-    /// All resources of a gateway's proxies by key, as they are now.
-    pub fn config(&self, gateway: &GatewayRef) -> BTreeMap<&str, &sluice_config::v1::Resource> {
-        self.configs.resources(gateway)
+    /// All resources of a fleet's proxies by key, as they are now.
+    pub fn config(&self, fleet: &GatewayRef) -> BTreeMap<&str, &sluice_config::v1::Resource> {
+        self.configs.resources(fleet)
     }
 
-    /// The gateways that have configuration.
-    pub fn gateways(&self) -> impl Iterator<Item = &GatewayRef> {
-        self.models.keys()
+    /// The fleets that have configuration: each Gateway's, or that which the Gateways of a class share.
+    pub fn fleets(&self) -> impl Iterator<Item = &GatewayRef> {
+        self.configs.fleets()
     }
 
     /// Every status that is stated now.
@@ -124,15 +128,10 @@ impl Engine {
         })
     }
 
-    /// All infrastructure that has to be there or may stay, by gateway.
+    /// All infrastructure that has to be there or may stay, by fleet.
     pub fn infra(&self) -> impl Iterator<Item = (&GatewayRef, &Infrastructure)> {
-        self.units
-            .iter()
-            .filter_map(|(unit, translated)| match (unit, &translated.output.infra) {
-                (_, Infrastructure::None) => None,
-                (Unit::Gateway(gateway), infra) => Some((gateway, infra)),
-                _ => None,
-            })
+        let all = self.units.values().map(|translated| &translated.output.infra);
+        all.filter_map(|infra| Some((&infra.infra()?.gateway, infra)))
     }
 
     /// The Services that find the pods of XBackends: what should be there and what is.
@@ -225,6 +224,7 @@ impl Engine {
             let view = View::new(
                 &self.store,
                 &self.models,
+                &self.fleets,
                 &self.proxies,
                 &self.configs,
                 &self.environment,
@@ -276,14 +276,22 @@ impl Engine {
         if let Unit::Gateway(gateway) = unit {
             if old.model != new.model {
                 match &new.model {
-                    Some(model) => self.models.insert(gateway.clone(), Arc::clone(model)),
+                    Some(model) => {
+                        self.configs.assign(gateway, &model.fleet);
+                        self.models.insert(gateway.clone(), Arc::clone(model))
+                    }
                     None => self.models.remove(gateway),
                 };
                 self.soil(&Dep::Model(gateway.clone()), dirty);
             }
-            if old.infra != new.infra {
-                changes.infra.insert(gateway.clone(), new.infra.clone());
-            }
+        }
+        if let Unit::Class(class) = unit {
+            self.share_out(class, old.fleet.as_deref(), new.fleet.as_ref(), dirty);
+        }
+        if old.infra != new.infra
+            && let Some(infra) = new.infra.infra().or(old.infra.infra())
+        {
+            changes.infra.insert(infra.gateway.clone(), new.infra.clone());
         }
         if let Unit::Policy(object) = unit
             && old.pods != new.pods
@@ -314,6 +322,29 @@ impl Engine {
             }
         }
         self.units.entry(unit.clone()).or_default().output = new;
+    }
+
+    /// Has the Gateways of a class that share a fleet translated anew if they have something else of it now.
+    fn share_out(
+        &mut self,
+        class: &Arc<str>,
+        old: Option<&FleetModel>,
+        new: Option<&Arc<FleetModel>>,
+        dirty: &mut BTreeSet<Unit>,
+    ) {
+        if old == new.map(AsRef::as_ref) {
+            return;
+        }
+        let (old, now) = (old.map(|o| &o.shares), new.map(|n| &n.shares));
+        for gateway in old.into_iter().chain(now).flat_map(BTreeMap::keys) {
+            if old.and_then(|o| o.get(gateway)) != now.and_then(|n| n.get(gateway)) {
+                self.soil(&Dep::Share(Arc::clone(class), gateway.clone()), dirty);
+            }
+        }
+        match new {
+            Some(fleet) => self.fleets.insert(Arc::clone(class), Arc::clone(fleet)),
+            None => self.fleets.remove(class),
+        };
     }
 
     /// Counts attached routes, and notes the listeners whose counts changed.

@@ -11,6 +11,7 @@ use sluice_crds::envoy::EnvoyProxySpec;
 use super::unit::{GatewayRef, Unit};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::condition::Condition;
+use crate::translate::model::Port;
 
 /// Everything that follows from one unit.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,7 +26,9 @@ pub struct Output {
     pub attached: Vec<(GatewayRef, Arc<str>)>,
     /// A Gateway's face to its routes. `None`: not ours, or not accepted.
     pub model: Option<Arc<crate::translate::model::GatewayModel>>,
-    /// What has to run for a Gateway.
+    /// What the Gateways of a class have of the fleet that they share, if they share one.
+    pub fleet: Option<Arc<crate::translate::model::FleetModel>>,
+    /// What has to run for a Gateway, or for all of a class.
     pub infra: Infrastructure,
     /// The Services that find the pods of an XBackend, if there are or should be any.
     pub pods: Option<PodService>,
@@ -75,6 +78,14 @@ pub enum Infrastructure {
 }
 
 impl Infrastructure {
+    /// What runs or is to run, as far as that can be read.
+    pub fn infra(&self) -> Option<&Infra> {
+        match self {
+            Self::Wanted(infra) | Self::Keep(infra) => Some(infra),
+            Self::None => None,
+        }
+    }
+
     /// What is to run, if that is known.
     pub fn wanted(&self) -> Option<&Infra> {
         match self {
@@ -205,14 +216,14 @@ pub struct AncestorStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What has to run for a Gateway, before it is spelt out as Deployment, Service and so on.
+/// What has to run for a Gateway, or for all of a class, before it is spelt out as Deployment, Service and so on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Infra {
-    /// The Gateway.
+    /// The Gateway, or the fleet that the Gateways of a class share.
     pub gateway: GatewayRef,
-    /// Its uid, for owner references.
+    /// Uid of the Gateway, or of the class, for owner references.
     pub uid: String,
-    /// Its class.
+    /// The class.
     pub class: Arc<str>,
     /// `spec.infrastructure.labels`.
     pub labels: BTreeMap<String, String>,
@@ -237,6 +248,18 @@ pub struct InfraPort {
     pub bind_port: u16,
     /// UDP instead of TCP.
     pub udp: bool,
+}
+
+impl InfraPort {
+    /// Ports by what they are bound as.
+    pub(crate) fn all(bound: &BTreeMap<Port, u16>) -> Vec<Self> {
+        let port = |(port, bind_port): (&Port, &u16)| Self {
+            port: port.number,
+            bind_port: *bind_port,
+            udp: port.udp,
+        };
+        bound.iter().map(port).collect()
+    }
 }
 
 fn kind_names<S: serde::Serializer>(kinds: &[Kind], serializer: S) -> Result<S::Ok, S::Error> {

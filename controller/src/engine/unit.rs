@@ -4,9 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::store::{Kind, ObjectRef};
-use crate::translate::model::RoutingType;
+use crate::translate::model::{BackendTls, LookUp, RoutingType};
+use crate::translate::policy::envoy::destination::{Destination, Settings};
 
-/// Names a Gateway.
+/// What the name of a fleet begins with that a class's Gateways share. No Gateway's name has an underscore.
+const OF_CLASS: &str = "class_";
+
+/// Names a Gateway, and by that the fleet of proxies that it has; or a fleet that all Gateways of a class share.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GatewayRef {
     /// Its namespace.
@@ -22,6 +26,16 @@ impl GatewayRef {
             namespace: namespace.into(),
             name: name.into(),
         }
+    }
+
+    /// The fleet that the Gateways of a class share. It runs in the controller's `namespace`.
+    pub fn of_class(namespace: impl Into<Arc<str>>, class: &str) -> Self {
+        Self::new(namespace, format!("{OF_CLASS}{class}"))
+    }
+
+    /// The class whose Gateways share the fleet; `None` if it is one Gateway's own.
+    pub fn class(&self) -> Option<&str> {
+        self.name.strip_prefix(OF_CLASS)
     }
 
     /// The Gateway as an object.
@@ -46,7 +60,7 @@ impl fmt::Debug for GatewayRef {
 /// comes before it, except for secrets and policies, which only read objects and usage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Unit {
-    /// A GatewayClass: its status.
+    /// A GatewayClass: its status; and if its Gateways share one fleet, what each has of it, and its infrastructure.
     Class(Arc<str>),
     /// A Gateway with its ListenerSets: listeners, infrastructure, statuses, and the model that routes read.
     Gateway(GatewayRef),
@@ -62,6 +76,8 @@ pub enum Unit {
     Data(ObjectRef),
     /// Where the rate limit service is.
     RateLimitService,
+    /// Several backends that stand for one, or hosts of the Internet.
+    Destination(Destination),
     /// A policy, or an XBackend as such: its status.
     Policy(ObjectRef),
 }
@@ -101,7 +117,8 @@ impl Unit {
             | Self::Endpoints(_)
             | Self::Secret(_)
             | Self::Data(_)
-            | Self::RateLimitService => None,
+            | Self::RateLimitService
+            | Self::Destination(_) => None,
         }
     }
 }
@@ -117,10 +134,12 @@ pub struct BackendId {
     pub usage: BackendUsage,
     /// How a Service is reached.
     pub routing: RoutingType,
-    /// The Gateway's backend client certificate, a Secret; used only if the connection is TLS.
-    pub client_certificate: Option<ObjectRef>,
+    /// What the Gateway says of TLS to it.
+    pub tls: BackendTls,
     /// The BackendTrafficPolicies that say how it is used: the most specific first, then the one that it is laid over.
     pub traffic: Vec<ObjectRef>,
+    /// What is asked of calls that proxies make for themselves.
+    pub settings: Option<Settings>,
 }
 
 /// Which sort of route uses a backend.
@@ -149,6 +168,8 @@ pub struct EndpointsId {
     pub udp: bool,
     /// Endpoints, or the ClusterIP.
     pub routing: RoutingType,
+    /// Set if they have names, and a policy says how these are looked up.
+    pub look_up: Option<LookUp>,
 }
 
 /// Something that a translation has read.
@@ -164,7 +185,9 @@ pub enum Dep {
     PointingAt(Kind, ObjectRef),
     /// The model of a Gateway.
     Model(GatewayRef),
-    /// What is known of a Gateway's proxies.
+    /// What a Gateway has of the fleet that it shares with the others of its class.
+    Share(Arc<str>, GatewayRef),
+    /// What is known of a fleet's proxies.
     Proxies(GatewayRef),
     /// Which Gateways use a Service.
     Usage(ObjectRef),

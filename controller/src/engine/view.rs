@@ -9,13 +9,15 @@ use super::unit::{Dep, GatewayRef};
 use super::{Map, Set};
 use crate::login_key::LoginKey;
 use crate::store::{ObjectRef, Store, Stored};
-use crate::translate::model::GatewayModel;
+use crate::translate::model::{FleetModel, GatewayModel, Share};
 
 /// What is fixed while the controller runs.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// Which GatewayClasses are ours: `spec.controllerName`.
     pub controller_name: String,
+    /// Namespace of the controller: fleets that Gateways share run there.
+    pub namespace: String,
     /// Where the proxies are.
     pub mode: Mode,
     /// Proxies in front of ours that are trusted to append to X-Forwarded-For.
@@ -69,6 +71,7 @@ pub struct ProxyReport {
 pub struct View<'a> {
     store: &'a Store,
     models: &'a Map<GatewayRef, Arc<GatewayModel>>,
+    fleets: &'a Map<Arc<str>, Arc<FleetModel>>,
     proxies: &'a Map<GatewayRef, ProxyReport>,
     configs: &'a GatewayConfigs,
     environment: &'a Environment,
@@ -79,6 +82,7 @@ impl<'a> View<'a> {
     pub(super) fn new(
         store: &'a Store,
         models: &'a Map<GatewayRef, Arc<GatewayModel>>,
+        fleets: &'a Map<Arc<str>, Arc<FleetModel>>,
         proxies: &'a Map<GatewayRef, ProxyReport>,
         configs: &'a GatewayConfigs,
         environment: &'a Environment,
@@ -86,6 +90,7 @@ impl<'a> View<'a> {
         Self {
             store,
             models,
+            fleets,
             proxies,
             configs,
             environment,
@@ -150,7 +155,13 @@ impl<'a> View<'a> {
         self.models.get(gateway).cloned()
     }
 
-    /// What is known of a Gateway's proxies.
+    /// What a Gateway has of the fleet that the Gateways of its class share.
+    pub fn share(&self, class: &str, gateway: &GatewayRef) -> Option<Arc<Share>> {
+        self.note(Dep::Share(class.into(), gateway.clone()));
+        self.fleets.get(class)?.shares.get(gateway).cloned()
+    }
+
+    /// What is known of a fleet's proxies.
     pub fn proxies(&self, gateway: &GatewayRef) -> ProxyReport {
         self.note(Dep::Proxies(gateway.clone()));
         self.proxies.get(gateway).cloned().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What the objects of a Gateway's proxies are called. Pure: translation uses it to find them again.
+//! What the objects of a fleet of proxies are called. Pure: translation uses it to find them again.
 
 use std::fmt::Write;
 
@@ -14,13 +14,16 @@ const DIGEST: usize = 8;
 
 /// Name of a Gateway's Deployment, Service, ServiceAccount and ConfigMap: `<gateway>-<class>` (GEP-1762). If that is no
 /// name for a Service (RFC 1035 label: at most 63 characters, no dot, a letter first), it is made one, with a digest of
-/// the original at its end.
+/// the original at its end. Those of a fleet that the Gateways of a class share are called `class-<class>-<digest>`.
 pub fn name(gateway: &GatewayRef, class: &str) -> String {
-    let plain = format!("{}-{class}", gateway.name);
+    let plain = match gateway.class() {
+        Some(_) => gateway.name.to_string(),
+        None => format!("{}-{class}", gateway.name),
+    };
     if is_label(&plain) {
         return plain;
     }
-    let mut label: String = plain.chars().map(|c| if c == '.' { '-' } else { c }).collect();
+    let mut label = plain.replace(['.', '_'], "-");
     if !label.starts_with(|c: char| c.is_ascii_lowercase()) {
         label.insert_str(0, "gw-");
     }
@@ -75,6 +78,17 @@ mod tests {
     #[test]
     fn follows_gep_1762() {
         assert_eq!(named("edge"), "edge-sluice");
+    }
+
+    #[test]
+    fn a_fleet_of_a_class_has_a_name_that_no_gateways_has() {
+        let shared = name(&GatewayRef::of_class("ns", "sluice"), "sluice");
+        assert!(
+            is_label(&shared) && shared.starts_with("class-sluice-"),
+            "{shared}"
+        );
+        assert_ne!(shared, name(&GatewayRef::of_class("ns", "slu.ice"), "slu.ice"));
+        assert_ne!(shared, named("class"));
     }
 
     #[test]

@@ -78,8 +78,9 @@ macro_rules! kinds {
 kinds! {
     /// GatewayClass.
     GatewayClass: GatewayClass, "gateway.networking.k8s.io";
-    /// Gateway.
-    Gateway: Gateway, "gateway.networking.k8s.io";
+    /// Gateway; points at its class.
+    Gateway: Gateway, "gateway.networking.k8s.io",
+        |gateway| vec![ObjectRef::new(Kind::GatewayClass, "", gateway.spec.gateway_class_name.as_str())];
     /// ListenerSet; points at its Gateway.
     ListenerSet: ListenerSet, "gateway.networking.k8s.io", listener_set_parent;
     /// HTTPRoute.

@@ -1,4 +1,4 @@
-//! GatewayClasses: which are ours, and what their statuses say.
+//! GatewayClasses: which are ours, what their statuses say, and the fleet that their Gateways share if they do.
 //!
 //! `SupportedVersion` is not stated: it depends on the version of the installed CRDs, which are not read.
 
@@ -8,6 +8,7 @@ use sluice_crds::gateway::GatewayClass;
 
 use super::condition::Condition;
 use super::features;
+use super::gateway::fleet;
 use super::gateway::parameters::{self, Reading};
 use crate::engine::{Output, Status, View};
 use crate::store::ObjectRef;
@@ -18,21 +19,28 @@ pub fn ours(view: &View<'_>, name: &str) -> Option<Arc<GatewayClass>> {
     (class.spec.controller_name == view.environment().controller_name).then_some(class)
 }
 
-/// Translates a class: to its status.
+/// Translates a class.
 pub fn translate(name: &str, view: &View<'_>) -> Output {
     let Some(class) = ours(view, name) else {
         return Output::default();
     };
-    let accepted = accepted(&parameters::of_class(view, &class));
+    let reading = parameters::of_class(view, &class);
+    let accepted = accepted(&reading);
     let status = Status::GatewayClass {
         generation: class.metadata.generation.unwrap_or_default(),
         conditions: vec![accepted],
         supported_features: features::SUPPORTED.to_vec(),
     };
-    Output {
+    let mut output = Output {
         statuses: vec![(ObjectRef::of(class.as_ref()), status)],
         ..Output::default()
+    };
+    if let Some(fleet) = &reading.fleet {
+        let (model, infra) = fleet::translate(view, &class, &reading, fleet);
+        output.fleet = Some(Arc::new(model));
+        output.infra = infra;
     }
+    output
 }
 
 fn accepted(reading: &Reading) -> Condition {

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::geo_ip::EnvoyProxyGeoIP;
-use super::kubernetes::EnvoyProxyKubernetesProvider;
-use super::proxy_telemetry::ProxyTelemetry;
+use super::kubernetes::{EnvoyProxyKubernetesProvider, MergeType};
+use super::patch::JSONPatchOperation;
+use super::policy::BackendTLSConfig;
+use super::proxy_telemetry::{ProxyTelemetry, telemetry_schema};
 use super::raw::Raw;
 use crate::duration::Duration;
 use crate::open_enum::open_enum;
@@ -38,11 +40,12 @@ pub struct EnvoyProxySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logging: Option<EnvoyProxyLogging>,
     /// Access log, metrics and tracing.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "telemetry_schema")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Raw<ProxyTelemetry>>,
-    /// Envoy's own bootstrap. Not supported.
+    /// Envoy's own bootstrap.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bootstrap: Option<Raw<Value>>,
+    pub bootstrap: Option<ProxyBootstrap>,
     /// Worker threads; one a CPU if absent.
     #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,21 +62,36 @@ pub struct EnvoyProxySpec {
     /// How proxies end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown: Option<ShutdownConfig>,
-    /// Order of Envoy's HTTP filters. Not supported.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub filter_order: Option<Raw<Vec<Value>>>,
-    /// TLS settings towards every backend.
+    /// Order of Envoy's HTTP filters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter_order: Vec<FilterPosition>,
+    /// TLS settings towards backends that a policy has TLS spoken to.
     #[serde(rename = "backendTLS", skip_serializing_if = "Option::is_none")]
-    pub backend_tls: Option<Raw<Value>>,
+    pub backend_tls: Option<BackendTLSConfig>,
     /// IP families of the proxies' listeners and of their endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_family: Option<IPFamily>,
-    /// Whether routes keep their order instead of Gateway API's precedence. Not supported.
+    /// Whether HTTPRoutes keep the order of their rules instead of Gateway API's precedence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preserve_route_order: Option<bool>,
     /// Where clients are looked up.
     #[serde(rename = "geoIP", skip_serializing_if = "Option::is_none")]
     pub geo_ip: Option<EnvoyProxyGeoIP>,
+    /// How strictly Lua is checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lua_validation: Option<LuaValidation>,
+    /// How Lua is run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lua: Option<EnvoyProxyLua>,
+    /// Libraries that Envoy may load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dynamic_modules: Option<Raw<Vec<Value>>>,
+    /// Whether routes share Envoy's clusters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge_backends: Option<MergeBackendsMode>,
+    /// How a Gateway's parameters are laid over its class's. They are in any case: field by field, lists as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge_type: Option<MergeType>,
 }
 
 /// Where the proxies run.
@@ -86,6 +104,18 @@ pub struct EnvoyProxyProvider {
     /// What is created in the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<EnvoyProxyKubernetesProvider>,
+    /// What runs on the controller's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<EnvoyProxyHostProvider>,
+}
+
+/// What runs on the controller's host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvoyProxyHostProvider {
+    /// Version of Envoy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envoy_version: Option<String>,
 }
 
 open_enum! {
@@ -98,11 +128,73 @@ open_enum! {
     }
 }
 
+/// Envoy's own bootstrap.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyBootstrap {
+    /// `Replace`, `Merge` or `JSONPatch`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_: Option<String>,
+    /// YAML.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Patches of the default one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub json_patches: Vec<JSONPatchOperation>,
+}
+
+/// Place of one of Envoy's HTTP filters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FilterPosition {
+    /// The filter.
+    pub name: String,
+    /// It comes before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// It comes after this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// How Lua is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvoyProxyLua {
+    /// How strictly it is checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_type: Option<LuaValidation>,
+}
+
+open_enum! {
+    /// How strictly Lua is checked.
+    LuaValidation {
+        /// In a sandbox.
+        Strict = "Strict",
+        /// Its syntax, in a sandbox.
+        Syntax = "Syntax",
+        /// Its syntax alone.
+        InsecureSyntax = "InsecureSyntax",
+        /// Not at all.
+        Disabled = "Disabled",
+    }
+}
+
+open_enum! {
+    /// Whether routes share Envoy's clusters.
+    MergeBackendsMode {
+        /// Where their policies allow it.
+        BestEffort = "BestEffort",
+        /// Always.
+        Force = "Force",
+    }
+}
+
 /// Log levels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyProxyLogging {
-    /// Level of each component; `default` stands for all that are not named.
+    /// Level of each component. `default` counts: the proxy has other components than Envoy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub level: BTreeMap<String, String>,
 }

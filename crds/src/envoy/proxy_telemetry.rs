@@ -2,16 +2,34 @@
 
 use std::collections::BTreeMap;
 
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use super::backend_traffic::Compression;
 use super::policy::{BackendCluster, StringMatch};
 use super::telemetry::Tracing;
 use crate::gateway::HTTPHeader;
 
+/// Schema of a [`ProxyTelemetry`] as manifests write it. No field has a default value: the API server would fill it in,
+/// and then a Gateway's parameters would seem to say what only their class's do.
+pub(super) fn telemetry_schema(generator: &mut SchemaGenerator) -> Schema {
+    struct NoDefaults;
+    impl Transform for NoDefaults {
+        fn transform(&mut self, schema: &mut Schema) {
+            schema.remove("default");
+            transform_subschemas(self, schema);
+        }
+    }
+    let mut schema = generator.subschema_for::<ProxyTelemetry>();
+    NoDefaults.transform(&mut schema);
+    schema
+}
+
 macro_rules! objects {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "camelCase", default)]
         pub struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
@@ -28,6 +46,14 @@ objects! {
         tracing: Option<ProxyTracing>,
         /// Metrics.
         metrics: Option<ProxyMetrics>,
+        /// What is done about requests' identifiers.
+        #[serde(rename = "requestID")]
+        request_id: Option<RequestIDSettings>,
+    }
+    /// What is done about requests' identifiers.
+    RequestIDSettings {
+        /// What they tell of traces.
+        tracing: Option<String>,
     }
     /// Access logs.
     ProxyAccessLog {
@@ -44,7 +70,7 @@ objects! {
         matches: Vec<String>,
         /// Where it goes.
         sinks: Vec<ProxyAccessLogSink>,
-        /// `Listener` or `Route`; unset: both.
+        /// `Listener`, `Route` or `Upstream`; unset: of routes, and of listeners where no route is found.
         #[serde(rename = "type")]
         type_: Option<String>,
     }
@@ -89,6 +115,8 @@ objects! {
         request_headers: Vec<String>,
         /// Headers of responses.
         response_headers: Vec<String>,
+        /// Trailers of responses.
+        response_trailers: Vec<String>,
     }
     /// A file.
     FileSink {
@@ -156,6 +184,8 @@ objects! {
         /// New traces have identifiers of 128 bits.
         #[serde(rename = "enable128BitTraceId")]
         enable_128_bit_trace_id: bool,
+        /// Client and server have a span each.
+        disable_shared_span_context: bool,
     }
     /// Metrics.
     ProxyMetrics {
@@ -165,13 +195,24 @@ objects! {
         sinks: Vec<MetricSink>,
         /// Which there are.
         matches: Vec<StringMatch>,
+        /// Those of Envoy's virtual hosts.
+        enable_virtual_host_stats: bool,
+        /// Those of each endpoint.
+        enable_per_endpoint_stats: bool,
+        /// Sizes of requests and responses.
+        enable_request_response_sizes_stats: bool,
+        /// Those of gRPC.
+        #[serde(rename = "enableGRPCStats")]
+        enable_grpc_stats: bool,
+        /// Names of Envoy's clusters in metrics.
+        cluster_stat_name: Option<String>,
     }
     /// Metrics that are fetched.
     Prometheus {
         /// True: there are none.
         disable: bool,
         /// Set: they may be compressed.
-        compression: Option<serde_json::Value>,
+        compression: Option<Compression>,
     }
     /// Metrics that are sent.
     MetricSink {

@@ -191,15 +191,25 @@ impl<'a> Context<'a> {
             namespace: Some(self.infra.gateway.namespace.to_string()),
             labels: Some(self.labels(labels)),
             annotations: Some(annotations),
-            owner_references: Some(vec![OwnerReference {
-                api_version: "gateway.networking.k8s.io/v1".to_owned(),
-                kind: "Gateway".to_owned(),
-                name: self.infra.gateway.name.to_string(),
-                uid: self.infra.uid.clone(),
-                controller: Some(true),
-                block_owner_deletion: None,
-            }]),
+            owner_references: Some(vec![self.owner()]),
             ..Default::default()
+        }
+    }
+
+    /// The Gateway; or the class whose Gateways share the fleet.
+    fn owner(&self) -> OwnerReference {
+        let gateway = &self.infra.gateway;
+        let (kind, name) = match gateway.class() {
+            Some(class) => ("GatewayClass", class),
+            None => ("Gateway", &*gateway.name),
+        };
+        OwnerReference {
+            api_version: "gateway.networking.k8s.io/v1".to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            uid: self.infra.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: None,
         }
     }
 }
@@ -213,8 +223,8 @@ pub(super) fn label_value(name: &str) -> String {
     }
 }
 
-/// Whether labels and annotations are those of an object that this controller made for this Gateway.
-pub(super) fn is_ours(meta: &ObjectMeta, gateway: &GatewayRef, controller_name: &str) -> bool {
+/// Whether labels and annotations are those of an object that this controller made for this fleet.
+pub fn is_ours(meta: &ObjectMeta, gateway: &GatewayRef, controller_name: &str) -> bool {
     gateway_of(meta, controller_name).is_some_and(|owner| {
         owner.namespace == gateway.namespace && *owner.name == label_value(&gateway.name)
     })

@@ -19,6 +19,7 @@ use sluice_crds::gateway::XBackend;
 
 use crate::engine::{BackendId, BackendUsage, EndpointsId, Output, Unit, View};
 use crate::store::Kind;
+use crate::translate::gateway::parameters;
 use crate::translate::model::RoutingType;
 use crate::translate::policy::envoy::cluster;
 use crate::translate::policy::{UpstreamTls, backend_tls, backend_traffic};
@@ -38,15 +39,27 @@ pub fn key(id: &BackendId) -> String {
     }
     // Slashes are in no name.
     variant.extend(
-        id.client_certificate
+        id.tls
+            .certificate
             .as_ref()
             .map(|secret| format!("as/{}/{}", secret.namespace, secret.name)),
+    );
+    variant.extend(
+        id.tls
+            .parameters
+            .as_ref()
+            .map(|proxy| format!("tls/{}/{}", proxy.namespace, proxy.name)),
     );
     // A policy is no Secret, so this cannot be taken for the one before.
     variant.extend(
         id.traffic
             .iter()
             .map(|policy| format!("by/{}/{}", policy.namespace, policy.name)),
+    );
+    variant.extend(
+        id.settings
+            .as_ref()
+            .map(|asked| format!("with/{}", asked.digest())),
     );
     let target = &id.target;
     key::backend(
@@ -127,11 +140,16 @@ fn reached(id: &BackendId, reach: Reach, view: &View<'_>) -> Output {
     let tls = reach.tls.map(|mut upstream| {
         output.shared.needs.append(&mut upstream.needs);
         if reach.takes_gateway_certificate
-            && let Some(secret) = &id.client_certificate
+            && let Some(secret) = &id.tls.certificate
         {
             upstream.tls.client_certificate_secret =
                 key::secret(secret.kind.as_str(), &secret.namespace, &secret.name);
             output.shared.needs.push(Unit::Secret(secret.clone()));
+        }
+        if upstream.tls.parameters.is_none()
+            && let Some(proxy) = &id.tls.parameters
+        {
+            upstream.tls.parameters = parameters::backend_tls_parameters(view, proxy);
         }
         upstream.tls
     });
@@ -140,16 +158,9 @@ fn reached(id: &BackendId, reach: Reach, view: &View<'_>) -> Output {
             .and_then(|policy| policy.spec.retry_constraint.as_ref().map(retry_budget::translate)),
         _ => None,
     };
-    let endpoints = EndpointsId {
-        target: target.clone(),
-        port: id.port,
-        udp: id.usage == BackendUsage::Udp,
-        routing: id.routing,
-    };
     let mut backend = v1::Backend {
         name: format!("{}/{}:{}", target.namespace, target.name, id.port),
         protocol: reach.protocol.into(),
-        endpoints: endpoints::resource_key(&endpoints),
         tls,
         retry_budget,
         ..v1::Backend::default()
@@ -159,7 +170,21 @@ fn reached(id: &BackendId, reach: Reach, view: &View<'_>) -> Output {
     {
         backend.dynamic = envoy::dynamic(view, &object);
     }
-    cluster::apply_policies(view, &id.traffic, &mut backend);
+    let look_up = match &id.settings {
+        Some(settings) => settings.apply(view, target, &mut backend),
+        None => cluster::apply_policies(view, &id.traffic, &mut backend),
+    };
+    if let Some(dynamic) = &mut backend.dynamic {
+        dynamic.dns = look_up.map(Into::into);
+    }
+    let endpoints = EndpointsId {
+        target: target.clone(),
+        port: id.port,
+        udp: id.usage == BackendUsage::Udp,
+        routing: id.routing,
+        look_up: look_up.filter(|_| endpoints::are_named(target, view)),
+    };
+    backend.endpoints = endpoints::resource_key(&endpoints);
     output.shared.needs.push(Unit::Endpoints(endpoints));
     output.shared.add(key(id), v1::resource::Body::Backend(backend));
     output

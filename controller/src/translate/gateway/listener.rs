@@ -16,7 +16,7 @@ use super::tls;
 use crate::engine::{Unit, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
-use crate::translate::model::{AllowedNamespaces, Protocol, RoutingType};
+use crate::translate::model::{AllowedNamespaces, BackendTls, Protocol, RoutingType};
 use crate::translate::policy::envoy::client::ClientPolicy;
 use crate::translate::route;
 
@@ -30,8 +30,8 @@ pub struct Surroundings<'a, 'v> {
     pub reference: &'a ObjectRef,
     /// How Services are reached.
     pub routing: RoutingType,
-    /// What is shown to backends.
-    pub client_certificate: Option<&'a ObjectRef>,
+    /// What is said of TLS to backends.
+    pub backend_tls: &'a BackendTls,
 }
 
 /// A listener in translation.
@@ -68,6 +68,12 @@ pub struct Draft {
     pub needs: Vec<Unit>,
     /// How its clients are treated.
     pub client: Option<v1::ClientSettings>,
+    /// The ClientTrafficPolicy for it.
+    pub client_policy: Option<ObjectRef>,
+    /// Whether another listener's settings hold for its connections, in spite of that policy.
+    pub overruled: bool,
+    /// Whether it serves HTTP/3, on the UDP port of the same number.
+    pub http3: bool,
     /// Resources that belong to its configuration.
     pub resources: Vec<(String, v1::resource::Body)>,
     /// False if it is not even known what it asks for: then it stands in nobody's way.
@@ -77,15 +83,21 @@ pub struct Draft {
 impl Draft {
     /// The draft of one listener of `parent`.
     pub fn new(around: &Surroundings<'_, '_>, parent: &ObjectRef, spec: &Listener) -> Self {
-        let mut draft = Self::plain(parent, spec);
-        draft.read_protocol(spec);
-        draft.read_hostname(spec);
-        draft.well_formed = draft.accepted.is_none();
+        let mut draft = Self::claim(parent, spec);
         if draft.terminates() {
             draft.read_tls(around, spec);
         }
         draft.read_kinds(spec.allowed_routes.as_ref());
         draft.read_filters(around, spec);
+        draft
+    }
+
+    /// What the listener asks for, without what it names.
+    pub fn claim(parent: &ObjectRef, spec: &Listener) -> Self {
+        let mut draft = Self::plain(parent, spec);
+        draft.read_protocol(spec);
+        draft.read_hostname(spec);
+        draft.well_formed = draft.accepted.is_none();
         draft
     }
 
@@ -112,6 +124,9 @@ impl Draft {
             filters: Vec::new(),
             needs: Vec::new(),
             client: None,
+            client_policy: None,
+            overruled: false,
+            http3: false,
             resources: Vec::new(),
             well_formed: false,
         }
@@ -224,7 +239,7 @@ impl Draft {
         }
         let parent = self.parent.clone();
         let mut context =
-            route::Context::new(around.view, &parent, around.routing, around.client_certificate);
+            route::Context::new(around.view, &parent, around.routing, Some(around.backend_tls));
         for (index, filter) in filters.iter().enumerate() {
             let field = format_args!("filters.requests[{index}]");
             let translated = match (&filter.type_, &filter.external_auth) {
@@ -250,6 +265,7 @@ impl Draft {
     /// Has a ClientTrafficPolicy applied. One that cannot be honoured says so itself; a listener whose clients it would
     /// have to show certificates serves nobody then.
     pub fn apply(&mut self, policy: &ObjectRef, found: ClientPolicy) {
+        self.client_policy = Some(policy.clone());
         let demands = found.validation.is_some() && self.terminates();
         if let Some(fault) = found.faults.first() {
             if demands {
@@ -260,6 +276,7 @@ impl Draft {
             }
             return;
         }
+        self.http3 = found.settings.http3 && self.protocol == Some(Protocol::Https);
         self.client = Some(found.settings).filter(|settings| *settings != v1::ClientSettings::default());
         if let Some(tls) = &mut self.tls {
             tls.parameters = found.tls;
@@ -292,6 +309,21 @@ impl Draft {
             && self.accepted.is_none()
             && !self.kinds.is_empty()
             && (self.tls.is_some() || !self.terminates())
+    }
+
+    /// The ports that it holds.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        let held = [Some(self.transport()), self.http3.then(|| self.quic())];
+        let holds = self.holds_port();
+        held.into_iter().flatten().filter(move |_| holds)
+    }
+
+    /// The port of HTTP/3, where it is served.
+    pub fn quic(&self) -> Port {
+        Port {
+            number: self.port,
+            udp: true,
+        }
     }
 
     /// Its port with the transport protocol.

@@ -5,24 +5,27 @@
 //! GatewayClass, EnvoyProxy --parameters-----------------------------|
 //! Service, Deployment, proxies --programming------------------------'--> status
 //! ```
+//! Where the Gateways of a class share one fleet, conflicts and infrastructure are settled for all together, by [`fleet`].
+//!
 //! Routes are not looked at: they read the model. Counts of attached routes are the engine's.
 
 mod address;
+mod binding;
+mod clients;
 mod conflict;
+pub mod fleet;
 mod geo;
 mod listener;
 pub mod parameters;
-mod ports;
+pub mod ports;
 mod programming;
 mod sets;
 mod status;
 mod tls;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_config::v1::resource::Body;
 use sluice_config::{key, v1};
 use sluice_crds::envoy::{ClientTrafficPolicy, EnvoyProxySpec, RoutingType as EnvoyRoutingType};
@@ -30,11 +33,10 @@ use sluice_crds::gateway::Gateway;
 
 use super::class;
 use super::fault::Fault;
-use super::model::{GatewayModel, ListenerModel, Protocol, RoutingType};
-use super::policy::envoy::{Candidates, ParentPolicies, Policies, client};
+use super::model::{BackendTls, GatewayModel, ListenerModel, Protocol, RoutingType, Share};
+use super::policy::envoy::{ParentPolicies, Policies, client};
 use super::telemetry::{self, Told};
 use crate::engine::{Bundle, GatewayRef, Infra, InfraPort, Infrastructure, Mode, Output, Status, View};
-use crate::infra;
 use crate::store::ObjectRef;
 use address::Requested;
 use listener::{Draft, Surroundings};
@@ -62,6 +64,11 @@ pub fn translate(gateway: &GatewayRef, view: &View<'_>) -> Output {
         gateway,
         reference: gateway.object(),
         parameters: parameters.parameters,
+        share: parameters.fleet.as_ref().map(|_| {
+            view.share(&object.spec.gateway_class_name, gateway)
+                .unwrap_or_default()
+        }),
+        fleet: parameters.fleet.unwrap_or_else(|| gateway.clone()),
         requested,
         refused: parameters.fault.or(unsupported),
         object,
@@ -76,6 +83,10 @@ struct Read<'a, 'v> {
     reference: ObjectRef,
     object: Arc<Gateway>,
     parameters: Parameters,
+    /// Its own fleet, or the one that it shares with the others of its class.
+    fleet: GatewayRef,
+    /// What it has of a fleet that it shares.
+    share: Option<Arc<Share>>,
     requested: Requested,
     /// Why it is not accepted, whatever its listeners are. Proxies that run already go on serving them.
     refused: Option<Fault>,
@@ -109,15 +120,18 @@ impl Listeners {
 impl Read<'_, '_> {
     fn output(&self) -> Output {
         let client_certificate = tls::client_certificate(self.view, &self.object);
-        let shown = client_certificate.as_ref().ok().and_then(Option::as_ref);
-        let listeners = self.listeners(shown);
+        let mut backend_tls = self.parameters.backend_tls.clone();
+        if let Ok(Some(own)) = &client_certificate {
+            backend_tls.certificate = Some(own.clone());
+        }
+        let listeners = self.listeners(&backend_tls);
         let own = listeners.of(&self.reference);
         let no_listener = status::no_listener_accepted(own);
         let serves = no_listener.is_none();
         let not_accepted = self.refused.clone().or(no_listener);
         let is_accepted = not_accepted.is_none();
         let (class, proxy) = (&self.object.spec.gateway_class_name, &self.parameters.proxy);
-        let mut programming = Programming::of(self.view, self.gateway, class, proxy, &self.requested);
+        let mut programming = Programming::of(self.view, &self.fleet, class, proxy, &self.requested);
         if let Some(fault) = &not_accepted {
             programming.refuse(fault);
         }
@@ -152,125 +166,66 @@ impl Read<'_, '_> {
         Output {
             for_gateway: self.configuration(&listeners, serves, told),
             statuses,
-            model: Some(Arc::new(self.model(&listeners, serves, shown))),
+            model: Some(Arc::new(self.model(&listeners, serves, backend_tls))),
             infra: self.infra(&listeners),
             ..Output::default()
         }
     }
 
-    fn listeners(&self, client_certificate: Option<&ObjectRef>) -> Listeners {
+    fn listeners(&self, backend_tls: &BackendTls) -> Listeners {
         let around = Surroundings {
             view: self.view,
             gateway: &self.object,
             reference: &self.reference,
             routing: self.routing(),
-            client_certificate,
+            backend_tls,
         };
         let sets = sets::of(self.view, &self.reference, &self.object);
-        let own = self
-            .object
-            .spec
-            .listeners
-            .iter()
-            .map(|spec| Draft::new(&around, &self.reference, spec));
-        let theirs = sets.iter().filter(|set| set.allowed).flat_map(|set| {
-            set.object
-                .spec
-                .listeners
-                .iter()
-                .map(|spec| Draft::new(&around, &set.reference, spec))
+        let mut drafts = sets::drafts(&self.reference, &self.object, &sets, |parent, spec| {
+            Draft::new(&around, parent, spec)
         });
-        let mut drafts: Vec<_> = own.chain(theirs).collect();
-        self.apply_client_policies(&sets, &mut drafts);
-        conflict::settle(&mut drafts);
-        let bound = self.bind(&mut drafts);
+        let apply = |draft: &mut Draft, policy: &Arc<ClientTrafficPolicy>| {
+            let hostname = draft.hostname.clone();
+            let found = client::translate(self.view, policy, &draft.key, hostname.as_deref());
+            draft.apply(&ObjectRef::of(policy.as_ref()), found);
+        };
+        clients::policies(self.view, &self.reference, &self.object, &sets, &mut drafts, apply);
+        let bound = self.settle(&mut drafts);
         conflict::mark_overlaps(&mut drafts);
+        clients::share_connections(&mut drafts);
         Listeners { drafts, sets, bound }
     }
 
-    /// Has the ClientTrafficPolicies applied: that of a listener goes before that of its ListenerSet or Gateway.
-    fn apply_client_policies(&self, sets: &[Set], drafts: &mut [Draft]) {
-        let of =
-            |object: &ObjectRef, labels| Candidates::<ClientTrafficPolicy>::of(self.view, object, labels);
-        let own = of(&self.reference, self.object.metadata.labels.as_ref());
-        let of_sets: BTreeMap<_, _> = sets
-            .iter()
-            .map(|set| {
-                (
-                    &set.reference,
-                    of(&set.reference, set.object.metadata.labels.as_ref()),
-                )
-            })
-            .collect();
-        for draft in drafts {
-            let closest = of_sets.get(&draft.parent);
-            let policy = match closest {
-                Some(of_set) => of_set
-                    .most_specific(Some(&draft.name))
-                    .or_else(|| own.winner(None)),
-                None => own.most_specific(Some(&draft.name)),
-            };
-            if let Some(policy) = policy {
-                let hostname = draft.hostname.clone();
-                let found = client::translate(self.view, policy, &draft.key, hostname.as_deref());
-                draft.apply(&ObjectRef::of(policy.as_ref()), found);
+    /// Settles which of them hold their ports, and says how these are bound.
+    fn settle(&self, drafts: &mut [Draft]) -> BTreeMap<Port, u16> {
+        let bound = if let Some(share) = &self.share {
+            for draft in &mut *drafts {
+                draft.conflict = share.conflicts.get(&draft.key).cloned();
             }
+            clients::settle_http3(drafts);
+            share.bound.clone()
+        } else {
+            conflict::settle(drafts);
+            clients::settle_http3(drafts);
+            let held = drafts.iter().flat_map(Draft::ports);
+            binding::bind(
+                self.view,
+                &self.fleet,
+                &self.object.spec.gateway_class_name,
+                &self.parameters.proxy,
+                self.refused.is_some(),
+                &held.collect(),
+            )
+        };
+        for draft in &mut *drafts {
+            draft.http3 &= bound.contains_key(&draft.quic());
         }
-    }
-
-    fn bind(&self, drafts: &mut [Draft]) -> BTreeMap<Port, u16> {
-        let ports: BTreeSet<_> = drafts
-            .iter()
-            .filter(|d| d.holds_port())
-            .map(Draft::transport)
-            .collect();
-        let kubernetes = self
-            .parameters
-            .proxy
-            .provider
-            .as_ref()
-            .and_then(|p| p.kubernetes.as_ref());
-        let as_is = matches!(self.view.environment().mode, Mode::Standalone(_))
-            || kubernetes.is_some_and(|k| k.use_listener_port_as_container_port == Some(true));
-        if as_is {
-            return ports.into_iter().map(|port| (port, port.number)).collect();
-        }
-        let mut bound = ports::bind(&ports);
-        if self.refused.is_some() {
-            bound.extend(self.served(&ports));
-        }
-        for draft in drafts
-            .iter_mut()
-            .filter(|d| d.holds_port() && !bound.contains_key(&d.transport()))
-        {
+        let unbound = |draft: &&mut Draft| draft.holds_port() && !bound.contains_key(&draft.transport());
+        for draft in drafts.iter_mut().filter(unbound) {
             let message = format!("port {}: the pod has no port left to bind it as", draft.port);
             draft.refuse(Fault::new("PortUnavailable", message));
         }
         bound
-    }
-
-    /// How the Service that is there says that these ports are bound.
-    fn served(&self, ports: &BTreeSet<Port>) -> BTreeMap<Port, u16> {
-        let name = infra::service_name(
-            self.gateway,
-            &self.object.spec.gateway_class_name,
-            &self.parameters.proxy,
-        );
-        let service = self.view.get::<Service>(&self.gateway.namespace, &name);
-        let theirs = service
-            .as_ref()
-            .and_then(|service| service.spec.as_ref()?.ports.as_ref());
-        let bound = |port: &ServicePort| {
-            let Some(IntOrString::Int(target)) = port.target_port else {
-                return None;
-            };
-            let of = Port {
-                number: u16::try_from(port.port).ok()?,
-                udp: port.protocol.as_deref() == Some("UDP"),
-            };
-            Some((of, u16::try_from(target).ok()?)).filter(|(of, _)| ports.contains(of))
-        };
-        theirs.into_iter().flatten().filter_map(bound).collect()
     }
 
     fn routing(&self) -> RoutingType {
@@ -316,7 +271,9 @@ impl Read<'_, '_> {
             for (key, body) in &draft.resources {
                 bundle.add(key.clone(), body.clone());
             }
-            bundle.add(draft.key.to_string(), Body::Listener(resource(draft, *bind_port)));
+            let quic = listeners.bound.get(&draft.quic()).filter(|_| draft.http3);
+            let listener = resource(draft, *bind_port, quic.copied());
+            bundle.add(draft.key.to_string(), Body::Listener(listener));
         }
         BTreeMap::from([(self.gateway.clone(), bundle)])
     }
@@ -325,7 +282,7 @@ impl Read<'_, '_> {
         &self,
         listeners: &Listeners,
         serves: bool,
-        client_certificate: Option<&ObjectRef>,
+        backend_tls: BackendTls,
     ) -> GatewayModel {
         let own = ParentPolicies::of(self.view, &self.reference, self.object.metadata.labels.as_ref());
         let policies = own.whole();
@@ -351,37 +308,37 @@ impl Read<'_, '_> {
                 hostname: draft.hostname.clone(),
                 kinds: draft.kinds.clone(),
                 namespaces: draft.namespaces.clone(),
+                http3: draft.http3,
+                client_policy: draft.client_policy.clone(),
+                overruled: draft.overruled,
                 serving: serves && draft.serves(),
             })
         };
         GatewayModel {
             gateway: self.gateway.clone(),
+            fleet: self.fleet.clone(),
             listeners: listeners.drafts.iter().filter_map(listener).collect(),
             routing: self.routing(),
-            backend_client_certificate: client_certificate.cloned(),
+            keeps_route_order: self.parameters.proxy.preserve_route_order == Some(true),
+            backend_tls,
             policies: policies.clone(),
         }
     }
 
     /// What has to run. A port stays while its listener cannot serve, so that a missing Secret costs nobody his address;
-    /// all of it stays while the Gateway is refused or has no usable listener.
+    /// all of it stays while the Gateway is refused or has no usable listener. What Gateways share is their class's.
     fn infra(&self, listeners: &Listeners) -> Infrastructure {
-        if self.view.environment().mode != Mode::Cluster {
+        if self.view.environment().mode != Mode::Cluster || self.share.is_some() {
             return Infrastructure::None;
         }
         let infrastructure = self.object.spec.infrastructure.clone().unwrap_or_default();
-        let port = |(port, bind_port): (&Port, &u16)| InfraPort {
-            port: port.number,
-            bind_port: *bind_port,
-            udp: port.udp,
-        };
         let infra = Infra {
             gateway: self.gateway.clone(),
             uid: self.object.metadata.uid.clone().unwrap_or_default(),
             class: self.object.spec.gateway_class_name.as_str().into(),
             labels: infrastructure.labels,
             annotations: infrastructure.annotations,
-            ports: listeners.bound.iter().map(port).collect(),
+            ports: InfraPort::all(&listeners.bound),
             addresses: self.requested.ips(),
             cluster_only: self.requested.cluster_only(),
             proxy: Arc::<EnvoyProxySpec>::clone(&self.parameters.proxy),
@@ -394,7 +351,11 @@ impl Read<'_, '_> {
     }
 }
 
-fn resource(draft: &Draft, bind_port: u16) -> v1::Listener {
+fn resource(draft: &Draft, bind_port: u16, quic: Option<u16>) -> v1::Listener {
+    let client = draft.client.clone().map(|client| v1::ClientSettings {
+        http3: quic.is_some(),
+        ..client
+    });
     let protocol = match draft.protocol {
         Some(Protocol::Http) => v1::Protocol::Http,
         Some(Protocol::Https) => v1::Protocol::Https,
@@ -411,6 +372,7 @@ fn resource(draft: &Draft, bind_port: u16) -> v1::Listener {
         hostname: draft.hostname.as_deref().unwrap_or_default().to_owned(),
         tls: draft.tls.clone(),
         filters: draft.filters.clone(),
-        client: draft.client.clone(),
+        client,
+        http3_bind_port: quic.map(u32::from).unwrap_or_default(),
     }
 }

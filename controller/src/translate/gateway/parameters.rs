@@ -5,14 +5,19 @@
 
 use std::sync::Arc;
 
-use sluice_crds::envoy::{EnvoyProxy, EnvoyProxySpec, GROUP, ProviderType};
+use sluice_config::v1;
+use sluice_crds::envoy::{EnvoyProxy, EnvoyProxySpec, GROUP, ProviderType, TLSSettings};
 use sluice_crds::gateway::{Gateway, GatewayClass};
 
-use super::geo;
-use crate::engine::View;
+use super::{fleet, geo};
+use crate::engine::{GatewayRef, View};
 use crate::infra;
-use crate::store::ObjectRef;
+use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
+use crate::translate::model::{BackendTls, RoutingType};
+use crate::translate::policy::envoy::{Reader, gaps, tls_parameters};
+use crate::translate::route::Context;
+use crate::translate::secret;
 
 /// Parameters of proxies.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,19 +26,17 @@ pub struct Parameters {
     pub proxy: Arc<EnvoyProxySpec>,
     /// The EnvoyProxy that speaks of telemetry.
     pub telemetry: Option<ObjectRef>,
-    /// Fields without effect.
-    ignored: Vec<&'static str>,
+    /// What they say of TLS to backends. References are its whose they are, so a Gateway's parameters that speak of this
+    /// take the place of its class's.
+    pub backend_tls: BackendTls,
+    /// Fields without effect, and why.
+    ignored: Vec<String>,
 }
 
 impl Parameters {
     /// What people should know of parameters that are accepted; empty if nothing.
     pub fn remark(&self, further: &[String]) -> String {
-        let all = self
-            .ignored
-            .iter()
-            .copied()
-            .chain(further.iter().map(String::as_str));
-        let all: Vec<_> = all.collect();
+        let all: Vec<_> = self.ignored.iter().chain(further).map(String::as_str).collect();
         if all.is_empty() {
             String::new()
         } else {
@@ -49,6 +52,48 @@ pub struct Reading {
     pub parameters: Parameters,
     /// Why they cannot be honoured.
     pub fault: Option<Fault>,
+    /// The fleet that the Gateways of the class share; `None`: each has its own.
+    pub fleet: Option<GatewayRef>,
+    /// The class names parameters of which nothing is known.
+    pub unreadable: bool,
+}
+
+impl Reading {
+    /// Takes in what an EnvoyProxy says of TLS to backends.
+    fn resolve_backend_tls(&mut self, view: &View<'_>, owner: &ObjectRef, spec: &EnvoyProxySpec) {
+        let Some(from) = &spec.backend_tls else { return };
+        let context = Context::new(view, owner, RoutingType::default(), None);
+        let mut reader = Reader::new(&context, String::new());
+        tls_parameters(&mut reader, &from.settings);
+        let mut found = BackendTls {
+            certificate: None,
+            parameters: (from.settings != TLSSettings::default()).then(|| owner.clone()),
+        };
+        let field = "tls.clientCertificateRef";
+        if let Some(reference) = &from.client_certificate_ref
+            && let Some(secret) = reader.secret_object(owner, reference, field)
+        {
+            match secret::certificate(view, &secret) {
+                Ok(_) => found.certificate = Some(secret),
+                Err(why) => reader.fault(field, why),
+            }
+        }
+        if let Some(fault) = reader.faults.first() {
+            let why = fault.message.replacen("spec.tls.", "spec.backendTLS.", 1);
+            self.fault
+                .get_or_insert_with(|| invalid(format!("{owner}: {why}")));
+        }
+        self.parameters.backend_tls = found;
+    }
+}
+
+/// Versions, ciphers and so on that an EnvoyProxy has for TLS to backends.
+pub fn backend_tls_parameters(view: &View<'_>, owner: &ObjectRef) -> Option<v1::TlsParameters> {
+    let proxy = view.get::<EnvoyProxy>(&owner.namespace, &owner.name)?;
+    let from = proxy.spec.backend_tls.as_ref()?;
+    let context = Context::new(view, owner, RoutingType::default(), None);
+    let mut reader = Reader::new(&context, String::new());
+    Some(tls_parameters(&mut reader, &from.settings))
 }
 
 /// The parameters of a class.
@@ -67,29 +112,44 @@ pub fn of_class(view: &View<'_>, class: &GatewayClass) -> Reading {
         )
         .map_err(|why| format!("spec.parametersRef: {why}")),
     };
-    match found {
-        Ok(proxy) => check(Arc::new(proxy.spec.clone()), &ObjectRef::of(proxy.as_ref())),
+    let mut reading = match found {
+        Ok(proxy) => {
+            let name = ObjectRef::of(proxy.as_ref());
+            let mut reading = check(Arc::new(proxy.spec.clone()), &name);
+            reading.resolve_backend_tls(view, &name, &proxy.spec);
+            reading
+        }
         Err(why) => Reading {
-            parameters: Parameters::default(),
             fault: Some(invalid(why)),
+            unreadable: true,
+            ..Reading::default()
         },
-    }
+    };
+    reading.fleet = fleet::of_class(view, class, &reading);
+    reading
 }
 
 /// The parameters of a Gateway of that class.
 pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> Reading {
     let of_class = of_class(view, class);
-    let class_fault = of_class.fault.map(|fault| {
+    let class_fault = of_class.fault.as_ref().map(|fault| {
         let class = class.metadata.name.as_deref().unwrap_or_default();
         invalid(format!("GatewayClass {class}: {}", fault.message))
     });
     let infrastructure = gateway.spec.infrastructure.as_ref();
     let Some(reference) = infrastructure.and_then(|i| i.parameters_ref.as_ref()) else {
         return Reading {
-            parameters: of_class.parameters,
             fault: class_fault,
+            ..of_class
         };
     };
+    if of_class.fleet.is_some() {
+        let why = "the Gateways of the class share their proxies (mergeGateways), which have the class's parameters";
+        return Reading {
+            fault: class_fault.or_else(|| Some(invalid(format!("spec.infrastructure.parametersRef: {why}")))),
+            ..of_class
+        };
+    }
     let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
     let own = find(
         view,
@@ -103,13 +163,27 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
         let name = ObjectRef::of(proxy.as_ref());
         let merged = overlay(&of_class.parameters.proxy, &proxy.spec).map_err(|e| format!("{name}: {e}"))?;
         let speaks = proxy.spec.telemetry.is_some();
+        let shares = merged.merge_gateways == Some(true);
         let mut reading = check(Arc::new(merged), &name);
+        if shares {
+            let why = "only the parameters of a GatewayClass can ask for it";
+            let message = format!("{name}: spec.mergeGateways: {why}");
+            reading.fault.get_or_insert_with(|| invalid(message));
+        }
         // References are its whose they are.
         if !speaks {
             reading
                 .parameters
                 .telemetry
                 .clone_from(&of_class.parameters.telemetry);
+        }
+        if proxy.spec.backend_tls.is_some() {
+            reading.resolve_backend_tls(view, &name, &proxy.spec);
+        } else {
+            reading
+                .parameters
+                .backend_tls
+                .clone_from(&of_class.parameters.backend_tls);
         }
         Ok(reading)
     });
@@ -119,8 +193,8 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
             ..own
         },
         Err(why) => Reading {
-            parameters: of_class.parameters,
             fault: class_fault.or_else(|| Some(invalid(why))),
+            ..of_class
         },
     }
 }
@@ -158,18 +232,10 @@ fn check(proxy: Arc<EnvoyProxySpec>, name: &ObjectRef) -> Reading {
         .provider
         .as_ref()
         .and_then(|provider| provider.type_.as_ref());
-    let refused = [
-        (
-            "provider.type",
-            provider.is_some_and(|type_| *type_ != ProviderType::Kubernetes),
-        ),
-        ("bootstrap", proxy.bootstrap.is_some()),
-        ("filterOrder", proxy.filter_order.is_some()),
-        ("backendTLS", proxy.backend_tls.is_some()),
-        ("mergeGateways", proxy.merge_gateways == Some(true)),
-        ("preserveRouteOrder", proxy.preserve_route_order == Some(true)),
-    ];
-    let refused = present(refused);
+    let refused = present([(
+        "provider.type",
+        provider.is_some_and(|type_| *type_ != ProviderType::Kubernetes),
+    )]);
     let refused: Vec<_> = refused
         .into_iter()
         .chain(proxy.geo_ip.as_ref().and_then(geo::fault))
@@ -179,14 +245,20 @@ fn check(proxy: Arc<EnvoyProxySpec>, name: &ObjectRef) -> Reading {
     } else {
         Some(format!("not supported: spec.{}", refused.join(", spec.")))
     };
-    let ignored = present([("extraArgs", !proxy.extra_args.is_empty())]);
+    let ignored = gaps::found(Kind::EnvoyProxy, proxy.as_ref())
+        .into_iter()
+        .filter(|(_, gap)| gap.effect != gaps::Effect::Refused)
+        .map(|(path, gap)| format!("{path} ({})", gap.why))
+        .collect();
     Reading {
         parameters: Parameters {
             telemetry: proxy.telemetry.is_some().then(|| name.clone()),
             proxy,
             ignored,
+            backend_tls: BackendTls::default(),
         },
         fault: fault.map(|why| invalid(format!("{name}: {why}"))),
+        ..Reading::default()
     }
 }
 
@@ -202,7 +274,6 @@ fn present<const N: usize>(fields: [(&'static str, bool); N]) -> Vec<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Kind;
 
     fn spec(yaml: &str) -> EnvoyProxySpec {
         serde_yaml_ng::from_str(yaml).unwrap()
@@ -229,18 +300,19 @@ mod tests {
         let check = |yaml| check(Arc::new(spec(yaml)), &ObjectRef::new(Kind::EnvoyProxy, "n", "p"));
         let refused = |yaml| check(yaml).fault.unwrap().message;
         assert_eq!(
-            refused("{bootstrap: {value: x}, mergeGateways: true}"),
-            "EnvoyProxy n/p: not supported: spec.bootstrap, spec.mergeGateways"
+            refused("{provider: {type: Host}}"),
+            "EnvoyProxy n/p: not supported: spec.provider.type"
         );
         assert!(
             refused("{provider: {kubernetes: {envoyService: {type: ExternalName}}}}")
                 .starts_with("EnvoyProxy n/p: spec.provider.kubernetes.envoyService.type: "),
         );
-        let ignored = check("{extraArgs: [x]}");
+        let ignored = check("{extraArgs: [x], bootstrap: {value: x}}");
         assert!(ignored.fault.is_none());
         assert_eq!(
             ignored.parameters.remark(&["telemetry.x".to_owned()]),
-            "EnvoyProxy fields that have no effect: extraArgs, telemetry.x"
+            "EnvoyProxy fields that have no effect: bootstrap (there is no Envoy here to be started with it), \
+             extraArgs (there is no Envoy here to take them), telemetry.x"
         );
     }
 }

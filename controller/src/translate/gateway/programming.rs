@@ -1,4 +1,4 @@
-//! Whether a Gateway's proxies are there to serve it, at which addresses, and what they refused.
+//! Whether the proxies that serve a Gateway are there, at which addresses, and what they refused.
 
 use std::collections::BTreeMap;
 
@@ -26,15 +26,15 @@ pub struct Programming {
 }
 
 impl Programming {
-    /// That of a Gateway as it would be if it is accepted.
+    /// That of a Gateway, which this fleet serves, as it would be if it is accepted.
     pub fn of(
         view: &View<'_>,
-        gateway: &GatewayRef,
+        fleet: &GatewayRef,
         class: &str,
         proxy: &EnvoyProxySpec,
         requested: &Requested,
     ) -> Self {
-        let rejected = view.proxies(gateway).rejected;
+        let rejected = view.proxies(fleet).rejected;
         let settings = rejected
             .get(key::SETTINGS)
             .map(|why| Fault::new("Invalid", format!("a proxy refused its settings: {why}")));
@@ -45,8 +45,8 @@ impl Programming {
                 rejected,
             };
         }
-        let service_name = infra::service_name(gateway, class, proxy);
-        let (addresses, fault) = match view.get::<Service>(&gateway.namespace, &service_name) {
+        let service_name = infra::service_name(fleet, class, proxy);
+        let (addresses, fault) = match view.get::<Service>(&fleet.namespace, &service_name) {
             Some(service) => requested.assigned(&service),
             None => (
                 Vec::new(),
@@ -55,7 +55,7 @@ impl Programming {
                     .or_else(|| Some(pending("its Service is not there yet"))),
             ),
         };
-        let absent = || absent(view, gateway, class, proxy);
+        let absent = || absent(view, fleet, class, proxy);
         let fault = match fault {
             Some(fault) if fault.reason == "AddressNotUsable" => Some(fault),
             fault => absent().or(fault),
@@ -92,12 +92,12 @@ fn pending(message: impl Into<String>) -> Fault {
 }
 
 /// Why there is no proxy. DaemonSets are not watched: theirs count as there.
-fn absent(view: &View<'_>, gateway: &GatewayRef, class: &str, proxy: &EnvoyProxySpec) -> Option<Fault> {
+fn absent(view: &View<'_>, fleet: &GatewayRef, class: &str, proxy: &EnvoyProxySpec) -> Option<Fault> {
     if infra::is_daemon_set(proxy) {
         return None;
     }
-    let name = infra::deployment_name(gateway, class, proxy);
-    let deployment = view.get::<Deployment>(&gateway.namespace, &name);
+    let name = infra::deployment_name(fleet, class, proxy);
+    let deployment = view.get::<Deployment>(&fleet.namespace, &name);
     let available = deployment
         .and_then(|deployment| deployment.status.as_ref()?.available_replicas)
         .is_some_and(|replicas| replicas > 0);

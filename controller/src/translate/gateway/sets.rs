@@ -1,9 +1,10 @@
-//! ListenerSets of a Gateway, in order of precedence.
+//! ListenerSets of a Gateway, and all its listeners, in order of precedence.
 
 use std::sync::Arc;
 
-use sluice_crds::gateway::{FromNamespaces, GROUP, Gateway, ListenerSet};
+use sluice_crds::gateway::{FromNamespaces, GROUP, Gateway, Listener, ListenerSet};
 
+use super::listener::Draft;
 use crate::engine::View;
 use crate::store::ObjectRef;
 use crate::translate::model::AllowedNamespaces;
@@ -44,4 +45,21 @@ pub fn of(view: &View<'_>, reference: &ObjectRef, gateway: &Gateway) -> Vec<Set>
         .collect();
     sets.sort_by_cached_key(|set| Precedence::of(&set.object.metadata));
     sets
+}
+
+/// All listeners of a Gateway as `draft` reads them: its own, then those of each ListenerSet that it takes.
+pub fn drafts(
+    reference: &ObjectRef,
+    gateway: &Gateway,
+    sets: &[Set],
+    draft: impl Fn(&ObjectRef, &Listener) -> Draft,
+) -> Vec<Draft> {
+    let own = gateway.spec.listeners.iter().map(|spec| (reference, spec));
+    let theirs = sets.iter().filter(|set| set.allowed).flat_map(|set| {
+        let listeners = set.object.spec.listeners.iter();
+        listeners.map(|spec| (&set.reference, spec))
+    });
+    own.chain(theirs)
+        .map(|(parent, spec)| draft(parent, spec))
+        .collect()
 }

@@ -162,7 +162,10 @@ fn of_kind<R: RouteKind>(reference: &ObjectRef, view: &View<'_>) -> Output {
             // Needed even if no listener serves: policies state in their status which Gateways use a backend.
             bundle.needs.extend(translated.needs);
             if !scope.serving.is_empty() {
-                let resource = resource(&*route, reference, scope.serving, translated.rules);
+                let resource = v1::Route {
+                    in_order: scope.model.keeps_route_order && reference.kind == Kind::HTTPRoute,
+                    ..resource(&*route, reference, scope.serving, translated.rules)
+                };
                 for (key, body) in translated.resources {
                     bundle.add(key, body);
                 }
@@ -247,7 +250,7 @@ fn rules<R: RouteKind>(
         view,
         reference,
         model.routing,
-        model.backend_client_certificate.as_ref(),
+        Some(&model.backend_tls),
     );
     context.policies = Some((governed.own, governed.inherited));
     context.variant.clone_from(&governed.variant);
@@ -275,6 +278,13 @@ fn variant(model: &GatewayModel, usual: BackendUsage, usage: BackendUsage, polic
         }
         if policies == &Policies::default() {
             variant.push_str("/under/none");
+        }
+    }
+    if model.fleet != model.gateway {
+        // Proxies that several Gateways share have the route once for each.
+        let GatewayRef { namespace, name } = &model.gateway;
+        for part in ["/of/", namespace, "/", name] {
+            variant.push_str(part);
         }
     }
     variant
@@ -305,6 +315,7 @@ fn resource<R: RouteKind>(
             .map_or(0, |time| time.0.as_second()),
         precedence_name: format!("{namespace}/{name}"),
         rules: Some(rules),
+        ..v1::Route::default()
     }
 }
 

@@ -16,7 +16,8 @@ use crate::store::{Kind, ObjectRef};
 use crate::translate::backend::{self, protocol, service};
 use crate::translate::fault::Fault;
 use crate::translate::grant;
-use crate::translate::model::RoutingType;
+use crate::translate::model::{BackendTls, RoutingType};
+use crate::translate::policy::envoy::destination::Settings;
 use crate::translate::policy::envoy::{Governing, Policies, RoutePolicies};
 use crate::translate::policy::{backend_tls, backend_traffic};
 
@@ -32,7 +33,7 @@ pub struct Context<'v, 'w> {
     pub needs: Vec<Unit>,
     routing: RoutingType,
     routing_of_rule: Option<RoutingType>,
-    client_certificate: Option<&'v ObjectRef>,
+    tls: Option<&'v BackendTls>,
     /// Resources that belong to the configuration made here.
     pub resources: Vec<(String, v1::resource::Body)>,
     /// Sets of cookies, of which all of one must match, that filters of the rule at hand ask for.
@@ -43,15 +44,17 @@ pub struct Context<'v, 'w> {
     pub policies: Option<(&'v RoutePolicies, &'v Policies)>,
     /// BackendTrafficPolicies of the rule at hand; see [`BackendId::traffic`].
     pub traffic: Vec<ObjectRef>,
+    /// What is asked of calls that proxies make for themselves; see [`BackendId::settings`].
+    pub settings: Option<Settings>,
 }
 
 impl<'v, 'w> Context<'v, 'w> {
-    /// A context for a gateway that reaches Services by `routing` and shows backends `client_certificate`.
+    /// A context for a gateway that reaches Services by `routing` and speaks `tls` to backends.
     pub fn new(
         view: &'v View<'w>,
         referrer: &'v ObjectRef,
         routing: RoutingType,
-        client_certificate: Option<&'v ObjectRef>,
+        tls: Option<&'v BackendTls>,
     ) -> Self {
         Self {
             view,
@@ -60,12 +63,13 @@ impl<'v, 'w> Context<'v, 'w> {
             needs: Vec::new(),
             routing,
             routing_of_rule: None,
-            client_certificate,
+            tls,
             resources: Vec::new(),
             cookies: Vec::new(),
             variant: String::new(),
             policies: None,
             traffic: Vec::new(),
+            settings: None,
         }
     }
 
@@ -87,7 +91,7 @@ impl<'v, 'w> Context<'v, 'w> {
 
     /// A context for references that `referrer` holds, to backends that are reached as this one's are.
     pub fn of<'s>(&'s self, referrer: &'s ObjectRef) -> Context<'s, 'w> {
-        Context::new(self.view, referrer, self.routing, self.client_certificate)
+        Context::new(self.view, referrer, self.routing, self.tls)
     }
 
     /// Key of the backend that `reference` names; `None`, with a note of why, if it must not be used.
@@ -105,10 +109,7 @@ impl<'v, 'w> Context<'v, 'w> {
             }
         };
         let problem = self.problem(&target, port, usage, field);
-        let client_certificate = self
-            .client_certificate
-            .filter(|_| backend::uses_tls_policy(usage))
-            .cloned();
+        let tls = self.tls.filter(|_| backend::uses_tls_policy(usage)).cloned();
         let kind = target.kind;
         let id = BackendId {
             target,
@@ -119,8 +120,9 @@ impl<'v, 'w> Context<'v, 'w> {
                 Kind::Service => self.routing_of_rule.unwrap_or(self.routing),
                 _ => RoutingType::Endpoint,
             },
-            client_certificate,
+            tls: tls.unwrap_or_default(),
             traffic: self.traffic.clone(),
+            settings: self.settings.clone(),
         };
         let key = backend::key(&id);
         // Needed also if it must not be connected to: statuses of XBackends and policies name the Gateways that use it.

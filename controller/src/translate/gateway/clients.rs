@@ -1,0 +1,83 @@
+//! How clients of listeners are treated: whose ClientTrafficPolicy holds where, and who serves HTTP/3.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use sluice_crds::envoy::ClientTrafficPolicy;
+use sluice_crds::gateway::Gateway;
+
+use super::listener::Draft;
+use super::sets::Set;
+use crate::engine::View;
+use crate::store::ObjectRef;
+use crate::translate::model::Protocol;
+use crate::translate::policy::envoy::Candidates;
+
+/// Hands each listener's ClientTrafficPolicy to `apply`: that of a listener goes before that of its ListenerSet or
+/// Gateway. `reference` is the Gateway's.
+pub fn policies(
+    view: &View<'_>,
+    reference: &ObjectRef,
+    gateway: &Gateway,
+    sets: &[Set],
+    drafts: &mut [Draft],
+    mut apply: impl FnMut(&mut Draft, &Arc<ClientTrafficPolicy>),
+) {
+    let of = |object: &ObjectRef, labels| Candidates::<ClientTrafficPolicy>::of(view, object, labels);
+    let own = of(reference, gateway.metadata.labels.as_ref());
+    let of_sets: BTreeMap<_, _> = sets
+        .iter()
+        .map(|set| {
+            (
+                &set.reference,
+                of(&set.reference, set.object.metadata.labels.as_ref()),
+            )
+        })
+        .collect();
+    for draft in drafts {
+        let closest = of_sets.get(&draft.parent);
+        let policy = match closest {
+            Some(of_set) => of_set
+                .most_specific(Some(&draft.name))
+                .or_else(|| own.winner(None)),
+            None => own.most_specific(Some(&draft.name)),
+        };
+        if let Some(policy) = policy {
+            apply(draft, policy);
+        }
+    }
+}
+
+/// Has listeners that share a port in cleartext, and so connections, treat clients alike: as the one without a hostname says,
+/// else the first. To be called once it is known who serves.
+pub fn share_connections(drafts: &mut [Draft]) {
+    let mut by_port = BTreeMap::<u16, Vec<usize>>::new();
+    let in_cleartext = |draft: &Draft| draft.protocol == Some(Protocol::Http) && draft.serves();
+    for (index, draft) in drafts.iter().enumerate().filter(|(_, draft)| in_cleartext(draft)) {
+        by_port.entry(draft.port).or_default().push(index);
+    }
+    for indices in by_port.into_values().filter(|indices| indices.len() > 1) {
+        let any = indices.iter().find(|index| drafts[**index].hostname.is_none());
+        let Some(first) = any.or(indices.first()) else { continue };
+        let (policy, settings) = (drafts[*first].client_policy.clone(), drafts[*first].client.clone());
+        for index in indices {
+            let draft = &mut drafts[index];
+            if draft.client_policy != policy && draft.client != settings {
+                draft.overruled = draft.client_policy.is_some();
+                draft.client.clone_from(&settings);
+            }
+        }
+    }
+}
+
+/// Takes HTTP/3 from listeners whose UDP port belongs to a listener of its own. To be called once conflicts are settled.
+pub fn settle_http3(drafts: &mut [Draft]) {
+    let taken: HashSet<u16> = drafts
+        .iter()
+        .filter(|draft| draft.protocol == Some(Protocol::Udp) && draft.holds_port())
+        .map(|draft| draft.port)
+        .collect();
+    for draft in drafts.iter_mut().filter(|draft| taken.contains(&draft.port)) {
+        draft.http3 = false;
+    }
+}
