@@ -95,7 +95,7 @@ pub fn run(options: &Options, target: &Target) -> Result<Outcome> {
     if options.install || !cluster.kubectl(["get", "gatewayclass", CLASS]).succeeds() {
         install::image(&cluster, &options.image)?;
         install::crds(&cluster)?;
-        install::chart(&cluster, "conformance")?;
+        install::chart(&cluster, &["conformance"])?;
     }
     let flags = flags(options, &cluster)?;
     let outcome = long(&format!("conformance {:?}", options.profile), || {

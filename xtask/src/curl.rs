@@ -27,7 +27,8 @@ pub fn local(url: &str, arguments: &[&str]) -> Result<Answer> {
     ask(&mut Command::new("curl"), url, arguments)
 }
 
-fn ask(curl: &mut Command, url: &str, arguments: &[&str]) -> Result<Answer> {
+/// Sends a request to `url` by this command, which runs curl somewhere.
+pub fn ask(curl: &mut Command, url: &str, arguments: &[&str]) -> Result<Answer> {
     let text = curl
         .args(["--silent", "--show-error", "--max-time", "15", "--include"])
         .args(arguments)

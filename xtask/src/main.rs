@@ -1,8 +1,10 @@
 //! Development tasks: the local cluster, the image, the conformance suite and the test run.
 
 mod bench;
+mod browser;
 mod build;
 mod chart;
+mod checks;
 mod cluster;
 mod cmd;
 mod conformance;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::netns::Netns;
 use crate::{cmd, progress};
 
 /// How long a process has to end before it is killed.
@@ -28,6 +29,13 @@ pub struct Process {
 /// `program`, ended when the thread that starts it ends.
 pub fn bound(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]).arg(program);
+    command
+}
+
+/// [`bound`], in a network namespace.
+pub fn bound_in(netns: Netns, program: impl AsRef<OsStr>) -> Command {
+    let mut command = netns.command("setpriv");
     command.args(["--pdeathsig", "TERM"]).arg(program);
     command
 }
@@ -178,11 +186,20 @@ fn status_field(status: &str, field: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Waits until a process listens.
+/// Waits until a process listens on 127.0.0.1.
 pub fn wait_for_port(process: &mut Process, port: u16) -> Result<()> {
+    wait_for(process, || Ok(TcpStream::connect(("127.0.0.1", port)).ok()))
+}
+
+/// Waits until a process listens at an address of a network namespace.
+pub fn wait_for_address(process: &mut Process, netns: Netns, address: &str) -> Result<()> {
+    wait_for(process, || netns.run(|| Ok(TcpStream::connect(address).ok())))
+}
+
+fn wait_for(process: &mut Process, connect: impl Fn() -> Result<Option<TcpStream>>) -> Result<()> {
     progress::wait_for("a listening port", Duration::from_secs(20), || {
         process.check()?;
-        Ok(TcpStream::connect(("127.0.0.1", port)).ok())
+        connect()
     })?;
     // One that could not have the port ends about now.
     process.check()

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, ValueEnum};
 
 use crate::build::sluice;
+use crate::checks::Chosen;
 use crate::cluster::Target;
 use crate::cmd::{self, Run};
 use crate::e2e::install::ImageOptions;
@@ -42,6 +43,8 @@ pub enum Step {
     Features,
     /// Envoy Gateway's kinds, as its guides use them, on a real cluster
     Policies,
+    /// The migration guide, away from the real Envoy Gateway, on a real cluster
+    Migrate,
     /// The whole Gateway API conformance suite: five profiles, every feature
     Conformance,
 }
@@ -133,7 +136,12 @@ impl Step {
     fn needs_cluster(self) -> bool {
         matches!(
             self,
-            Self::Walk | Self::Resilience | Self::Features | Self::Policies | Self::Conformance
+            Self::Walk
+                | Self::Resilience
+                | Self::Features
+                | Self::Policies
+                | Self::Migrate
+                | Self::Conformance
         )
     }
 
@@ -157,8 +165,9 @@ impl Step {
             Self::Image => sluice::image("release", None).map(drop),
             Self::Walk => e2e::run(&Test::Walk(cluster_options(done)), &NO_TARGET),
             Self::Resilience => e2e::run(&Test::Resilience(cluster_options(done)), &NO_TARGET),
-            Self::Features => e2e::run(&Test::Features(cluster_options(done)), &NO_TARGET),
-            Self::Policies => e2e::run(&Test::Policies(cluster_options(done)), &NO_TARGET),
+            Self::Features => e2e::run(&Test::Features(every_check(done)), &NO_TARGET),
+            Self::Policies => e2e::run(&Test::Policies(every_check(done)), &NO_TARGET),
+            Self::Migrate => e2e::run(&Test::Migrate(every_check(done)), &NO_TARGET),
             Self::Conformance => conformance_suite(done, closing),
         }
     }
@@ -177,6 +186,13 @@ fn cluster_options(done: &[Done]) -> e2e::Options {
         no_image: !first,
     };
     e2e::Options { reuse: !first, image }
+}
+
+fn every_check(done: &[Done]) -> e2e::Selection {
+    e2e::Selection {
+        options: cluster_options(done),
+        chosen: Chosen::default(),
+    }
 }
 
 fn conformance_suite(done: &[Done], closing: &mut Vec<String>) -> Result<()> {

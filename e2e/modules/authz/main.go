@@ -2,6 +2,8 @@
 //
 // A request is allowed exactly if its header Authorization is "Bearer good". The answer's headers tell the backend what
 // the authorizer was shown: of the request's headers, its path, and its body.
+//
+// /jwks.json over HTTP is what the environment's JWKS holds.
 package main
 
 import (
@@ -11,6 +13,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +48,11 @@ func (q question) answer(protocol string) map[string]string {
 }
 
 func overHTTP(writer http.ResponseWriter, request *http.Request) {
+	if keys, given := os.LookupEnv("JWKS"); given && request.URL.Path == "/jwks.json" {
+		writer.Header().Set("Content-Type", "application/json")
+		io.WriteString(writer, keys)
+		return
+	}
 	body, err := io.ReadAll(request.Body)
 	if err != nil {
 		http.Error(writer, err.Error(), http.StatusBadRequest)

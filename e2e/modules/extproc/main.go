@@ -1,4 +1,5 @@
-// A processor for tests, by Envoy's ext_proc protocol: it listens at the address that it is given.
+// A processor for tests, by Envoy's ext_proc protocol: it listens at the address that it is given, with TLS if the files of
+// a certificate and its key follow.
 //
 // It adds headers to requests and responses, puts "processed:" before bodies that it is shown as a whole, turns streamed
 // ones into capitals, and answers requests for /immediate itself. In full duplex it gives back what it is given, all of it
@@ -19,6 +20,7 @@ import (
 	proc "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	types "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 )
 
 type processor struct {
@@ -128,7 +130,15 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	server := grpc.NewServer()
+	var options []grpc.ServerOption
+	if len(os.Args) > 3 {
+		certificate, err := credentials.NewServerTLSFromFile(os.Args[2], os.Args[3])
+		if err != nil {
+			log.Fatal(err)
+		}
+		options = append(options, grpc.Creds(certificate))
+	}
+	server := grpc.NewServer(options...)
 	proc.RegisterExternalProcessorServer(server, processor{})
 	log.Fatal(server.Serve(listener))
 }

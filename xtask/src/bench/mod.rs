@@ -20,6 +20,8 @@ mod stats;
 mod template;
 mod verify;
 
+pub use host::envoy;
+
 use std::path::PathBuf;
 
 use anyhow::Result;

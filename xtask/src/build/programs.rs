@@ -8,6 +8,7 @@ use super::go::{self, Kind, Program};
 use crate::paths;
 
 const KUBERNETES: &str = "e2e/modules/kubernetes";
+const ENVOY_GATEWAY_MODULE: &str = "e2e/modules/envoygateway";
 const IMAGES: &str = "e2e/modules/images";
 
 const fn kubernetes(name: &'static str, package: &'static str) -> Program {
@@ -47,11 +48,18 @@ pub const ECHO_BASIC: Program = plain(
 pub const AUTHZ: Program = plain("authz", "e2e/modules/authz", ".");
 pub const EXTPROC: Program = plain("extproc", "e2e/modules/extproc", ".");
 pub const GEOIP: Program = plain("geoip", "e2e/modules/geoip", ".");
+pub const GRPC_WEB: Program = plain("grpcweb", "e2e/modules/grpcweb", ".");
+pub const HTTP3: Program = plain("http3", "e2e/modules/http3", ".");
 pub const OTELCOL: Program = plain("otelcol", "e2e/modules/otelcol", ".");
 pub const RATELIMIT: Program = plain(
     "ratelimit",
     "e2e/modules/ratelimit",
     "github.com/envoyproxy/ratelimit/src/service_cmd",
+);
+pub const ENVOY_GATEWAY: Program = plain(
+    "envoy-gateway",
+    ENVOY_GATEWAY_MODULE,
+    "github.com/envoyproxy/gateway/cmd/envoy-gateway",
 );
 pub const COREDNS: Program = plain("coredns", "e2e", "github.com/coredns/coredns");
 pub const HELM: Program = plain("helm", "e2e", "helm.sh/helm/v3/cmd/helm");
@@ -80,4 +88,11 @@ pub const CLUSTER: [&Program; 10] = [
 pub fn gateway_api_crds() -> Result<PathBuf> {
     let directory = go::module_directory(&paths::root().join("e2e"), "sigs.k8s.io/gateway-api")?;
     Ok(directory.join("config/crd/experimental"))
+}
+
+/// Envoy Gateway's helm chart, from the Go module.
+pub fn envoy_gateway_chart() -> Result<PathBuf> {
+    let module = paths::root().join(ENVOY_GATEWAY_MODULE);
+    let directory = go::module_directory(&module, "github.com/envoyproxy/gateway")?;
+    Ok(directory.join("charts/gateway-helm"))
 }

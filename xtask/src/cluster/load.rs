@@ -1,12 +1,13 @@
 //! Sluice's image in a running cluster: imported into containerd, and the pods that use it made anew.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::access::Cluster;
 use super::up::load_images;
-use crate::build::sluice;
+use crate::build::{oci, sluice};
 use crate::cmd::Run;
 use crate::progress::say;
 
@@ -36,4 +37,17 @@ pub fn load_sluice(cluster: &Cluster, profile: &str, archive: Option<PathBuf>) -
         }
     }
     Ok(())
+}
+
+/// Copies the program `sluice` out of the image that the cluster has.
+pub fn copy_program(cluster: &Cluster, to: &Path) -> Result<()> {
+    cluster.need_own("reading an image")?;
+    let image = oci::qualified(&sluice::image_name());
+    let mount = to.with_extension("image");
+    fs::create_dir_all(&mount).with_context(|| format!("cannot create {}", mount.display()))?;
+    let ctr = |arguments: &[&str]| cluster.command("ctr").args(arguments).arg(&mount).text();
+    ctr(&["images", "mount", &image])?;
+    let copied = fs::copy(mount.join("sluice"), to).with_context(|| format!("no program in {image}"));
+    ctr(&["images", "unmount", "--rm"])?;
+    copied.map(drop)
 }

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
 pub use access::Cluster;
-pub use load::load_sluice;
+pub use load::{copy_program, load_sluice};
 pub use up::{load_images, up};
 
 use crate::cmd::Run;

@@ -12,91 +12,72 @@ mod trust;
 mod xbackend;
 
 use std::ops::Deref;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
-use self::certificates::Certificates;
+use self::certificates::{BACKEND_HOST, Certificates, GATEWAY_HOST};
 use super::install;
-use super::site::{self, LIMIT, START, Site};
+use super::site::{self, LIMIT, START, Site, Suite};
 use crate::build::images;
-use crate::cluster::{self, Cluster};
-use crate::cmd::Run;
+use crate::checks;
+use crate::cluster::Cluster;
 use crate::paths;
-use crate::progress::long;
 
 const NAMESPACE: &str = "sluice-features";
 
-/// One check. It may wait for what it expects, and leaves behind what the others count on.
-struct Check {
-    name: &'static str,
-    run: fn(&World<'_>) -> Result<()>,
-}
-
-const CHECKS: [&[Check]; 6] = [
-    &trust::CHECKS,
-    &addresses::CHECKS,
-    &auth::CHECKS,
-    &session::CHECKS,
-    &retry::CHECKS,
-    &xbackend::CHECKS,
-];
+type Check = checks::Check<World>;
 
 /// What the checks share.
-struct World<'a> {
-    site: Site<'a>,
+pub struct World {
+    site: Site,
     certificates: Certificates,
 }
 
-impl<'a> Deref for World<'a> {
-    type Target = Site<'a>;
+impl Deref for World {
+    type Target = Site;
 
-    fn deref(&self) -> &Site<'a> {
+    fn deref(&self) -> &Site {
         &self.site
     }
 }
 
-/// Runs every check; those that fail are told together at the end.
-pub fn run(cluster: &Cluster) -> Result<()> {
-    install::crds(cluster)?;
-    install::chart(cluster, "conformance")?;
-    cluster::load_images(cluster, &[images::authorizer()?])?;
-    remove(cluster)?;
-    let result = long("preparing the Gateways", || prepare(cluster)).and_then(|world| {
-        let checks = CHECKS.into_iter().flatten();
-        site::check_all(checks.map(|check| (check.name, (check.run)(&world))))
-    });
-    if result.is_err() {
-        site::logs(cluster, NAMESPACE);
-    }
-    result.and(remove(cluster))
-}
+impl Suite for World {
+    const NAMESPACE: &'static str = NAMESPACE;
+    const VALUES: &'static [&'static str] = &["conformance"];
+    const CHECKS: &'static [&'static [Check]] = &[
+        &trust::CHECKS,
+        &addresses::CHECKS,
+        &auth::CHECKS,
+        &session::CHECKS,
+        &retry::CHECKS,
+        &xbackend::CHECKS,
+    ];
 
-fn prepare(cluster: &Cluster) -> Result<World<'_>> {
-    install::apply_file(cluster, "e2e/manifests/features/namespace.yaml")?;
-    let certificates = Certificates::make(&paths::state()?.join("features"), NAMESPACE)?;
-    certificates.apply(cluster)?;
-    for file in ["backends", "gateways", "routes", "xbackends"] {
-        install::apply_file(cluster, &format!("e2e/manifests/features/{file}.yaml"))?;
+    fn images() -> Result<Vec<PathBuf>> {
+        Ok(vec![images::AUTHORIZER.ensure()?])
     }
-    let site = Site::ready(cluster, NAMESPACE)?;
-    for deployment in ["echo", "tls-backend", "flaky", "authz", "labelled"] {
-        install::wait_deployment(cluster, NAMESPACE, deployment)?;
-    }
-    Ok(World { site, certificates })
-}
 
-/// Deletes what a run leaves, or an earlier one has left.
-fn remove(cluster: &Cluster) -> Result<()> {
-    long("removing the features' objects", || {
-        let delete = ["delete", "--ignore-not-found", "--timeout=120s"];
-        cluster.kubectl(delete).args(["namespace", NAMESPACE]).text()?;
-        cluster
-            .kubectl(delete)
-            .arg("clustertrustbundles.certificates.k8s.io")
-            .args(certificates::BUNDLES)
-            .text()
-    })
-    .map(drop)
+    fn prepare(cluster: &Cluster) -> Result<Self> {
+        install::apply_file(cluster, "e2e/manifests/features/namespace.yaml")?;
+        let servers = [("gateway-tls", GATEWAY_HOST), ("backend-tls", BACKEND_HOST)];
+        let certificates = Certificates::make(&paths::state()?.join("features"), NAMESPACE, &servers)?;
+        certificates.apply(cluster)?;
+        for file in ["backends", "gateways", "routes", "xbackends"] {
+            install::apply_file(cluster, &format!("e2e/manifests/features/{file}.yaml"))?;
+        }
+        let site = Site::ready(cluster, NAMESPACE)?;
+        for deployment in ["echo", "tls-backend", "flaky", "authz", "labelled"] {
+            install::wait_deployment(cluster, NAMESPACE, deployment)?;
+        }
+        Ok(Self { site, certificates })
+    }
+
+    fn remove(cluster: &Cluster) -> Result<()> {
+        site::delete(cluster, "namespace", &[NAMESPACE])?;
+        let bundles = "clustertrustbundles.certificates.k8s.io";
+        site::delete(cluster, bundles, &certificates::BUNDLES)
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +87,7 @@ mod tests {
     #[test]
     fn each_check_is_named_in_the_documentation() {
         let text = std::fs::read_to_string(paths::root().join("docs/features.md")).unwrap();
-        for check in CHECKS.into_iter().flatten() {
+        for check in World::checks() {
             assert!(text.contains(&format!("`{}`", check.name)), "{}", check.name);
         }
     }

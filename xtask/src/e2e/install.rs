@@ -1,6 +1,6 @@
 //! Puts Sluice on a cluster: the Gateway API's CRDs, the image, the chart.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -66,15 +66,18 @@ pub fn crds(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Installs the chart with the values of e2e/values/NAME.yaml, or changes to them.
-pub fn chart(cluster: &Cluster, values: &str) -> Result<()> {
+/// Installs the chart with the values of files e2e/values/NAME.yaml, or changes to them; a later file goes before an
+/// earlier one.
+pub fn chart(cluster: &Cluster, values: &[&str]) -> Result<()> {
     let root = paths::root();
-    let values = root.join("e2e/values").join(format!("{values}.yaml"));
+    let mut files = Vec::new();
+    for name in values {
+        let path = root.join("e2e/values").join(format!("{name}.yaml"));
+        files.extend(["--values".to_owned(), path.to_string_lossy().into_owned()]);
+    }
+    let shown = values.join(", ");
     long(
-        &format!(
-            "helm upgrade --install {RELEASE} charts/sluice --values {}",
-            shown(&values)
-        ),
+        &format!("helm upgrade --install {RELEASE} with the values of {shown}"),
         || {
             cluster
                 .helm(&[
@@ -85,8 +88,8 @@ pub fn chart(cluster: &Cluster, values: &str) -> Result<()> {
                     NAMESPACE,
                     "--create-namespace",
                 ])?
-                .args(["--wait", "--timeout", "120s", "--values"])
-                .arg(&values)
+                .args(["--wait", "--timeout", "120s"])
+                .args(&files)
                 .arg(root.join("charts/sluice"))
                 .text()
         },
@@ -170,11 +173,4 @@ pub fn diagnose(cluster: &Cluster) {
             Err(error) => say(format!("{error:#}")),
         }
     }
-}
-
-fn shown(path: &Path) -> String {
-    path.strip_prefix(paths::root())
-        .unwrap_or(path)
-        .display()
-        .to_string()
 }

@@ -32,11 +32,16 @@ pub struct Load {
 impl Load {
     /// Starts to send `GET path`.
     pub fn start(address: SocketAddr, path: &str) -> Self {
+        Self::for_host(address, &address.to_string(), path)
+    }
+
+    /// Starts to send `GET path` for a host.
+    pub fn for_host(address: SocketAddr, host: &str, path: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (flag, path) = (Arc::clone(&stop), path.to_owned());
+        let (flag, host, path) = (Arc::clone(&stop), host.to_owned(), path.to_owned());
         let thread = std::thread::spawn(move || {
             Netns::Client.enter()?;
-            Ok(send(address, &path, &flag))
+            Ok(send(address, &host, &path, &flag))
         });
         Self { stop, thread }
     }
@@ -64,11 +69,11 @@ impl Load {
     }
 }
 
-fn send(address: SocketAddr, path: &str, stop: &AtomicBool) -> Seen {
+fn send(address: SocketAddr, host: &str, path: &str, stop: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
     // A dozen failures tell as much as a thousand.
     while !stop.load(Ordering::Relaxed) && seen.failures.len() < 12 {
-        match client::get(address, &address.to_string(), path) {
+        match client::get(address, host, path) {
             Ok(response) if response.status == 200 => seen.answered += 1,
             Ok(response) => seen.failures.push(format!("status {}", response.status)),
             Err(error) => seen.failures.push(format!("{error:#}")),
@@ -100,7 +105,7 @@ mod tests {
                 flag.store(status.starts_with("503"), Ordering::Relaxed);
             }
         });
-        let seen = send(address, "/", &stop);
+        let seen = send(address, "a.test", "/", &stop);
         server.join().unwrap();
         assert_eq!((seen.answered, seen.failures), (1, vec!["status 503".to_owned()]));
     }

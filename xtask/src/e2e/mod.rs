@@ -5,6 +5,7 @@ mod features;
 mod hops;
 pub mod install;
 mod load;
+mod migrate;
 mod policies;
 mod resilience;
 mod site;
@@ -13,8 +14,10 @@ mod walk;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+use crate::checks::{Check, Chosen};
 use crate::cluster::{self, Cluster, Target};
 use crate::progress::say;
+use site::Suite;
 
 /// `cargo xtask e2e ...`
 #[derive(Debug, Subcommand)]
@@ -24,9 +27,11 @@ pub enum Test {
     /// Bad input and restarts: the healthy route keeps answering
     Resilience(Options),
     /// Features of Gateway API that the conformance suite has no test for
-    Features(Options),
+    Features(Selection),
     /// Envoy Gateway's kinds, as its guides use them
-    Policies(Options),
+    Policies(Selection),
+    /// The ways of docs/migrate-from-envoy-gateway.md, away from the real Envoy Gateway
+    Migrate(Selection),
 }
 
 /// What the tests share.
@@ -39,14 +44,40 @@ pub struct Options {
     pub image: install::ImageOptions,
 }
 
+/// The same, and which checks of a test are wanted.
+#[derive(Clone, Debug, Args)]
+pub struct Selection {
+    #[command(flatten)]
+    pub options: Options,
+    #[command(flatten)]
+    pub chosen: Chosen,
+}
+
 /// Runs one test; on failure prints what helps to find the cause.
 pub fn run(test: &Test, target: &Target) -> Result<()> {
-    let (options, body): (_, fn(&Cluster) -> Result<()>) = match test {
-        Test::Walk(options) => (options, walk::run),
-        Test::Resilience(options) => (options, resilience::run),
-        Test::Features(options) => (options, features::run),
-        Test::Policies(options) => (options, policies::run),
-    };
+    match test {
+        Test::Walk(options) => on_cluster(options, target, walk::run),
+        Test::Resilience(options) => on_cluster(options, target, resilience::run),
+        Test::Features(selection) => suite::<features::World>(selection, target),
+        Test::Policies(selection) => suite::<policies::World>(selection, target),
+        Test::Migrate(selection) => match selection.chosen.of(&migrate::CHECKS)? {
+            Some(checks) => on_cluster(&selection.options, target, |cluster| {
+                migrate::run(cluster, &checks)
+            }),
+            None => Ok(()),
+        },
+    }
+}
+
+fn suite<S: Suite>(selection: &Selection, target: &Target) -> Result<()> {
+    let chosen: Option<Vec<&Check<S>>> = selection.chosen.of(S::checks())?;
+    match chosen {
+        Some(checks) => on_cluster(&selection.options, target, |cluster| site::run(cluster, &checks)),
+        None => Ok(()),
+    }
+}
+
+fn on_cluster(options: &Options, target: &Target, body: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
     let cluster = if options.reuse || target.kubeconfig.is_some() {
         Cluster::open(target.kubeconfig.as_deref())?
     } else {

@@ -1,113 +1,139 @@
-//! Envoy Gateway's kinds on a real cluster, with the fields that the guides of Envoy Gateway use; names and bounds are our
-//! own. docs/migrate-from-envoy-gateway.md counts on what is checked here.
+//! Envoy Gateway's kinds on a real cluster, with the manifests of Envoy Gateway's guides; e2e/README.md says which check
+//! stands for which guide.
 //!
-//! All checks share a namespace with one Gateway `main`. A policy is for the route of its name, which leads from the path
-//! of that name to the echo backend.
+//! All checks share a namespace with one Gateway `main`; what listens besides is in pods, except the OpenID provider.
 
 mod client;
-mod migration;
+mod extension;
+mod http3;
+mod limits;
+mod login;
+mod merged;
 mod routing;
 mod security;
+mod telemetry;
 mod traffic;
 
 use std::ops::Deref;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::features::certificates::Certificates;
+use super::features::certificates::{Certificates, GATEWAY_HOST};
 use super::install;
-use super::site::{self, Site};
+use super::site::{self, Site, Suite};
 use crate::build::images;
-use crate::cluster::{self, Cluster};
-use crate::cmd::Run;
+use crate::checks;
+use crate::cluster::Cluster;
 use crate::paths;
-use crate::progress::long;
 
 const NAMESPACE: &str = "sluice-policies";
+/// Namespaces of their own, as the guides have them.
+const REDIS: &str = "redis-system";
+const MONITORING: &str = "monitoring";
 
-/// One check: it may wait for what it expects.
-struct Check {
-    name: &'static str,
-    run: fn(&World<'_>) -> Result<()>,
-}
-
-const CHECKS: [&[Check]; 5] = [
-    &security::CHECKS,
-    &traffic::CHECKS,
-    &client::CHECKS,
-    &routing::CHECKS,
-    &migration::CHECKS,
-];
+type Check = checks::Check<World>;
 
 /// What the checks share.
-struct World<'a> {
-    site: Site<'a>,
+pub struct World {
+    site: Site,
     certificates: Certificates,
 }
 
-impl<'a> Deref for World<'a> {
-    type Target = Site<'a>;
+impl Deref for World {
+    type Target = Site;
 
-    fn deref(&self) -> &Site<'a> {
+    fn deref(&self) -> &Site {
         &self.site
     }
 }
 
-/// Runs every check.
-pub fn run(cluster: &Cluster) -> Result<()> {
-    install::crds(cluster)?;
-    install::chart(cluster, "conformance")?;
-    cluster::load_images(cluster, &[images::authorizer()?])?;
-    remove(cluster)?;
-    let result = long("preparing the Gateway", || prepare(cluster)).and_then(|world| {
-        let checks = CHECKS.into_iter().flatten();
-        site::check_all(checks.map(|check| (check.name, (check.run)(&world))))
-    });
-    if result.is_err() {
-        site::logs(cluster, NAMESPACE);
+impl Suite for World {
+    const NAMESPACE: &'static str = NAMESPACE;
+    const VALUES: &'static [&'static str] = &["conformance", "policies"];
+    const CHECKS: &'static [&'static [Check]] = &[
+        &security::CHECKS,
+        &login::CHECKS,
+        &traffic::CHECKS,
+        &limits::CHECKS,
+        &client::CHECKS,
+        &http3::CHECKS,
+        &routing::CHECKS,
+        &extension::CHECKS,
+        &telemetry::CHECKS,
+        &merged::CHECKS,
+    ];
+
+    fn images() -> Result<Vec<PathBuf>> {
+        let (authorizer, processor) = (images::AUTHORIZER.ensure()?, images::PROCESSOR.ensure()?);
+        Ok(vec![
+            authorizer,
+            processor,
+            images::COLLECTOR.ensure()?,
+            images::redis()?,
+        ])
     }
-    result.and(remove(cluster))
+
+    fn before(cluster: &Cluster) -> Result<()> {
+        install::apply_file(cluster, "e2e/manifests/policies/redis.yaml")?;
+        install::wait_deployment(cluster, REDIS, "redis")
+    }
+
+    fn prepare(cluster: &Cluster) -> Result<Self> {
+        install::apply_file(cluster, "e2e/manifests/policies/namespace.yaml")?;
+        let servers = [
+            ("gateway-tls", GATEWAY_HOST),
+            ("example-cert", login::HOST),
+            ("provider", login::PROVIDER),
+            ("grpc-ext-proc-secret", "grpc-ext-proc.envoygateway"),
+        ];
+        let certificates = Certificates::make(&paths::state()?.join("policies"), NAMESPACE, &servers)?;
+        certificates.apply_secrets(cluster)?;
+        for (kind, field, name) in [
+            ("Secret", "stringData", "example-ca-cert"),
+            ("ConfigMap", "data", "grpc-ext-proc-ca"),
+            ("ConfigMap", "data", "provider-ca"),
+        ] {
+            let trusted = json!({
+                "apiVersion": "v1",
+                "kind": kind,
+                "metadata": {"name": name, "namespace": NAMESPACE},
+                field: {"ca.crt": certificates.good},
+            });
+            cluster.apply(&trusted.to_string())?;
+        }
+        for file in [
+            "backends",
+            "gateway",
+            "security",
+            "oidc",
+            "traffic",
+            "global-rate-limit",
+            "client",
+            "http3",
+            "routing",
+            "extension",
+            "telemetry",
+            "merged",
+        ] {
+            install::apply_file(cluster, &format!("e2e/manifests/policies/{file}.yaml"))?;
+        }
+        let site = Site::ready(cluster, NAMESPACE)?;
+        for deployment in ["backend", "authz", "grpc-ext-proc"] {
+            install::wait_deployment(cluster, NAMESPACE, deployment)?;
+        }
+        install::wait_deployment(cluster, MONITORING, "otel-collector")?;
+        Ok(Self { site, certificates })
+    }
+
+    fn remove(cluster: &Cluster) -> Result<()> {
+        site::delete(cluster, "namespace", &[NAMESPACE, REDIS, MONITORING])?;
+        site::delete(cluster, "gatewayclass", &[telemetry::CLASS, merged::CLASS])
+    }
 }
 
-fn prepare(cluster: &Cluster) -> Result<World<'_>> {
-    install::apply_file(cluster, "e2e/manifests/policies/namespace.yaml")?;
-    let certificates = Certificates::make(&paths::state()?.join("policies"), NAMESPACE)?;
-    certificates.apply_secrets(cluster)?;
-    let clients = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "example-ca-cert", "namespace": NAMESPACE},
-        "data": {"ca.crt": certificates.good},
-    });
-    cluster.apply(&clients.to_string())?;
-    for file in [
-        "backends",
-        "gateway",
-        "security",
-        "traffic",
-        "client",
-        "routing",
-        "extension",
-    ] {
-        install::apply_file(cluster, &format!("e2e/manifests/policies/{file}.yaml"))?;
-    }
-    let site = Site::ready(cluster, NAMESPACE)?;
-    for deployment in ["echo", "authz"] {
-        install::wait_deployment(cluster, NAMESPACE, deployment)?;
-    }
-    Ok(World { site, certificates })
-}
-
-fn remove(cluster: &Cluster) -> Result<()> {
-    long("removing the policies' objects", || {
-        let delete = ["delete", "--ignore-not-found", "--timeout=120s"];
-        cluster.kubectl(delete).args(["namespace", NAMESPACE]).text()
-    })
-    .map(drop)
-}
-
-impl World<'_> {
+impl World {
     /// Each policy is accepted, and what it has no effect for is nothing.
     fn accepted(&self, kind: &str, names: &[&str]) -> Result<()> {
         for name in names {
@@ -123,14 +149,33 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The policy is refused for this reason, and its route answers 500 while others go on.
-    fn refused(&self, kind: &str, name: &str, reason: &str) -> Result<()> {
+    /// The policy is refused for this reason, and its route, to this path, answers 500 while others go on.
+    fn refused(&self, kind: &str, name: &str, path: &str, reason: &str) -> Result<()> {
         let found = self.wait_condition(kind, name, "Accepted", false)?;
         ensure!(
             found == reason,
             "{kind} {name}: reason {found} instead of {reason}"
         );
-        self.wait_status(&format!("/{name}"), &[], 500)?;
+        self.wait_status(path, &[], 500)?;
         self.wait_status("/plain", &[], 200).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_check_is_named_beside_its_guide() {
+        let text = std::fs::read_to_string(paths::root().join("e2e/README.md")).unwrap();
+        for check in World::checks().filter(|check| !check.name.ends_with("Accepted")) {
+            let about_guides = !check.name.ends_with("Invalid");
+            assert_eq!(
+                text.contains(&format!("`{}`", check.name)),
+                about_guides,
+                "{}",
+                check.name
+            );
+        }
     }
 }

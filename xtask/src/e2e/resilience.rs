@@ -41,7 +41,7 @@ const ROUTES: [(&str, &str, &str, u16); 4] = [
 /// Runs all parts, one after another.
 pub fn run(cluster: &Cluster) -> Result<()> {
     install::crds(cluster)?;
-    install::chart(cluster, "walk")?;
+    install::chart(cluster, &["walk"])?;
     for file in ["echo", "gateway", "route"] {
         install::apply_file(cluster, &format!("examples/kubernetes/{file}.yaml"))?;
     }

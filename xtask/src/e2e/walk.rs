@@ -42,7 +42,7 @@ struct Answer {
 /// Installs Sluice and the example, and walks.
 pub fn run(cluster: &Cluster) -> Result<()> {
     install::crds(cluster)?;
-    install::chart(cluster, "walk")?;
+    install::chart(cluster, &["walk"])?;
     for file in ["echo", "gateway", "route"] {
         install::apply_file(cluster, &format!("examples/kubernetes/{file}.yaml"))?;
     }
@@ -56,11 +56,11 @@ pub fn run(cluster: &Cluster) -> Result<()> {
     walk(cluster, Routing::Endpoint)?;
     // The change of routing is under way while requests come in, and none may fail.
     let load = Load::start(SocketAddr::new(NODE_IP.parse()?, NODE_PORT), "/");
-    install::chart(cluster, "walk-service")?;
+    install::chart(cluster, &["walk-service"])?;
     walk(cluster, Routing::Service)?;
     load.finish("the change from endpoints to the ClusterIP")?;
     // Leave the example as a user would have it.
-    install::chart(cluster, "walk")
+    install::chart(cluster, &["walk"])
 }
 
 fn walk(cluster: &Cluster, routing: Routing) -> Result<()> {

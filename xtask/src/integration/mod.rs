@@ -6,7 +6,9 @@
 
 mod extproc;
 mod geoip;
-mod install;
+mod grpc_web;
+mod http3;
+pub mod install;
 mod oidc;
 mod otel;
 mod rate_limits;
@@ -14,19 +16,15 @@ mod world;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::progress::say;
+use crate::checks::{self, Chosen};
 use crate::scratch::Scratch;
 use crate::{build, host};
 use world::World;
 
-/// One check: its name on the command line, and what it does.
-struct Check {
-    name: &'static str,
-    run: fn(&World) -> Result<()>,
-}
+type Check = checks::Check<World>;
 
 const CHECKS: &[Check] = &[
     Check {
@@ -36,6 +34,14 @@ const CHECKS: &[Check] = &[
     Check {
         name: "geoip",
         run: geoip::country,
+    },
+    Check {
+        name: "grpc-web",
+        run: grpc_web::connect,
+    },
+    Check {
+        name: "http3",
+        run: http3::quic_go,
     },
     Check {
         name: "oidc",
@@ -62,28 +68,18 @@ const CHECKS: &[Check] = &[
 /// `cargo xtask integration ...`
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Run these checks alone
-    checks: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     /// The program `sluice` to use, instead of building it
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
-    /// Print the names of all checks
-    #[arg(long)]
-    list: bool,
 }
 
-/// Runs the checks; those that fail are told together at the end.
+/// Runs the checks, each with surroundings of its own.
 pub fn run(options: &Options) -> Result<()> {
-    if options.list {
-        for check in CHECKS {
-            println!("{}", check.name);
-        }
+    let Some(chosen) = options.chosen.of(CHECKS)? else {
         return Ok(());
-    }
-    let known = |name: &&String| !CHECKS.iter().any(|check| check.name == **name);
-    if let Some(unknown) = options.checks.iter().find(known) {
-        bail!("there is no check {unknown}; --list tells the names");
-    }
+    };
     host::install(&[("curl", "curl"), ("setpriv", "util-linux")])?;
     let binary = match &options.binary {
         Some(path) => path
@@ -92,23 +88,8 @@ pub fn run(options: &Options) -> Result<()> {
         None => build::sluice::plain()?,
     };
     let scratch = Scratch::new()?;
-    let mut failed = Vec::new();
-    let chosen =
-        |check: &&Check| options.checks.is_empty() || options.checks.iter().any(|name| name == check.name);
-    for check in CHECKS.iter().filter(chosen) {
-        say(check.name);
-        let result =
-            World::new(&scratch.path().join(check.name), &binary).and_then(|world| (check.run)(&world));
-        match result {
-            Ok(()) => println!("ok      {}", check.name),
-            Err(error) => {
-                println!("FAILED  {}: {error:#}", check.name);
-                failed.push(check.name);
-            }
-        }
-    }
-    if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
-    }
-    Ok(())
+    checks::run(&chosen, |check| {
+        let world = World::new(&scratch.path().join(check.name), &binary)?;
+        (check.run)(&world)
+    })
 }

@@ -1,33 +1,29 @@
 //! Logins at a certified OpenID provider, by a browser that is played by curl.
 
-use std::fs;
-use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::install;
 use super::world::{World, echo_service};
-use crate::curl::{self, Answer};
+use crate::browser::Browser;
+use crate::host;
 use crate::process::bound;
 use crate::progress::wait_for;
-use crate::{host, paths};
-
-const VERSION: &str = "9.13.3";
-/// The provider's program.
-const PROGRAM: &str = "xtask/src/integration/oidc-provider.mjs";
 
 /// Login, access, refresh, logout; tampering, and a provider that is down.
 pub fn login(world: &World) -> Result<()> {
-    let packages = install::npm("oidc-provider", VERSION)?;
     let [port, echo, op] = host::free_ports()?;
     let home = format!("http://127.0.0.1:{port}");
     let mut node = bound("node");
-    node.arg(paths::root().join(PROGRAM)).arg(packages);
-    node.args([op.to_string(), home.clone()]);
+    let address = format!("127.0.0.1:{op}");
+    node.args(install::provider(&format!("http://{address}"), &address, &home)?);
     let provider = world.start("provider", &mut node, op)?;
     let _sluice = world.sluice(&manifests(port, echo, op), port)?;
 
-    let browser = Browser::new(world, "alice");
+    let curl = || Command::new("curl");
+    let open = |user| Browser::new(world.directory(), user, &curl);
+    let browser = open("alice")?;
     let page = browser.log_in(&format!("{home}/page?a=b"))?;
     let seen = page.seen()?;
     ensure!(
@@ -54,11 +50,11 @@ pub fn login(world: &World) -> Result<()> {
     ensure!(renewed.starts_with("Bearer "), "not a bearer token");
 
     // Somebody else's callback, and a state that is none.
-    let other = Browser::new(world, "mallory");
+    let other = open("mallory")?;
     let begun = other.get(&format!("{home}/"))?;
     let location = begun.header("location").context("not sent to the provider")?;
     let state = parameter(location, "state")?;
-    let stranger = Browser::new(world, "stranger");
+    let stranger = open("stranger")?;
     for callback in [
         format!("{home}/oauth2/callback?code=x&state={state}"),
         format!("{home}/oauth2/callback?code=x&state=x{state}"),
@@ -93,7 +89,7 @@ pub fn login(world: &World) -> Result<()> {
     ensure!(status == 302, "after the logout the answer is {status}");
 
     // What is known of the provider stays; what has to be asked cannot be.
-    let again = Browser::new(world, "bob");
+    let again = open("bob")?;
     again.log_in(&format!("{home}/"))?.seen()?;
     drop(provider);
     let down = wait_for(
@@ -125,15 +121,6 @@ fn parameter(url: &str, name: &str) -> Result<String> {
         .with_context(|| format!("no {name} in {url}"))
 }
 
-/// Where a response sends its reader, who has asked for `url`.
-fn resolved(url: &str, location: &str) -> String {
-    let origin = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-    match location.strip_prefix('/') {
-        Some(path) => format!("{origin}/{path}"),
-        None => location.to_owned(),
-    }
-}
-
 /// A jar whose session is changed in one place.
 fn tampered(jar: &str) -> Result<String> {
     let at = jar
@@ -143,76 +130,6 @@ fn tampered(jar: &str) -> Result<String> {
     let mut bytes = jar.to_owned().into_bytes();
     bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
     Ok(String::from_utf8(bytes)?)
-}
-
-/// A client that keeps cookies.
-struct Browser {
-    jar: PathBuf,
-    user: &'static str,
-}
-
-impl Browser {
-    fn new(world: &World, user: &'static str) -> Self {
-        Self {
-            jar: world.directory().join(format!("{user}.jar")),
-            user,
-        }
-    }
-
-    fn jar(&self) -> Result<String> {
-        Ok(fs::read_to_string(&self.jar)?)
-    }
-
-    fn set_jar(&self, jar: &str) -> Result<()> {
-        Ok(fs::write(&self.jar, jar)?)
-    }
-
-    fn get(&self, url: &str) -> Result<Answer> {
-        self.ask(url, &[])
-    }
-
-    fn ask(&self, url: &str, arguments: &[&str]) -> Result<Answer> {
-        let jar = self.jar.to_str().context("odd path")?;
-        let all = [&["--cookie", jar, "--cookie-jar", jar], arguments].concat();
-        let answer = curl::local(url, &all)?;
-        // Of several cookies that one response takes away, curl 7.88 reads all but the last from its jar again.
-        let gone: Vec<_> = answer
-            .headers("set-cookie")
-            .filter(|cookie| cookie.contains("Max-Age=0;"))
-            .filter_map(|cookie| Some(format!("\t{}\t", cookie.split_once('=')?.0)))
-            .collect();
-        if !gone.is_empty() {
-            let kept = self.jar()?;
-            let kept = kept
-                .lines()
-                .filter(|line| !gone.iter().any(|name| line.contains(name)));
-            self.set_jar(&format!("{}\n", kept.collect::<Vec<_>>().join("\n")))?;
-        }
-        Ok(answer)
-    }
-
-    /// Goes where it is sent, and fills in the provider's forms, until there is something else to see.
-    fn log_in(&self, url: &str) -> Result<Answer> {
-        let mut url = url.to_owned();
-        let mut answer = self.get(&url)?;
-        for _ in 0..20 {
-            if let Some(next) = answer.header("location") {
-                url = resolved(&url, next);
-                answer = self.get(&url)?;
-            } else if url.contains("/interaction/") {
-                let login = format!("prompt=login&login={}&password=any", self.user);
-                let form = if answer.body.contains("value=\"login\"") {
-                    &login
-                } else {
-                    "prompt=consent"
-                };
-                answer = self.ask(&url, &["--data", form])?;
-            } else {
-                return Ok(answer);
-            }
-        }
-        bail!("the login does not end; it is at {url}")
-    }
 }
 
 fn manifests(port: u16, echo: u16, op: u16) -> String {

@@ -84,7 +84,7 @@ impl World {
         cluster.need_own("a benchmark of the control plane")?;
         install::image(&cluster, image)?;
         install::crds(&cluster)?;
-        install::chart(&cluster, "conformance")?;
+        install::chart(&cluster, &["conformance"])?;
         remove(&cluster)?;
         let authority = Authority::new()?;
         cluster.apply(&base(&authority)?)?;

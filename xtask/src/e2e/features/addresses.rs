@@ -15,7 +15,7 @@ pub const CHECKS: [Check; 1] = [Check {
 }];
 
 /// The Gateway's only address is its ClusterIP, which answers inside of the cluster.
-fn cluster(world: &World<'_>) -> Result<()> {
+fn cluster(world: &World) -> Result<()> {
     let status = wait_for("Gateway inside Programmed", START, || {
         let gateway = world.object("gateway", "inside")?;
         let found = install::condition(&gateway["status"]["conditions"], "Programmed");
@@ -42,12 +42,12 @@ fn cluster(world: &World<'_>) -> Result<()> {
     );
     let url = format!("http://{address}/");
     wait_for(&format!("{url} answers inside of the cluster"), START, || {
-        curl::send(world.cluster, Netns::Node, &url, &[])?
+        curl::send(&world.cluster, Netns::Node, &url, &[])?
             .seen()
             .map(Some)
     })?;
     ensure!(
-        curl::send(world.cluster, Netns::Client, &url, &[]).is_err(),
+        curl::send(&world.cluster, Netns::Client, &url, &[]).is_err(),
         "{url} answers outside of the cluster"
     );
     Ok(())

@@ -48,7 +48,7 @@ const GOOD: [&str; 2] = ["--header", "Authorization: Bearer good"];
 const BAD: [&str; 2] = ["--header", "Authorization: Bearer bad"];
 
 /// With the good token and, if the client's word counted, another user.
-fn allowed(world: &World<'_>, path: &str, more: &[&str]) -> Result<Seen> {
+fn allowed(world: &World, path: &str, more: &[&str]) -> Result<Seen> {
     let mut arguments = GOOD.to_vec();
     arguments.extend(["--header", "X-Auth-User: mallory"]);
     arguments.extend(more);
@@ -58,7 +58,7 @@ fn allowed(world: &World<'_>, path: &str, more: &[&str]) -> Result<Seen> {
 }
 
 /// The authorizer's own answer reaches the client.
-fn denied(world: &World<'_>, path: &str, protocol: &str) -> Result<()> {
+fn denied(world: &World, path: &str, protocol: &str) -> Result<()> {
     for arguments in [&BAD[..], &[]] {
         let answer: Answer = world.wait_status(path, arguments, 403)?;
         ensure!(
@@ -71,7 +71,7 @@ fn denied(world: &World<'_>, path: &str, protocol: &str) -> Result<()> {
 }
 
 /// The listener's route matches by the header that the authorizer adds, so the filter runs before routing.
-fn listener(world: &World<'_>, port: &str, protocol: &str) -> Result<()> {
+fn listener(world: &World, port: &str, protocol: &str) -> Result<()> {
     let path = format!("{port}/listener");
     let seen = allowed(world, &path, &[])?;
     seen.expect("x-auth-protocol", Some(protocol))?;
@@ -79,7 +79,7 @@ fn listener(world: &World<'_>, port: &str, protocol: &str) -> Result<()> {
 }
 
 /// As without TLS, on a listener that also asks for the client's certificate.
-fn https(world: &World<'_>) -> Result<()> {
+fn https(world: &World) -> Result<()> {
     const PORT: u16 = 8443;
     let call = |token: &[&str], status: u16| {
         wait_for(&format!("status {status} over TLS"), LIMIT, || {
@@ -101,7 +101,7 @@ fn https(world: &World<'_>) -> Result<()> {
 
 /// The question has a path of its own and the headers that it may have; of the answer's headers the backend gets those
 /// that are listed.
-fn route_http(world: &World<'_>) -> Result<()> {
+fn route_http(world: &World) -> Result<()> {
     let more = ["--header", "X-Tenant: t", "--header", "X-Private: p"];
     let seen = allowed(world, "/auth-http?a=b", &more)?;
     seen.expect("x-auth-protocol", Some("http"))?;
@@ -116,7 +116,7 @@ fn route_http(world: &World<'_>) -> Result<()> {
 }
 
 /// As over HTTP; and the answer takes a header away.
-fn route_grpc(world: &World<'_>) -> Result<()> {
+fn route_grpc(world: &World) -> Result<()> {
     let more = ["--header", "X-Tenant: t", "--header", "X-Private: p"];
     let seen = allowed(world, "/auth-grpc?a=b", &more)?;
     seen.expect("x-auth-protocol", Some("grpc"))?;
@@ -142,7 +142,7 @@ fn shown(seen: &Seen, wanted: &[&str], unwanted: &[&str]) -> Result<()> {
 }
 
 /// The authorizer sees a body of up to `maxSize` bytes and the backend gets it whole; a larger one is refused.
-fn forward_body(world: &World<'_>) -> Result<()> {
+fn forward_body(world: &World) -> Result<()> {
     for path in ["/auth-body-http", "/auth-body-grpc"] {
         let seen = allowed(world, path, &["--data", "eight by"])?;
         seen.expect("x-auth-body", Some("8:eight by"))?;
@@ -155,7 +155,7 @@ fn forward_body(world: &World<'_>) -> Result<()> {
 }
 
 /// Without an authorizer nobody passes, and when it is back everything is as before.
-fn away(world: &World<'_>) -> Result<()> {
+fn away(world: &World) -> Result<()> {
     const PATHS: [&str; 4] = [":8081/listener", ":8082/listener", "/auth-http", "/auth-grpc"];
     scale(world, 0)?;
     let refused = PATHS.iter().try_for_each(|path| {
@@ -173,11 +173,11 @@ fn away(world: &World<'_>) -> Result<()> {
         .try_for_each(|path| allowed(world, path, &[]).map(drop))
 }
 
-fn scale(world: &World<'_>, replicas: u8) -> Result<()> {
+fn scale(world: &World, replicas: u8) -> Result<()> {
     world
         .cluster
         .kubectl(["scale", "deployment", "authz", "--namespace", NAMESPACE])
         .arg(format!("--replicas={replicas}"))
         .text()?;
-    install::wait_deployment(world.cluster, NAMESPACE, "authz")
+    install::wait_deployment(&world.cluster, NAMESPACE, "authz")
 }

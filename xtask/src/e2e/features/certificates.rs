@@ -26,7 +26,7 @@ pub const GATEWAY_HOST: &str = "gateway.features.test";
 pub const BACKEND_HOST: &str = "backend.features.test";
 
 /// The authorities' certificates, and a directory with what curl needs: `ca.crt`, and of either authority's client
-/// `good.crt`, `good.key`, `bad.crt` and `bad.key`.
+/// `good.crt`, `good.key`, `bad.crt` and `bad.key`; the servers' are there too, by the names of their Secrets.
 pub struct Certificates {
     directory: PathBuf,
     /// The authority that is trusted.
@@ -42,8 +42,8 @@ struct Authority {
 }
 
 impl Certificates {
-    /// Makes everything anew; the Secrets are for `namespace`.
-    pub fn make(directory: &Path, namespace: &str) -> Result<Self> {
+    /// Makes everything anew: in `namespace` a Secret for each server, given by its name and the server's.
+    pub fn make(directory: &Path, namespace: &str, hosts: &[(&str, &str)]) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let (good, bad) = (Authority::new("good")?, Authority::new("bad")?);
         let write = |name: &str, content: &str| {
@@ -57,8 +57,10 @@ impl Certificates {
             write(&format!("{name}.key"), &key)?;
         }
         let mut servers = Vec::new();
-        for (name, host) in [("gateway-tls", GATEWAY_HOST), ("backend-tls", BACKEND_HOST)] {
+        for (name, host) in hosts {
             let (certificate, key) = good.issue(host)?;
+            write(&format!("{name}.crt"), &certificate)?;
+            write(&format!("{name}.key"), &key)?;
             servers.push(json!({
                 "apiVersion": "v1",
                 "kind": "Secret",

@@ -17,7 +17,7 @@ pub const CHECKS: [Check; 2] = [
 
 /// Without a budget a request may be repeated three times, as its rule says. The budget allows one retry in the hour, and
 /// when it is used up the client is told 503, whatever the backend said.
-fn budget(world: &World<'_>) -> Result<()> {
+fn budget(world: &World) -> Result<()> {
     // The backend fails the first requests of each id. All that is asked for is the retry, so a new id for each request.
     let path = |rule: &str, failures: u8| {
         let id = uuid::Uuid::new_v4();

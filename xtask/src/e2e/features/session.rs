@@ -29,7 +29,7 @@ pub const CHECKS: [Check; 3] = [
 /// even if each is chosen at random.
 const REQUESTS: usize = 15;
 
-fn cookie(world: &World<'_>) -> Result<()> {
+fn cookie(world: &World) -> Result<()> {
     let path = "/session-cookie";
     let first = world.wait_status(path, &[], 200)?;
     let set = first.header("set-cookie").context("no set-cookie")?;
@@ -47,14 +47,14 @@ fn cookie(world: &World<'_>) -> Result<()> {
 }
 
 /// The session is in the header X-Session.
-pub fn header(world: &World<'_>, path: &str) -> Result<()> {
+pub fn header(world: &World, path: &str) -> Result<()> {
     let first = world.wait_status(path, &[], 200)?;
     let token = first.header("x-session").context("no x-session")?;
     sticks(world, path, &format!("X-Session: {token}"), first.seen()?.pod())
 }
 
 /// Requests with the session go to its pod, also after a change of the routes; those without go to several.
-fn sticks(world: &World<'_>, path: &str, session: &str, pod: &str) -> Result<()> {
+fn sticks(world: &World, path: &str, session: &str, pod: &str) -> Result<()> {
     let with = pods(world, path, &["--header", session])?;
     ensure!(with.iter().eq([pod]), "the session of {pod} went to {with:?}");
     let without = pods(world, path, &[])?;
@@ -71,14 +71,14 @@ fn sticks(world: &World<'_>, path: &str, session: &str, pod: &str) -> Result<()>
     Ok(())
 }
 
-fn pods(world: &World<'_>, path: &str, arguments: &[&str]) -> Result<BTreeSet<String>> {
+fn pods(world: &World, path: &str, arguments: &[&str]) -> Result<BTreeSet<String>> {
     (0..REQUESTS)
         .map(|_| Ok(world.get(path, arguments)?.seen()?.pod().to_owned()))
         .collect()
 }
 
 /// Adds a route and waits until it is in effect.
-fn change(world: &World<'_>, path: &str) -> Result<()> {
+fn change(world: &World, path: &str) -> Result<()> {
     let name = format!("late-{}", path.trim_start_matches('/'));
     let file = paths::root().join("e2e/manifests/features/late-route.yaml");
     let manifest =

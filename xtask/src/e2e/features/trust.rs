@@ -20,28 +20,28 @@ pub const CHECKS: [Check; 2] = [
 ];
 
 /// A BackendTLSPolicy refers to the bundle; a change of the bundle takes effect.
-fn backend(world: &World<'_>) -> Result<()> {
+fn backend(world: &World) -> Result<()> {
     world.wait_policy("backendtlspolicy", "tls-backend", &["Accepted", "ResolvedRefs"])?;
     is_verified(world, "/tls-backend")
 }
 
 /// The backend behind `path` is asked for its name, and served as long as its authority is in the bundle.
-pub fn is_verified(world: &World<'_>, path: &str) -> Result<()> {
+pub fn is_verified(world: &World, path: &str) -> Result<()> {
     let seen = world.wait_status(path, &[], 200)?.seen()?;
     ensure!(
         seen.server_name() == BACKEND_HOST,
         "the backend was asked for {:?}",
         seen.server_name()
     );
-    trust(world.cluster, BACKENDS, &world.certificates.bad)?;
+    trust(&world.cluster, BACKENDS, &world.certificates.bad)?;
     let refused = world.wait_status(path, &[], 503);
-    trust(world.cluster, BACKENDS, &world.certificates.good)?;
+    trust(&world.cluster, BACKENDS, &world.certificates.good)?;
     refused?;
     world.wait_status(path, &[], 200).map(drop)
 }
 
 /// The Gateway's frontend validation refers to the bundle.
-fn client(world: &World<'_>) -> Result<()> {
+fn client(world: &World) -> Result<()> {
     wait_for("the client with a certificate is served", LIMIT, || {
         let answer = call(world, Some("good"))?;
         ensure!(answer.status == 200, "status {}", answer.status);
@@ -49,20 +49,20 @@ fn client(world: &World<'_>) -> Result<()> {
     })?;
     refused(world, None)?;
     refused(world, Some("bad"))?;
-    trust(world.cluster, CLIENTS, &world.certificates.bad)?;
+    trust(&world.cluster, CLIENTS, &world.certificates.bad)?;
     let changed = wait_for(
         "the clients of the bundle's new authority are served",
         LIMIT,
         || call(world, Some("bad")).map(Some),
     )
     .and_then(|_| refused(world, Some("good")));
-    trust(world.cluster, CLIENTS, &world.certificates.good)?;
+    trust(&world.cluster, CLIENTS, &world.certificates.good)?;
     changed
 }
 
 /// The proxy must end the connection during the handshake or, since a client of TLS 1.3 may send before its certificate
 /// is looked at, while the request is on its way. curl's status tells that from a proxy that is not there.
-fn refused(world: &World<'_>, certificate: Option<&str>) -> Result<()> {
+fn refused(world: &World, certificate: Option<&str>) -> Result<()> {
     const TLS: u8 = 35;
     const SEND: u8 = 55;
     const RECEIVE: u8 = 56;
@@ -81,13 +81,13 @@ fn refused(world: &World<'_>, certificate: Option<&str>) -> Result<()> {
     }
 }
 
-fn call(world: &World<'_>, certificate: Option<&str>) -> Result<Answer> {
+fn call(world: &World, certificate: Option<&str>) -> Result<Answer> {
     call_at(world, 443, "/", certificate, &[])
 }
 
 /// A request over TLS to a port of the Gateway `main`, by a client with this certificate.
 pub fn call_at(
-    world: &World<'_>,
+    world: &World,
     port: u16,
     path: &str,
     certificate: Option<&str>,
@@ -105,7 +105,7 @@ pub fn call_at(
     }
     arguments.extend(more);
     curl::send(
-        world.cluster,
+        &world.cluster,
         Netns::Client,
         &format!("https://{GATEWAY_HOST}:{port}{path}"),
         &arguments,

@@ -42,7 +42,7 @@ pub const CHECKS: [Check; 6] = [
 const LABELLED: &str = "labelled";
 
 /// Pods come and go with their Deployment.
-fn scaling(world: &World<'_>) -> Result<()> {
+fn scaling(world: &World) -> Result<()> {
     const PATH: &str = "/xbackend-pods";
     world.wait_policy("xbackend", LABELLED, &["Accepted"])?;
     world.wait_status(PATH, &[], 200)?;
@@ -60,17 +60,17 @@ fn scaling(world: &World<'_>) -> Result<()> {
     world.wait_status(PATH, &[], 200).map(drop)
 }
 
-fn scale(world: &World<'_>, replicas: u8) -> Result<()> {
+fn scale(world: &World, replicas: u8) -> Result<()> {
     world
         .cluster
         .kubectl(["scale", "deployment", LABELLED, "--namespace", NAMESPACE])
         .arg(format!("--replicas={replicas}"))
         .text()?;
-    install::wait_deployment(world.cluster, NAMESPACE, LABELLED)
+    install::wait_deployment(&world.cluster, NAMESPACE, LABELLED)
 }
 
 /// There is one headless Service, which is repaired, and goes when the type changes.
-fn service(world: &World<'_>) -> Result<()> {
+fn service(world: &World) -> Result<()> {
     let made = the_service(world)?;
     let name = made["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     ensure!(
@@ -107,7 +107,7 @@ fn service(world: &World<'_>) -> Result<()> {
     world.wait_status("/xbackend-pods", &[], 200).map(drop)
 }
 
-fn patch_object(world: &World<'_>, kind: &str, name: &str, patch: &Value) -> Result<()> {
+fn patch_object(world: &World, kind: &str, name: &str, patch: &Value) -> Result<()> {
     world
         .cluster
         .kubectl(["patch", kind, name, "--namespace", NAMESPACE, "--type=merge"])
@@ -116,7 +116,7 @@ fn patch_object(world: &World<'_>, kind: &str, name: &str, patch: &Value) -> Res
         .map(drop)
 }
 
-fn services(world: &World<'_>) -> Result<Vec<Value>> {
+fn services(world: &World) -> Result<Vec<Value>> {
     let label = format!("--selector=sluice.dev/xbackend={LABELLED}");
     let list = world
         .cluster
@@ -125,14 +125,14 @@ fn services(world: &World<'_>) -> Result<Vec<Value>> {
     Ok(items.clone())
 }
 
-fn the_service(world: &World<'_>) -> Result<Value> {
+fn the_service(world: &World) -> Result<Value> {
     let mut services = services(world)?;
     ensure!(services.len() == 1, "there are {} Services", services.len());
     services.pop().context("no Service")
 }
 
 /// The name is looked up by the proxy; the request's own host reaches the backend.
-fn external(world: &World<'_>) -> Result<()> {
+fn external(world: &World) -> Result<()> {
     world.wait_policy("xbackend", "outside", &["Accepted"])?;
     let seen = world
         .wait_status("/xbackend-outside", &["--header", "Host: shop.example"], 200)?
@@ -146,13 +146,13 @@ fn external(world: &World<'_>) -> Result<()> {
 }
 
 /// The backend is asked for the name of `validation.hostname`, and its certificate is verified.
-fn tls(world: &World<'_>) -> Result<()> {
+fn tls(world: &World) -> Result<()> {
     world.wait_policy("xbackend", "outside-tls", &["Accepted"])?;
     trust::is_verified(world, "/xbackend-tls")
 }
 
 /// A name of a Service's is no way around ReferenceGrants: the API server refuses it, or else we do.
-fn of_cluster(world: &World<'_>) -> Result<()> {
+fn of_cluster(world: &World) -> Result<()> {
     world.wait_status("/xbackend-outside", &[], 200)?;
     let patch = |hostname: &str| json!({ "spec": { "externalHostname": { "hostname": hostname } } });
     let name = format!("echo.{NAMESPACE}.svc.cluster.local");

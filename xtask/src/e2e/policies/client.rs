@@ -17,7 +17,13 @@ pub const CHECKS: [Check; 6] = [
     Check {
         name: "ClientTrafficPolicyAccepted",
         run: |world| {
-            let names = ["client-ip", "headers", "connection-limit", "timeout", "mtls"];
+            let names = [
+                "enable-client-ip-detection",
+                "headers",
+                "connection-limit-ctp",
+                "client-timeout",
+                "enable-mtls",
+            ];
             world.accepted("clienttrafficpolicy", &names)
         },
     },
@@ -44,14 +50,14 @@ pub const CHECKS: [Check; 6] = [
 ];
 
 /// The route admits the addresses of a network that only the header can name.
-fn client_ip(world: &World<'_>) -> Result<()> {
+fn client_ip(world: &World) -> Result<()> {
     let from = |address: &str| format!("X-Forwarded-For: {address}");
-    world.wait_status(":8081/client-ip", &["--header", &from("203.0.113.7")], 200)?;
+    world.wait_status(":8081/client-ip", &["--header", &from("10.0.1.1")], 200)?;
     world.wait_status(":8081/client-ip", &["--header", &from("198.51.100.7")], 403)?;
     world.wait_status(":8081/client-ip", &[], 403).map(drop)
 }
 
-fn headers(world: &World<'_>) -> Result<()> {
+fn headers(world: &World) -> Result<()> {
     let sent = ["--header", "X-Internal: 1", "--header", "x_under: 1"];
     let answer = world.wait_status(":8082/", &sent, 200)?;
     ensure!(answer.header("x-late") == Some("set"), "{answer:?}");
@@ -62,7 +68,7 @@ fn headers(world: &World<'_>) -> Result<()> {
 }
 
 /// A connection from the client's namespace.
-fn connect(world: &World<'_>, port: u16) -> Result<TcpStream> {
+fn connect(world: &World, port: u16) -> Result<TcpStream> {
     let address = format!("{}:{port}", world.gateway);
     let stream =
         Netns::Client.run(|| TcpStream::connect(&address).with_context(|| format!("connect {address}")))?;
@@ -71,7 +77,7 @@ fn connect(world: &World<'_>, port: u16) -> Result<TcpStream> {
 }
 
 /// As long as one connection is open there is no second.
-fn connection_limit(world: &World<'_>) -> Result<()> {
+fn connection_limit(world: &World) -> Result<()> {
     // The connection of the answer that is waited for may not have ended yet.
     let first = wait_for("an answer on the one connection", LIMIT, || {
         let mut first = connect(world, 8083)?;
@@ -89,7 +95,7 @@ fn connection_limit(world: &World<'_>) -> Result<()> {
 }
 
 /// A request whose body does not come.
-fn timeout(world: &World<'_>) -> Result<()> {
+fn timeout(world: &World) -> Result<()> {
     world.wait_status(":8084/", &[], 200)?;
     let mut stream = connect(world, 8084)?;
     stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab")?;
@@ -100,7 +106,7 @@ fn timeout(world: &World<'_>) -> Result<()> {
 }
 
 /// Clients show a certificate of the authority, and speak TLS 1.3.
-fn mutual_tls(world: &World<'_>) -> Result<()> {
+fn mutual_tls(world: &World) -> Result<()> {
     wait_for("the client with a certificate is served", LIMIT, || {
         let answer = call(world, Some("good"), &[])?;
         ensure!(answer.status == 200, "status {}", answer.status);
@@ -127,7 +133,7 @@ fn mutual_tls(world: &World<'_>) -> Result<()> {
     Ok(())
 }
 
-fn call(world: &World<'_>, certificate: Option<&str>, more: &[&str]) -> Result<Answer> {
+fn call(world: &World, certificate: Option<&str>, more: &[&str]) -> Result<Answer> {
     let resolve = format!("{GATEWAY_HOST}:443:{}", world.gateway);
     let file = |name: &str| world.certificates.file(name);
     let mut arguments = vec![
@@ -143,5 +149,5 @@ fn call(world: &World<'_>, certificate: Option<&str>, more: &[&str]) -> Result<A
     let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     arguments.extend(more);
     let url = format!("https://{GATEWAY_HOST}/");
-    curl::send(world.cluster, Netns::Client, &url, &arguments)
+    curl::send(&world.cluster, Netns::Client, &url, &arguments)
 }
