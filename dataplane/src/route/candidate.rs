@@ -62,10 +62,19 @@ pub struct Candidate {
     pub order: Order,
     /// What it leads to.
     pub rule: Arc<Rule>,
+    /// It is tried in its place in the route, however specific it is.
+    pub in_order: bool,
     method: Option<Method>,
     headers: Box<[(HeaderName, Test)]>,
     query: Box<[(Box<str>, Test)]>,
     cookies: Box<[(Box<str>, Test)]>,
+}
+
+impl Order {
+    /// Place among the matches that are tried in the order of their routes.
+    pub fn in_route(&self) -> (&RouteOrder, usize, usize) {
+        (&self.route, self.rule, self.number)
+    }
 }
 
 #[derive(Debug)]
@@ -119,6 +128,7 @@ impl Candidate {
                 number,
             },
             rule: Arc::clone(rule),
+            in_order: false,
             method,
             headers: config
                 .headers
@@ -167,6 +177,14 @@ impl Candidate {
 }
 
 impl Path {
+    /// Length of the prefix, if it is one.
+    pub fn prefix(&self) -> Option<usize> {
+        match self {
+            Self::Prefix(prefix) => Some(prefix.len()),
+            Self::Exact(_) | Self::Regex(_) => None,
+        }
+    }
+
     /// Reads the resource; `None` covers everything.
     ///
     /// # Errors
@@ -197,7 +215,7 @@ impl Path {
             Self::Exact(exact) => **exact == *path,
             Self::Prefix(prefix) => path
                 .strip_prefix(&**prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+                .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/')),
             Self::Regex(regex) => regex.is_match(path.as_bytes()),
         }
     }

@@ -97,8 +97,9 @@ fn http(
             Rule::compile(&name, rules.grpc, rule, lookup).map_err(|e| format!("http.rules[{i}].{e}"))?;
         let compiled = Arc::new(compiled);
         for (j, one) in rule.matches.iter().enumerate() {
-            let candidate = Candidate::compile(one, &compiled, order, (i, j))
+            let mut candidate = Candidate::compile(one, &compiled, order, (i, j))
                 .map_err(|e| format!("http.rules[{i}].matches[{j}].{e}"))?;
+            candidate.in_order = config.in_order;
             candidates.push(Arc::new(candidate));
         }
     }

@@ -1,7 +1,8 @@
 //! All matches on one host, by path.
 //!
 //! Precedence: the exact path; then regular expressions, the longest first; then prefixes, the longest first. Gateway
-//! API leaves the place of regular expressions open; Envoy Gateway has them there too.
+//! API leaves the place of regular expressions open; Envoy Gateway has them there too. Matches of routes that keep their
+//! own order go before all of these, one after the other.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub struct Paths {
     /// How many prefixes there are of each length: no other length is looked up.
     lengths: Vec<u32>,
     regex: Bucket,
+    /// Those of routes that keep their own order.
+    in_order: Option<Bucket>,
 }
 
 /// Place among regular expressions.
@@ -36,6 +39,11 @@ fn regex_order(candidate: &Candidate) -> (Reverse<usize>, &Order) {
 impl Paths {
     /// The first match that takes the request, with the length of the prefix if it has one.
     pub fn find(&self, path: &str, head: &Parts) -> Option<(&Arc<Candidate>, Option<usize>)> {
+        for candidate in self.in_order.iter().flat_map(|bucket| bucket.iter()) {
+            if candidate.path.covers(path) && candidate.accepts(head) {
+                return Some((candidate, candidate.path.prefix()));
+            }
+        }
         let first = |bucket: &'_ Bucket| bucket.iter().position(|candidate| candidate.accepts(head));
         if let Some(bucket) = self.exact.get(path)
             && let Some(at) = first(bucket)
@@ -66,6 +74,13 @@ impl Paths {
 
     /// Adds a match.
     pub fn insert(&mut self, candidate: &Arc<Candidate>) {
+        if candidate.in_order {
+            let all = Arc::make_mut(self.in_order.get_or_insert_default());
+            let place = candidate.order.in_route();
+            let at = all.partition_point(|other| other.order.in_route() < place);
+            all.insert(at, Arc::clone(candidate));
+            return;
+        }
         match &candidate.path {
             Path::Exact(path) => {
                 add(&mut self.exact, path, candidate);
@@ -88,6 +103,13 @@ impl Paths {
 
     /// Takes out what the route of this match has under the path of this match.
     pub fn remove(&mut self, candidate: &Candidate) {
+        if candidate.in_order {
+            if let Some(all) = &mut self.in_order {
+                Arc::make_mut(all).retain(|other| other.route() != candidate.route());
+                self.in_order = self.in_order.take().filter(|all| !all.is_empty());
+            }
+            return;
+        }
         match &candidate.path {
             Path::Exact(path) => {
                 take(&mut self.exact, path, candidate);
@@ -111,7 +133,7 @@ impl Paths {
 
     /// True if nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.prefix.is_empty() && self.regex.is_empty()
+        self.exact.is_empty() && self.prefix.is_empty() && self.regex.is_empty() && self.in_order.is_none()
     }
 }
 

@@ -10,6 +10,7 @@ use sluice_config::v1::path_match::Kind as PathKind;
 
 use super::{Kind, Listener, Miss, Port, Route, Site, Table, Termination};
 use crate::filter::tests::Nothing;
+use crate::listen::fingerprint::Wanted;
 use crate::telemetry::Metrics;
 
 const LISTENERS: &[&str] = &["", "*.com", "*.example.com", "a.example.com"];
@@ -93,8 +94,9 @@ fn route() -> impl Strategy<Value = v1::Route> {
         rules,
         0..3i64,
         prop::collection::vec(any::<bool>(), LISTENERS.len()),
+        any::<bool>(),
     )
-        .prop_map(|(names, rules, created, attached)| {
+        .prop_map(|(names, rules, created, attached, in_order)| {
             let mut attachments = Vec::new();
             for (listener, _) in LISTENERS.iter().zip(attached).filter(|(_, attached)| *attached) {
                 let common: Vec<_> = names
@@ -120,6 +122,7 @@ fn route() -> impl Strategy<Value = v1::Route> {
             v1::Route {
                 attachments,
                 created,
+                in_order,
                 rules: Some(rules),
                 ..Default::default()
             }
@@ -263,14 +266,14 @@ fn naive(routes: &[v1::Route], host: &str, head: &http::request::Parts) -> Optio
                         .enumerate()
                         .filter(|(_, one)| match_ok(one, head))
                     {
-                        let rank = (
-                            (
-                                name_rank(name),
-                                name_rank(own),
-                                path_rank(one.path.as_ref().unwrap()),
-                            ),
-                            (!one.method.is_empty(), one.headers.len(), one.query.len()),
-                        );
+                        // Where the order of the route counts, no match is more specific than another.
+                        let (path, rest) = if route.in_order {
+                            ((3, 0), (true, 0, 0))
+                        } else {
+                            let rest = (!one.method.is_empty(), one.headers.len(), one.query.len());
+                            (path_rank(one.path.as_ref().unwrap()), rest)
+                        };
+                        let rank = ((name_rank(name), name_rank(own), path), rest);
                         found.push((
                             rank,
                             (route.created, r, i, j),
@@ -308,6 +311,7 @@ fn sites(metrics: &Metrics) -> Vec<Site> {
             hostname: (*name).into(),
             filters: Vec::new(),
             client: None,
+            fingerprints: Wanted::default(),
             tls: Termination::Cleartext,
             metrics: metrics.listener(name),
         }))

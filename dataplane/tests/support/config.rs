@@ -127,6 +127,7 @@ fn http_route(name: &str, listener: &str, rules: v1::HttpRules) -> v1::Resource 
         created: 1,
         precedence_name: format!("test/{name}"),
         rules: Some(v1::route::Rules::Http(rules)),
+        ..Default::default()
     };
     resource(format!("route/HTTPRoute/test/{name}"), Body::Route(route))
 }

@@ -245,11 +245,15 @@ fn check(proxy: Arc<EnvoyProxySpec>, name: &ObjectRef) -> Reading {
     } else {
         Some(format!("not supported: spec.{}", refused.join(", spec.")))
     };
-    let ignored = gaps::found(Kind::EnvoyProxy, proxy.as_ref())
+    let gaps = gaps::found(Kind::EnvoyProxy, proxy.as_ref())
         .into_iter()
         .filter(|(_, gap)| gap.effect != gaps::Effect::Refused)
-        .map(|(path, gap)| format!("{path} ({})", gap.why))
-        .collect();
+        .map(|(path, gap)| format!("{path} ({})", gap.why));
+    let levels = proxy.logging.iter().flat_map(|logging| logging.level.keys());
+    let levels = levels
+        .filter(|component| *component != "default")
+        .map(|component| format!("logging.level.{component} (the proxy has other components)"));
+    let ignored = gaps.chain(levels).collect();
     Reading {
         parameters: Parameters {
             telemetry: proxy.telemetry.is_some().then(|| name.clone()),
@@ -307,12 +311,14 @@ mod tests {
             refused("{provider: {kubernetes: {envoyService: {type: ExternalName}}}}")
                 .starts_with("EnvoyProxy n/p: spec.provider.kubernetes.envoyService.type: "),
         );
-        let ignored = check("{extraArgs: [x], bootstrap: {value: x}}");
+        let ignored =
+            check("{extraArgs: [x], bootstrap: {value: x}, logging: {level: {default: info, http: debug}}}");
         assert!(ignored.fault.is_none());
         assert_eq!(
             ignored.parameters.remark(&["telemetry.x".to_owned()]),
             "EnvoyProxy fields that have no effect: bootstrap (there is no Envoy here to be started with it), \
-             extraArgs (there is no Envoy here to take them), telemetry.x"
+             extraArgs (there is no Envoy here to take them), \
+             logging.level.http (the proxy has other components), telemetry.x"
         );
     }
 }

@@ -17,8 +17,6 @@ pub enum Effect {
     Refused,
     /// The rest of it is honoured, and its status warns.
     Warned,
-    /// The element of a list that the field is in has no effect; the rest is honoured, and its status warns.
-    LeftOut,
 }
 
 /// A field that is not honoured, with all that is below it.
@@ -48,80 +46,70 @@ macro_rules! gaps {
 
 gaps! {
     SecurityPolicy {
-        Warned "oidc.provider.backendRefs[].fallback": "one backend is asked",
-        Warned "oidc.provider.backendSettings.loadBalancer": "the backend's own settings hold",
-        Warned "oidc.provider.backendSettings.proxyProtocol": "the backend's own settings hold",
-        Warned "oidc.provider.backendSettings.tcpKeepalive": "the backend's own settings hold",
-        Warned "oidc.provider.backendSettings.healthCheck": "the backend's own settings hold",
-        Warned "oidc.provider.backendSettings.circuitBreaker": "the backend's own settings hold",
-        Warned "oidc.provider.backendSettings.timeout": "an answer may take five seconds",
-        Warned "oidc.provider.backendSettings.connection": "the backend's own settings hold",
-        Warned "oidc.provider.backendSettings.dns": "the backend's own settings hold",
-        Warned "oidc.provider.backendSettings.http2": "the backend's own settings hold",
-        Warned "oidc.provider.backendSettings.retry.numAttemptsPerPriority": "endpoints have no priorities",
-        Warned "oidc.provider.backendSettings.retry.retryOn": "errors of the connection and statuses from 500 on are retried",
-        Warned "oidc.provider.backendSettings.retry.perRetry.timeout": "an answer may take five seconds",
-        Warned "extAuth.includeRouteMetadata": "the service is told nothing of the route",
-        Warned "extAuth.grpc.backendSettings": "the backend's own settings hold",
-        Warned "extAuth.http.backendSettings": "the backend's own settings hold",
-        Warned "extAuth.grpc.backendRefs[].fallback": "one backend is asked",
-        Warned "extAuth.http.backendRefs[].fallback": "one backend is asked",
-        Warned "jwt.providers[].remoteJWKS.backendSettings": "the backend's own settings hold",
-        Warned "jwt.providers[].remoteJWKS.backendRefs[].fallback": "one backend is asked",
     }
     BackendTrafficPolicy {
-        Warned "rateLimit.local.rules[].limit.fromMetadata": "requests have no metadata",
-        Warned "rateLimit.local.rules[].cost.request.metadata": "requests have no metadata",
-        Warned "rateLimit.local.rules[].cost.response.metadata": "requests have no metadata",
-        Warned "rateLimit.global.rules[].limit.fromMetadata": "requests have no metadata",
-        Warned "rateLimit.global.rules[].cost.request.metadata": "requests have no metadata",
-        Warned "rateLimit.global.rules[].cost.response.metadata": "requests have no metadata",
-        Warned "bandwidthLimit.response.responseTrailers": "delays are not told",
-        Warned "retry.numAttemptsPerPriority": "endpoints have no priorities",
-        LeftOut "httpUpgrade[].connect": "CONNECT is not supported",
-        Warned "telemetry.metrics": "routes are named in metrics as they are",
-        Warned "loadBalancer.type=BackendUtilization": "requests go to the less loaded of two endpoints instead",
         Warned "loadBalancer.type=DynamicModule": "requests go to the less loaded of two endpoints instead",
-        Warned "loadBalancer.backendUtilization": "it is not supported",
         Warned "loadBalancer.dynamicModule": "there is no Envoy here",
-        Warned "healthCheck.active.healthCheckLog": "health is in the metrics",
-        Warned "connection.preconnect": "connections are made when they are needed",
-        Warned "dns": "names are looked up as often as their TTL asks for, in both families",
-        Warned "http2.connectionKeepalive.timeout": "a ping has 5 s to be answered",
-        Warned "http2.connectionKeepalive.idleInterval": "pings keep their interval",
-        Warned "http2.connectionKeepalive.intervalJitter": "pings keep their interval",
-    }
-    ClientTrafficPolicy {
-        Warned "http3": "HTTP/3 is not served",
-        Warned "grpc.enableWeb": "gRPC-Web is not translated",
-        Warned "headers.host.stripTrailingHostDot": "hosts are compared without the dot, and passed on as they are",
-        Warned "clientIPDetection.xForwardedFor.disableXForwardedForAppend": "the peer is always appended",
-        Warned "timeout.tcp.tlsHandshakeTimeout": "the proxy's own bound holds",
-        Warned "timeout.tcp.connectionInspectionTimeout": "the proxy's own bound holds",
-        Warned "connection.socketBufferLimit": "the system decides",
-        Warned "http1.preserveHeaderCase": "names of headers are passed on in lower case",
-        Warned "http1.disableSafeMaxConnectionDuration": "connections end between requests",
-        Warned "http1.ignoredUpgradeTypes": "see httpUpgrade of BackendTrafficPolicy",
-        Warned "http2.connectionKeepalive": "see tcpKeepalive",
-        Warned "tls.signatureAlgorithms": "the proxy's own hold",
-        Warned "tls.fingerprints": "they are not computed",
-        Warned "tls.clientValidation.allowExpiredCertificate": "expired certificates are refused",
     }
     Backend {
-        Warned "tls.signatureAlgorithms": "the proxy's own hold",
-        Warned "tls.fingerprints": "they are not computed",
+        Warned "tls.fingerprints": "they are of clients",
     }
     EnvoyExtensionPolicy {
         Refused "wasm": "there is no Envoy here to load it",
-        Warned "extProc[].metadata": "requests have no metadata",
-        Warned "extProc[].backendSettings": "the backend's own settings hold",
-        Warned "extProc[].backendRefs[].fallback": "one backend is asked",
+        Warned "extProc[].backendSettings.timeout.http.requestTimeout": "a call lasts as long as the request; see messageTimeout",
+        Warned "extProc[].backendSettings.timeout.http.maxStreamDuration": "a call lasts as long as the request; see messageTimeout",
+        Warned "extProc[].backendSettings.timeout.http.streamIdleTimeout": "a call lasts as long as the request; see messageTimeout",
         Refused "lua": "there is no Envoy here to run it",
         Refused "dynamicModule": "there is no Envoy here to load it",
+    }
+    EnvoyProxy {
+        Refused "provider.type=Host": "proxies run in the cluster",
+        Warned "provider.host": "proxies run in the cluster",
+        Warned "bootstrap": "there is no Envoy here to be started with it",
+        Warned "extraArgs": "there is no Envoy here to take them",
+        Warned "filterOrder": "filters have the order that they have in Envoy by default",
+        Warned "luaValidation": "there is no Envoy here to run Lua",
+        Warned "lua": "there is no Envoy here to run Lua",
+        Warned "dynamicModules": "there is no Envoy here to load them",
+        Warned "mergeBackends": "routes that use a backend alike share it in any case",
+        Warned "backendTLS.fingerprints": "they are of clients",
+        Warned "telemetry.requestID": "see headers.requestID of ClientTrafficPolicy",
+        Warned "telemetry.accessLog.settings[].type=Upstream": "requests are logged once, with what became of them upstream",
+        Warned "telemetry.accessLog.settings[].sinks[].als.http.responseTrailers": "trailers are not logged",
+        Warned "telemetry.accessLog.settings[].sinks[].als.backendSettings": "the backend's own settings hold",
+        Warned "telemetry.accessLog.settings[].sinks[].openTelemetry.backendSettings": "the backend's own settings hold",
+        Warned "telemetry.tracing.provider.backendSettings": "the backend's own settings hold",
+        Warned "telemetry.tracing.provider.zipkin.disableSharedSpanContext": "client and server have a span each in any case",
+        Warned "telemetry.metrics.sinks[].openTelemetry.backendSettings": "the backend's own settings hold",
+        Warned "telemetry.metrics.enableVirtualHostStats": "metrics are of listeners, routes and backends",
+        Warned "telemetry.metrics.enablePerEndpointStats": "metrics are of listeners, routes and backends",
+        Warned "telemetry.metrics.enableRequestResponseSizesStats": "metrics are of listeners, routes and backends",
+        Warned "telemetry.metrics.enableGRPCStats": "metrics are of listeners, routes and backends",
+        Warned "telemetry.metrics.clusterStatName": "backends are named in metrics as they are",
     }
     EnvoyPatchPolicy {
         Refused "jsonPatches": "there is no Envoy here whose configuration could be patched",
     }
+}
+
+/// The gaps of a field, each with the value that is meant, if one is. What `backendSettings` ask anywhere is what a
+/// BackendTrafficPolicy asks at its root, and so are their gaps.
+pub fn of(kind: Kind, path: &str) -> impl Iterator<Item = (&'static Gap, Option<&'static str>)> {
+    let settings = path.split_once("backendSettings.").map(|(_, rest)| rest);
+    GAPS.iter().filter_map(move |gap| {
+        let (field, value) = match gap.path.split_once('=') {
+            Some((field, value)) => (field, Some(value)),
+            None => (gap.path, None),
+        };
+        let is_own = gap.kind == kind && field == path;
+        let is_of_settings = gap.kind == Kind::BackendTrafficPolicy && settings == Some(field);
+        (is_own || is_of_settings).then_some((gap, value))
+    })
+}
+
+/// The gap that a field is, whatever its value.
+fn whole(kind: Kind, path: &str) -> Option<&'static Gap> {
+    of(kind, path).find_map(|(gap, value)| value.is_none().then_some(gap))
 }
 
 /// What of a spec is not honoured, each field once.
@@ -143,7 +131,7 @@ pub fn honoured<S: Serialize + DeserializeOwned + Clone>(
     for (path, gap) in found {
         match gap.effect {
             Effect::Refused => reader.fault(path, gap.why),
-            Effect::Warned | Effect::LeftOut => {
+            Effect::Warned => {
                 strips = true;
                 reader.warnings.push(format!("spec.{path}: {}", gap.why));
             }
@@ -157,41 +145,31 @@ pub fn honoured<S: Serialize + DeserializeOwned + Clone>(
     S::deserialize(value).unwrap_or_else(|_| spec.clone())
 }
 
-/// Takes out what has no effect. True: so has the element of the list that this is in.
-fn strip(kind: Kind, value: &mut Value, path: &mut String) -> bool {
+/// Takes out what has no effect.
+fn strip(kind: Kind, value: &mut Value, path: &mut String) {
     let length = path.len();
-    let mut left_out = false;
     match value {
         Value::Object(fields) => fields.retain(|name, value| {
             if length > 0 {
                 path.push('.');
             }
             path.push_str(name);
-            let gap = GAPS.iter().find(|gap| gap.kind == kind && gap.path == path);
-            let is_set = !matches!(value, Value::Null | Value::Bool(false));
-            let stays = match gap.map(|gap| gap.effect) {
-                Some(Effect::Warned) => false,
-                Some(Effect::LeftOut) => {
-                    left_out |= is_set;
-                    true
-                }
-                Some(Effect::Refused) => true,
-                None => {
-                    left_out |= strip(kind, value, path);
-                    true
-                }
-            };
+            let gap = whole(kind, path);
+            if gap.is_none() {
+                strip(kind, value, path);
+            }
             path.truncate(length);
-            stays
+            gap.is_none_or(|gap| gap.effect == Effect::Refused)
         }),
         Value::Array(items) => {
             path.push_str("[]");
-            items.retain_mut(|item| !strip(kind, item, path));
+            for item in items {
+                strip(kind, item, path);
+            }
             path.truncate(length);
         }
         _ => {}
     }
-    left_out
 }
 
 fn walk(kind: Kind, value: &Value, path: &mut String, found: &mut Vec<(String, &'static Gap)>) {
@@ -199,15 +177,8 @@ fn walk(kind: Kind, value: &Value, path: &mut String, found: &mut Vec<(String, &
     if matches!(value, Value::Null | Value::Bool(false)) {
         return;
     }
-    let meant = |gap: &&Gap| {
-        gap.kind == kind
-            && match (gap.path.split_once('='), value.as_str()) {
-                (Some((field, meant)), Some(text)) => *path == field && text == meant,
-                (None, _) => *path == gap.path,
-                _ => false,
-            }
-    };
-    if let Some(gap) = GAPS.iter().find(meant) {
+    let meant = |meant: Option<&str>| meant.is_none() || meant == value.as_str();
+    if let Some((gap, _)) = of(kind, path).find(|(_, value)| meant(*value)) {
         if !found.iter().any(|(other, _)| other == path) {
             found.push((path.clone(), gap));
         }
