@@ -18,6 +18,8 @@ pub struct Retry {
     triggers: Option<Triggers>,
     /// Tries after the first; 0: there is no second.
     pub attempts: u32,
+    /// Tries after which the backends of another priority are turned to; 0: never.
+    pub per_priority: u32,
     /// Bound on each try.
     pub per_try_timeout: Option<Duration>,
     backoff: Duration,
@@ -40,9 +42,6 @@ impl Retry {
     /// # Errors
     /// Names the field that cannot be honoured.
     pub fn compile(config: &v1::Retry) -> Result<Self, String> {
-        if config.attempts_per_priority != 0 {
-            return Err("attempts_per_priority: not known to this version".into());
-        }
         let backoff = match config.backoff_ms {
             0 => DEFAULT_BACKOFF,
             ms => Duration::from_millis(ms),
@@ -67,6 +66,7 @@ impl Retry {
                 .collect(),
             triggers: (triggers != 0).then_some(Triggers(triggers)),
             attempts: config.attempts,
+            per_priority: config.attempts_per_priority,
             per_try_timeout: (config.per_try_timeout_ms != 0)
                 .then(|| Duration::from_millis(config.per_try_timeout_ms)),
             backoff,

@@ -2,19 +2,24 @@
 //!
 //! Owns settings only; the forwarder acts on them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
+use serde_json::{Value, json};
 use sluice_config::v1;
 
-use crate::filter::policy::{Chain, Extras};
+use crate::filter::policy::{Chain, Extras, counted_as};
 use crate::filter::session::Persistence;
 use crate::filter::{Filter, Lookup};
 pub use crate::retry::Retry;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::trace::RouteTracing;
-use crate::upstream::{Slot, fallback};
+use crate::upstream::{Backend, Slot, fallback};
+
+/// Namespace of a route's metadata.
+pub const NAMESPACE: &str = "envoy-gateway";
 
 /// One rule of a route.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub struct Rule {
     pub tracing: Option<Box<RouteTracing>>,
     /// Counters of the route.
     pub metrics: Arc<RouteMetrics>,
+    /// Annotations of the route object that its metadata has; boxed, for most have none.
+    annotations: Option<Box<BTreeMap<String, String>>>,
 }
 
 impl Rule {
@@ -86,8 +93,25 @@ impl Rule {
                 .as_ref()
                 .and_then(|policy| policy.tracing.as_ref())
                 .map(|tracing| Box::new(RouteTracing::compile(tracing))),
-            metrics: lookup.route_metrics(route_name),
+            annotations: (!rule.annotations.is_empty()).then(|| Box::new(rule.annotations.clone())),
+            metrics: lookup.route_metrics(counted_as(rule.policy.as_ref(), route_name)),
         })
+    }
+}
+
+impl Rule {
+    /// The metadata of the route as Envoy Gateway has it: a list with the object that the rule comes from.
+    pub fn resources(&self) -> Value {
+        let mut parts = self.route_name.splitn(3, '/');
+        let mut next = || parts.next().unwrap_or_default();
+        let mut object = json!({ "kind": next(), "namespace": next(), "name": next() });
+        if !self.rule_name.is_empty() {
+            object["sectionName"] = json!(self.rule_name);
+        }
+        if let Some(annotations) = &self.annotations {
+            object["annotations"] = json!(annotations);
+        }
+        json!([object])
     }
 }
 
@@ -113,7 +137,11 @@ pub struct Backends {
 }
 
 impl Backends {
-    fn compile(config: &[v1::WeightedBackend], lookup: &mut dyn Lookup) -> Result<Self, String> {
+    /// Reads the resource.
+    ///
+    /// # Errors
+    /// Names the filter that cannot be honoured.
+    pub fn compile(config: &[v1::WeightedBackend], lookup: &mut dyn Lookup) -> Result<Self, String> {
         let mut all = Self::default();
         // If all of them are fallbacks, none is.
         let ranked = config.iter().any(|b| b.weight != 0 && !b.fallback);
@@ -142,6 +170,22 @@ impl Backends {
         } else {
             draw(&self.fallback)
         }
+    }
+
+    /// A backend of another priority than `this`, if there is a healthy one that requests to `this` may go to as they are:
+    /// filters of single backends would have to run anew.
+    pub fn beyond(&self, this: &Arc<Backend>) -> Option<Arc<Backend>> {
+        if self.iter().any(|weighted| !weighted.filters.is_empty()) {
+            return None;
+        }
+        let is_this = |slot: &Slot| slot.load().is_some_and(|backend| Arc::ptr_eq(&backend, this));
+        let others = if slots(&self.fallback).any(is_this) {
+            &self.primary
+        } else {
+            &self.fallback
+        };
+        let backend = draw(others)?.slot.as_ref()?.load()?;
+        (backend.dynamic.is_none() && backend.health().0 > 0).then_some(backend)
     }
 
     /// All that could be drawn.

@@ -30,8 +30,21 @@ pub struct GatewayModel {
     pub keeps_route_order: bool,
     /// What is said of TLS to backends.
     pub backend_tls: BackendTls,
+    /// Where its proxies look clients up.
+    pub geo: Geo,
     /// The policies for the Gateway as a whole.
     pub policies: Policies,
+}
+
+/// Which databases of places there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they are named after what is looked up")]
+pub struct Geo {
+    pub city: bool,
+    pub country: bool,
+    pub asn: bool,
+    pub isp: bool,
+    pub anonymous: bool,
 }
 
 /// What a Gateway says of TLS to its backends; used only where TLS is spoken.

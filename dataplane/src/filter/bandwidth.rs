@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
+use http::header::HeaderName;
 use sluice_config::v1;
 
 /// An idle limit lets pass what it allows in this time at once, or in its own time if that is shorter.
@@ -16,6 +18,64 @@ pub struct Bandwidth {
     pub request: Option<Arc<Pace>>,
     /// Of responses.
     pub response: Option<Arc<Pace>>,
+    /// Set if responses that were held back end with trailers that say so.
+    pub delays: Option<Arc<DelayNames>>,
+}
+
+/// How long a body took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spans {
+    /// From its first piece to its last.
+    pub transfer: Duration,
+    /// Of it, while it was held back.
+    pub waited: Duration,
+}
+
+/// Names of the trailers that say how long bodies took.
+#[derive(Debug)]
+pub struct DelayNames {
+    request: HeaderName,
+    response: HeaderName,
+    request_held: HeaderName,
+    response_held: HeaderName,
+}
+
+impl DelayNames {
+    fn new(prefix: &str) -> Result<Self, String> {
+        let name = |rest: &str| {
+            let name = if prefix.is_empty() {
+                rest.to_owned()
+            } else {
+                format!("{prefix}-{rest}")
+            };
+            HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| format!("trailer_prefix: `{prefix}` cannot begin a header's name"))
+        };
+        Ok(Self {
+            request: name("bandwidth-request-delay-ms")?,
+            response: name("bandwidth-response-delay-ms")?,
+            request_held: name("bandwidth-request-filter-delay-ms")?,
+            response_held: name("bandwidth-response-filter-delay-ms")?,
+        })
+    }
+
+    /// Adds what is more than nothing, if anything was held back.
+    pub fn write(&self, request: Spans, response: Spans, trailers: &mut HeaderMap) {
+        if request.waited.is_zero() && response.waited.is_zero() {
+            return;
+        }
+        for (name, span) in [
+            (&self.request, request.transfer),
+            (&self.response, response.transfer),
+            (&self.request_held, request.waited),
+            (&self.response_held, response.waited),
+        ] {
+            let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            if ms > 0 {
+                trailers.insert(name, ms.into());
+            }
+        }
+    }
 }
 
 /// One limit. What passes is counted at once, and who comes next waits until it has been made up for.
@@ -35,15 +95,18 @@ impl Bandwidth {
     /// # Errors
     /// Names the field that cannot be honoured.
     pub fn compile(config: &v1::BandwidthLimit) -> Result<Self, String> {
-        if config.trailer_prefix.is_some() {
-            return Err("trailer_prefix: not known to this version".into());
-        }
         let pace = |rate: &v1::bandwidth_limit::Rate| {
             Pace::new(rate.bytes, Duration::from_millis(rate.per_ms)).map(Arc::new)
         };
         Ok(Self {
             request: config.request.as_ref().map(pace).transpose()?,
             response: config.response.as_ref().map(pace).transpose()?,
+            delays: config
+                .trailer_prefix
+                .as_deref()
+                .map(DelayNames::new)
+                .transpose()?
+                .map(Arc::new),
         })
     }
 }

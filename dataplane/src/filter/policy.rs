@@ -119,7 +119,7 @@ fn of_policy(
         all.push((Stage::Cors, Filter::Cors(cors.into())));
     }
     if let Some(csrf) = &policy.csrf {
-        let csrf = field("csrf", Csrf::compile(csrf, lookup.route_metrics(route)))?;
+        let csrf = field("csrf", Csrf::compile(csrf, lookup.route_metrics(counted_as(Some(policy), route))))?;
         all.push((Stage::Csrf, Filter::Csrf(csrf.into())));
     }
     if let Some(auth) = &policy.external_auth {
@@ -166,6 +166,21 @@ fn of_policy(
     Ok(all)
 }
 
+/// The name by which metrics know requests of a rule of `route`.
+pub fn counted_as<'a>(policy: Option<&'a v1::Policy>, route: &'a str) -> &'a str {
+    let name = policy.map_or("", |policy| policy.stat_name.as_str());
+    if name.is_empty() { route } else { name }
+}
+
+/// How CONNECT is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tunnel {
+    /// It goes on to the backend, which says whether there is a tunnel.
+    Pass,
+    /// The tunnel ends here; its bytes go to the backend.
+    Terminate,
+}
+
 /// What a policy asks for besides filters.
 #[derive(Debug)]
 pub struct Extras {
@@ -177,6 +192,8 @@ pub struct Extras {
     pub bandwidth: Option<Bandwidth>,
     /// Protocols that a connection may go on with, in lower case; `None`: any.
     pub upgrades: Option<Box<[Box<str>]>>,
+    /// Set if CONNECT is served.
+    pub tunnel: Option<Tunnel>,
     /// Turns requests away while the backend fails.
     pub admission: Option<Admission>,
     /// Bound on the time from the request's head to the end of the response.
@@ -206,6 +223,13 @@ impl Extras {
                 .transpose()
                 .map_err(|e| format!("bandwidth_limit.{e}"))?,
             upgrades,
+            tunnel: policy.upgrades.as_ref().and_then(|upgrades| upgrades.connect).map(|connect| {
+                if connect.terminate {
+                    Tunnel::Terminate
+                } else {
+                    Tunnel::Pass
+                }
+            }),
             admission: policy
                 .admission_control
                 .as_ref()

@@ -4,16 +4,19 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode, request, response};
 
 use super::limits::Deadline;
 use super::reply::Reply;
 use crate::filter::Facts;
-use crate::filter::bandwidth::{Bandwidth, Pace};
+use crate::filter::bandwidth::{Bandwidth, DelayNames, Pace, Spans};
 use crate::filter::compress::{Choice, Encoder};
 use crate::filter::overrides::{Origin, Prepared};
 use crate::filter::policy::Extras;
+use crate::upstream::Backend;
+use crate::upstream::health::Member;
 
 /// Remembered for the response.
 pub(super) struct After<'a> {
@@ -53,6 +56,38 @@ impl<'a> After<'a> {
     }
 }
 
+/// What a response's trailers are looked at for, or get.
+#[derive(Default)]
+pub(super) struct Ending {
+    /// The backend, and its endpoint that may report its load.
+    pub(super) reports: Option<(Arc<Backend>, Arc<Member>)>,
+    /// Names of trailers that say how long bodies were held back.
+    pub(super) delays: Option<Arc<DelayNames>>,
+    /// They are kept for those who are told of the request.
+    pub(super) keeps: bool,
+    pub(super) kept: Option<HeaderMap>,
+}
+
+impl Ending {
+    /// True if there is nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.reports.is_none() && self.delays.is_none() && !self.keeps
+    }
+
+    /// The trailers as they are sent.
+    pub(super) fn trailers(&self, trailers: Option<HeaderMap>, lanes: &Lanes) -> Option<HeaderMap> {
+        let mut trailers = trailers.unwrap_or_default();
+        if let Some((backend, member)) = &self.reports {
+            backend.take_load(member, &mut trailers);
+        }
+        if let Some(names) = &self.delays {
+            let of = |lane: &Option<Lane>| lane.as_ref().map_or_else(Spans::default, Lane::spans);
+            names.write(of(&lanes.request), of(&lanes.response), &mut trailers);
+        }
+        (!trailers.is_empty()).then_some(trailers)
+    }
+}
+
 /// The pace of both directions of an exchange.
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -66,6 +101,10 @@ impl Lanes {
         let lane = |pace: &Arc<Pace>| Lane {
             pace: Arc::clone(pace),
             timer: None,
+            began: None,
+            passed: None,
+            waits: None,
+            waited: Duration::ZERO,
         };
         Self {
             request: limits.and_then(|limits| limits.request.as_ref()).map(lane),
@@ -78,6 +117,11 @@ impl Lanes {
 pub(super) struct Lane {
     pace: Arc<Pace>,
     timer: Option<Deadline>,
+    /// When the first and the last piece passed, and since when the next one waits.
+    began: Option<Instant>,
+    passed: Option<Instant>,
+    waits: Option<Instant>,
+    waited: Duration,
 }
 
 impl Lane {
@@ -86,17 +130,35 @@ impl Lane {
         while let Some(wait) = self.pace.wait() {
             let timer = self.timer.get_or_insert_with(|| Deadline::after(wait));
             if !timer.has_passed(cx) {
+                self.waits.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             }
             self.timer = None;
         }
         self.timer = None;
+        if let Some(since) = self.waits.take() {
+            self.waited += since.elapsed();
+        }
         Poll::Ready(())
     }
 
     /// Counts what has passed.
-    pub(super) fn spend(&self, bytes: u64) {
+    pub(super) fn spend(&mut self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         self.pace.spend(bytes);
+        let now = Instant::now();
+        self.began.get_or_insert(now);
+        self.passed = Some(now);
+    }
+
+    fn spans(&self) -> Spans {
+        let transfer = self.began.zip(self.passed).map(|(began, passed)| passed - began);
+        Spans {
+            transfer: transfer.unwrap_or_default(),
+            waited: self.waited,
+        }
     }
 }
 

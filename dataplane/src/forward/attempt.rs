@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use http::header::{HeaderValue, SET_COOKIE};
 use http::{HeaderMap, Method, StatusCode, request, response};
 
-use super::Conn;
-use super::after::Lanes;
-use super::edge;
+use super::after::{Ending, Lanes};
 use super::effects::{Effects, End};
 use super::exchange::{Exchange, Flow};
 use super::limits::{Deadline, Stop};
@@ -20,14 +18,16 @@ use super::record::Record;
 use super::reply::Reply;
 use super::source::Source;
 use super::upstream::{BodyKind, Failure, Upstream};
+use super::{Conn, ahead, edge};
 use crate::filter::overrides::Origin;
 use crate::filter::path::UrlRewrite;
+use crate::filter::policy::Tunnel;
 use crate::filter::session::Session;
 use crate::rule::{Retry, Rule};
 use crate::upstream::breaker::Permit;
 use crate::upstream::connect::{Version, Wants, connect};
 use crate::upstream::hashing::Hashed;
-use crate::upstream::{Active, Ask, Backend, ConnectError, Ends, Outcome, RetryBudget};
+use crate::upstream::{Active, Ask, Backend, Balancer, ConnectError, Ends, Outcome, RetryBudget};
 
 /// Tries on other endpoints where a connection was refused, if the rule does not speak of retries.
 const FREE_RETRIES: u32 = 2;
@@ -40,12 +40,14 @@ pub(super) struct Tries<'a> {
     pub(super) rule: &'a Rule,
     pub(super) backend: Arc<Backend>,
     pub(super) upgrade: Option<&'a HeaderValue>,
+    /// Set for CONNECT.
+    pub(super) tunnel: Option<Tunnel>,
     pub(super) body: BodyKind,
     pub(super) session: Option<Session>,
     /// What the backend hashes of the request.
     pub(super) hashed: Hashed,
     /// The version that the request came in with.
-    pub(super) version: http::Version,
+    pub(super) came_with: http::Version,
     /// True if the request may be repeated where it is not known whether it was carried out.
     pub(super) idempotent: bool,
     /// Set: the host becomes the name of the endpoint.
@@ -57,6 +59,8 @@ pub(super) struct Tries<'a> {
 struct Progress {
     tried: Vec<SocketAddr>,
     retries: u32,
+    /// How many of them there were when another priority was last thought of.
+    turned: u32,
     stale: u32,
     fresh: bool,
     /// Held by a retry if retries are bounded.
@@ -85,7 +89,7 @@ impl Failed {
 
 /// Sends a request until it is answered.
 pub(super) async fn run(
-    tries: &Tries<'_>,
+    mut tries: Tries<'_>,
     head: &request::Parts,
     mut flow: Flow<'_>,
     effects: &Effects<'_>,
@@ -96,27 +100,36 @@ pub(super) async fn run(
         budget.request();
     }
     loop {
+        if progress.retries > progress.turned {
+            progress.turned = progress.retries;
+            tries.turn(progress.retries, record);
+        }
         let active = tries.pick(&progress, Some(&head.headers))?;
         let _permit = tries.permit()?;
+        let _ahead = ahead::look(&tries.conn.worker, &tries.backend, &active, tries.version());
         record.endpoint = Some(Arc::clone(active.endpoint()));
         flow.limits.attempt = tries.rule.backend_request_timeout.map(Deadline::after);
         let began = Instant::now();
+        (record.sent, record.attempts) = (Some(began), record.attempts + 1);
         let counted = tries.backend.metrics.active();
         let outcome = tries
             .exchange(head, &active, progress.fresh, &mut flow, record)
             .await;
         match outcome {
-            Ok((response, exchange)) => {
+            Ok((mut response, exchange)) => {
                 record.upstream_time = Some(began.elapsed());
                 let status = response.status;
                 tries.backend.report(&active, Outcome::Status(status.as_u16()));
+                if let Some(member) = active.member() {
+                    tries.backend.take_load(member, &mut response.headers);
+                }
                 let again = tries
                     .rule
                     .retry
                     .as_ref()
                     .is_some_and(|retry| retry.covers(&response));
                 let repeat = if again {
-                    progress.may_repeat(tries, exchange.source)
+                    progress.may_repeat(&tries, exchange.source)
                 } else {
                     Ok(false)
                 };
@@ -124,7 +137,7 @@ pub(super) async fn run(
                     tries.backend.metrics.request(status.as_u16(), began.elapsed());
                     drop((exchange, counted));
                     repeat?;
-                    Box::pin(progress.repeat(tries, &active, &mut flow)).await?;
+                    Box::pin(progress.repeat(&tries, &active, &mut flow)).await?;
                     continue;
                 }
                 tries.judge(Some(&response));
@@ -158,6 +171,18 @@ impl Tries<'_> {
     /// False if the head is not needed a second time, whatever happens.
     fn may_retry(&self) -> bool {
         self.rule.retry.as_ref().is_none_or(|retry| retry.attempts > 0)
+    }
+
+    /// Turns to backends of another priority after so many retries, if the rule asks for that.
+    fn turn(&mut self, retries: u32, record: &mut Record) {
+        let every = self.rule.retry.as_ref().map_or(0, |retry| retry.per_priority);
+        if every != 0
+            && retries % every == 0
+            && let Some(backend) = self.rule.backends.beyond(&self.backend)
+        {
+            record.backend = Some(Arc::clone(&backend));
+            self.backend = backend;
+        }
     }
 
     /// Tells the rule's admission control how the request has ended; `None`: without a response.
@@ -234,6 +259,22 @@ impl Tries<'_> {
         reply
     }
 
+    /// The HTTP version that the request needs.
+    fn version(&self) -> Version {
+        let as_client = self.backend.use_client_protocol;
+        match (self.upgrade.is_some() || self.tunnel.is_some(), self.rule.grpc) {
+            (true, _) => Version::Http1,
+            (false, true) => Version::Http2,
+            (false, false)
+                if as_client && matches!(self.came_with, http::Version::HTTP_2 | http::Version::HTTP_3) =>
+            {
+                Version::Http2
+            }
+            (false, false) if as_client => Version::Http1,
+            (false, false) => Version::Any,
+        }
+    }
+
     async fn exchange<'e>(
         &self,
         head: &request::Parts,
@@ -242,25 +283,14 @@ impl Tries<'_> {
         flow: &'e mut Flow<'_>,
         record: &mut Record,
     ) -> Result<(response::Parts, Exchange<'e>), Failed> {
-        let as_client = self.backend.use_client_protocol;
-        let version = match (self.upgrade.is_some(), self.rule.grpc) {
-            (true, _) => Version::Http1,
-            (false, true) => Version::Http2,
-            (false, false)
-                if as_client && matches!(self.version, http::Version::HTTP_2 | http::Version::HTTP_3) =>
-            {
-                Version::Http2
-            }
-            (false, false) if as_client => Version::Http1,
-            (false, false) => Version::Any,
-        };
         let connecting = connect(
             &self.conn.worker.pool,
             &self.backend,
             active,
             Wants {
                 fresh,
-                version,
+                version: self.version(),
+                raw: self.tunnel == Some(Tunnel::Terminate),
                 client: Some(self.client()),
             },
         );
@@ -280,8 +310,11 @@ impl Tries<'_> {
             head
         });
         let head = renamed.as_ref().unwrap_or(head);
-        let up = Upstream::start(connected, head, self.body, self.upgrade, tls)
-            .map_err(|failure| Failed::Unseen(Stop::Upstream(failure)))?;
+        let up = match self.tunnel {
+            Some(Tunnel::Terminate) => Upstream::tunnel(connected),
+            _ => Upstream::start(connected, head, self.body, self.upgrade, tls),
+        };
+        let up = up.map_err(|failure| Failed::Unseen(Stop::Upstream(failure)))?;
         record.upstream_local = Some(up.local());
         let mut exchange = Exchange::new(flow, up, self.body == BodyKind::Empty);
         if let Some(extras) = &self.rule.extras {
@@ -308,7 +341,8 @@ impl Tries<'_> {
         effects: &Effects<'_>,
         record: &mut Record,
     ) -> Result<(), Stop> {
-        let switched = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        let switched = upgraded || (self.tunnel.is_some() && response.status.is_success());
         let upgrade = response.headers.get(http::header::UPGRADE).cloned();
         edge::strip_response(&mut response.headers);
         let end = if switched {
@@ -337,24 +371,44 @@ impl Tries<'_> {
             if !exchange.switch_protocols() {
                 return Err(Stop::Upstream(Failure::Protocol("no upgrade".into())));
             }
-            response
-                .headers
-                .insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
-            if let Some(upgrade) = upgrade.or_else(|| self.upgrade.cloned()) {
-                response.headers.insert(http::header::UPGRADE, upgrade);
+            if upgraded {
+                response
+                    .headers
+                    .insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+                if let Some(upgrade) = upgrade.or_else(|| self.upgrade.cloned()) {
+                    response.headers.insert(http::header::UPGRADE, upgrade);
+                }
             }
             exchange.down.switch_protocols(response).map_err(Stop::Client)?;
         } else {
             exchange.source.commit();
             exchange.encoder = effects.compress(&mut response, end);
+            exchange.ending = self.ending(active);
+            exchange.ending.keeps = record.keeps_trailers();
             exchange.down.respond(response, end).map_err(Stop::Client)?;
         }
         exchange.body().await?;
+        if exchange.ending.keeps {
+            record.note_trailers(exchange.ending.kept.take());
+        }
         exchange.into_upstream().recycle(
             &self.conn.worker.pool,
             self.backend.pool_key(active.endpoint(), Some(self.client())),
         );
         Ok(())
+    }
+
+    /// What the response's trailers are looked at for.
+    fn ending(&self, active: &Active) -> Ending {
+        let by_load = self.backend.balancer.as_ref().and_then(Balancer::by_load);
+        let bandwidth = self.rule.extras.as_ref().and_then(|extras| extras.bandwidth.as_ref());
+        Ending {
+            reports: by_load
+                .and(active.member())
+                .map(|member| (Arc::clone(&self.backend), Arc::clone(member))),
+            delays: bandwidth.and_then(|bandwidth| bandwidth.delays.clone()),
+            ..Ending::default()
+        }
     }
 
     /// After a failed try: makes ready for the next one, or says how the request ends.

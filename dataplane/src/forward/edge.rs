@@ -1,30 +1,25 @@
 //! What an arriving request's head looks like before it is routed.
 //!
-//! Owns the header fields that the proxy answers for (X-Forwarded-For and -Proto, X-Request-Id, x-envoy-*), the
-//! removal of hop-by-hop fields, and the normal form of the path. It trusts what the settings say and nothing else.
+//! Owns the removal of hop-by-hop fields and the normal form of host and path; `forwarded` owns the header fields that the
+//! proxy answers for. It trusts what the settings say and nothing else.
+
+mod forwarded;
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Method, Version, request};
-use sluice_config::v1::client_headers::{ForwardedClientCert, RequestId};
+use http::{HeaderMap, Method, Uri, Version, request};
 use sluice_config::v1::client_path::EscapedSlashes;
 use uuid::Uuid;
 
-use super::path;
-use crate::listen::Client;
+pub(super) use forwarded::{X_FORWARDED_FOR, X_REQUEST_ID};
 
-pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
-const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+use super::path;
+use crate::listen::{Client, Fingerprints};
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -42,15 +37,8 @@ pub(super) struct Arrival<'a> {
     pub(super) client: Option<&'a Client>,
     /// What is said of the client's certificate, if it showed one and the listener wants it said.
     pub(super) certificate: Option<&'a HeaderValue>,
-}
-
-/// Where a request comes from.
-#[derive(Debug, Clone, Copy)]
-struct Origin {
-    /// The client's address.
-    client: IpAddr,
-    /// Nobody in front of us is trusted.
-    at_edge: bool,
+    /// What was computed of the client's ClientHello, if anything.
+    pub(super) fingerprints: Option<&'a Fingerprints>,
 }
 
 /// A head that may be routed.
@@ -69,7 +57,7 @@ pub(super) struct Admitted {
 pub(super) enum Refusal {
     /// It is not valid.
     Invalid(&'static str),
-    /// CONNECT without a protocol: this is no tunnel for anyone.
+    /// CONNECT that does not say where to.
     Connect,
     /// HTTP/1.0, where it is not served.
     Old,
@@ -85,16 +73,15 @@ pub(super) fn admit(head: &mut request::Parts, arrival: Arrival) -> Result<Admit
         adopt_pseudo_headers(head)?;
     }
     if head.method == Method::CONNECT {
-        return Err(Refusal::Connect);
+        adopt_destination(head)?;
     }
     if let Some(client) = arrival.client {
-        prepare(head, client)?;
+        prepare(head, client, arrival.fingerprints)?;
     }
     let host = host(head)?;
     normalise(head, arrival.client)?;
-    let upgrade = strip_hop_by_hop(head);
-    let origin = origin(&head.headers, arrival).ok_or(Refusal::Unknown)?;
-    let client = forwarding_fields(&mut head.headers, arrival, origin);
+    let upgrade = strip_hop_by_hop(head, arrival.client);
+    let client = forwarded::fields(&mut head.headers, arrival).ok_or(Refusal::Unknown)?;
     join_cookies(&mut head.headers);
     Ok(Admitted {
         host,
@@ -104,7 +91,14 @@ pub(super) fn admit(head: &mut request::Parts, arrival: Arrival) -> Result<Admit
 }
 
 /// What a listener asks for before anything else is looked at.
-fn prepare(head: &mut request::Parts, client: &Client) -> Result<(), Refusal> {
+fn prepare(
+    head: &mut request::Parts,
+    client: &Client,
+    fingerprints: Option<&Fingerprints>,
+) -> Result<(), Refusal> {
+    if client.headers.strip_trailing_host_dot {
+        strip_trailing_dot(&mut head.headers);
+    }
     if let Some(http1) = client.http1.as_ref().filter(|_| head.version == Version::HTTP_10) {
         if !http1.http10 {
             return Err(Refusal::Old);
@@ -119,7 +113,7 @@ fn prepare(head: &mut request::Parts, client: &Client) -> Result<(), Refusal> {
         return Err(Refusal::Invalid("underscore in a header's name"));
     }
     if let Some(modifier) = &client.headers.early_request {
-        modifier.apply(&mut head.headers);
+        modifier.apply_with(&mut head.headers, fingerprints);
     }
     Ok(())
 }
@@ -133,7 +127,7 @@ fn adopt_pseudo_headers(head: &mut request::Parts) -> Result<(), Refusal> {
     }
     if head.method == Method::CONNECT {
         let Some(protocol) = head.extensions.remove::<h2::ext::Protocol>() else {
-            return Err(Refusal::Connect);
+            return Ok(());
         };
         let protocol =
             HeaderValue::from_str(protocol.as_str()).map_err(|_| Refusal::Invalid("invalid protocol"))?;
@@ -155,6 +149,43 @@ fn adopt_pseudo_headers(head: &mut request::Parts) -> Result<(), Refusal> {
         .cloned()
         .ok_or(Refusal::Invalid("no path"))?;
     head.uri = target.into();
+    Ok(())
+}
+
+/// Takes the dot off the end of a host, whether a port follows it or not.
+fn strip_trailing_dot(headers: &mut HeaderMap) {
+    let Some(host) = headers.get(HOST).map(HeaderValue::as_bytes) else {
+        return;
+    };
+    // Within brackets is an address.
+    let after_brackets = host.iter().rposition(|byte| *byte == b']').unwrap_or_default();
+    let colon = host[after_brackets..].iter().rposition(|byte| *byte == b':');
+    let (name, port) = host.split_at(colon.map_or(host.len(), |at| after_brackets + at));
+    let Some(name) = name.strip_suffix(b".") else {
+        return;
+    };
+    if let Ok(stripped) = HeaderValue::from_bytes(&[name, port].concat()) {
+        headers.insert(HOST, stripped);
+    }
+}
+
+/// CONNECT names where the tunnel is to lead (RFC 9110 section 9.3.6), which Host says from now on. It has no path: it is routed
+/// as `/` is, and rules say whether they serve it.
+fn adopt_destination(head: &mut request::Parts) -> Result<(), Refusal> {
+    let authority = head.uri.authority().ok_or(Refusal::Connect)?;
+    if authority.port_u16().is_none() || authority.as_str().contains('@') {
+        return Err(Refusal::Invalid("CONNECT needs a host and a port"));
+    }
+    if head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Refusal::Invalid("CONNECT has no content"));
+    }
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Invalid("invalid host"))?;
+    // Somebody on the way may have believed the other.
+    if head.headers.get_all(HOST).iter().any(|other| !other.as_bytes().eq_ignore_ascii_case(host.as_bytes())) {
+        return Err(Refusal::Invalid("target and host differ"));
+    }
+    head.headers.insert(HOST, host);
+    head.uri = Uri::from_static("/");
     Ok(())
 }
 
@@ -221,9 +252,14 @@ fn normalise(head: &mut request::Parts, client: Option<&Client>) -> Result<(), R
 
 /// Removes what concerns only the client's connection (RFC 9110 section 7.6.1); returns the protocol that an upgrade
 /// asks for.
-fn strip_hop_by_hop(head: &mut request::Parts) -> Option<HeaderValue> {
+fn strip_hop_by_hop(head: &mut request::Parts, client: Option<&Client>) -> Option<HeaderValue> {
     let headers = &mut head.headers;
-    let upgrade = headers.remove(UPGRADE);
+    let mut upgrade = headers.remove(UPGRADE);
+    if let Some(http1) = client.and_then(|client| client.http1.as_ref())
+        && head.version == Version::HTTP_11
+    {
+        upgrade = upgrade.and_then(|upgrade| http1.heeded(upgrade));
+    }
     let mut wants_upgrade = false;
     if headers.contains_key(CONNECTION) {
         wants_upgrade = remove_connection(headers);
@@ -286,139 +322,6 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
     }
     for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TRANSFER_ENCODING, &UPGRADE] {
         headers.remove(name);
-    }
-}
-
-/// The fields by which a backend learns of the client. Returns the client's address.
-fn forwarding_fields(headers: &mut HeaderMap, arrival: Arrival, origin: Origin) -> IpAddr {
-    let Origin { client, at_edge } = origin;
-    forward_certificate(headers, arrival);
-    strip_internal(headers, at_edge);
-    append_forwarded_for(headers, arrival.peer);
-    if at_edge || !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(
-            X_FORWARDED_PROTO,
-            HeaderValue::from_static(if arrival.https { "https" } else { "http" }),
-        );
-    }
-    if is_private(client) {
-        headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
-    } else if let Ok(address) = HeaderValue::try_from(client.to_string()) {
-        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
-    }
-    let rule = arrival
-        .client
-        .map_or(RequestId::Unspecified, |client| client.headers.request_id);
-    let make = match rule {
-        RequestId::Unspecified => at_edge || !headers.contains_key(X_REQUEST_ID),
-        RequestId::PreserveOrGenerate => !headers.contains_key(X_REQUEST_ID),
-        RequestId::Generate => true,
-        RequestId::Preserve | RequestId::Disable => false,
-    };
-    if make {
-        let mut buffer = Uuid::encode_buffer();
-        let id = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
-        if let Ok(id) = HeaderValue::from_str(id) {
-            headers.insert(X_REQUEST_ID, id);
-        }
-    }
-    client.to_canonical()
-}
-
-/// Removes what only a trusted hop may say.
-fn strip_internal(headers: &mut HeaderMap, at_edge: bool) {
-    headers.remove(X_ENVOY_INTERNAL);
-    headers.remove(X_ENVOY_EXTERNAL_ADDRESS);
-    if at_edge && headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
-        let forged: Vec<_> = headers
-            .keys()
-            .filter(|name| name.as_str().starts_with("x-envoy-"))
-            .cloned()
-            .collect();
-        for name in forged {
-            headers.remove(name);
-        }
-    }
-}
-
-/// Passes on what trusted proxies say of a client's certificate, or says it, as the listener asks for.
-fn forward_certificate(headers: &mut HeaderMap, arrival: Arrival) {
-    let rule = arrival
-        .client
-        .map_or(ForwardedClientCert::Sanitize, |client| client.headers.client_cert);
-    match (rule, arrival.certificate) {
-        (ForwardedClientCert::AlwaysForwardOnly, _) | (ForwardedClientCert::ForwardOnly, Some(_)) => {}
-        (ForwardedClientCert::SanitizeSet, Some(element)) => {
-            headers.insert(X_FORWARDED_CLIENT_CERT, element.clone());
-        }
-        (ForwardedClientCert::AppendForward, Some(element)) => {
-            let mut elements: Vec<&[u8]> = headers
-                .get_all(X_FORWARDED_CLIENT_CERT)
-                .iter()
-                .map(HeaderValue::as_bytes)
-                .collect();
-            elements.push(element.as_bytes());
-            if let Ok(all) = HeaderValue::from_bytes(&elements.join(&b","[..])) {
-                headers.insert(X_FORWARDED_CLIENT_CERT, all);
-            }
-        }
-        _ => drop(headers.remove(X_FORWARDED_CLIENT_CERT)),
-    }
-}
-
-/// Where a request comes from; `None`: it does not say, but must.
-fn origin(headers: &HeaderMap, arrival: Arrival) -> Option<Origin> {
-    let Some(detection) = arrival.client.and_then(|client| client.detection.as_ref()) else {
-        return Some(Origin {
-            client: client_address(headers, arrival),
-            at_edge: arrival.trusted_hops == 0,
-        });
-    };
-    let (client, trusted) = detection.client(headers, arrival.peer)?;
-    Some(Origin {
-        client,
-        at_edge: !trusted,
-    })
-}
-
-/// The client's address as far as it can be trusted: the peer's, or what the last trusted hop has seen.
-fn client_address(headers: &HeaderMap, arrival: Arrival) -> IpAddr {
-    let Some(skip) = arrival.trusted_hops.checked_sub(1) else {
-        return arrival.peer;
-    };
-    let lines: Vec<_> = headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .collect();
-    let entries = lines.iter().rev().flat_map(|line| line.rsplit(','));
-    entries
-        .map(str::trim)
-        .nth(skip as usize)
-        .and_then(|entry| entry.parse().ok())
-        .unwrap_or(arrival.peer)
-}
-
-fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
-    let mut text = Vec::with_capacity(40);
-    for value in headers.get_all(X_FORWARDED_FOR) {
-        if value.to_str().is_ok() {
-            text.extend_from_slice(value.as_bytes());
-            text.push(b',');
-        }
-    }
-    // Writing to memory cannot fail.
-    let _ = write!(text, "{}", peer.to_canonical());
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
-        headers.insert(X_FORWARDED_FOR, value);
-    }
-}
-
-/// RFC 1918, RFC 4193 and loopback.
-fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! HTTP/1.1 messages as bytes (RFC 9112): heads and bodies of both directions.
 
 use bytes::{BufMut, BytesMut};
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
-use http::{HeaderMap, StatusCode, request};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Method, StatusCode, request};
 
+use super::message::spelling::Spelling;
 use crate::wire::Wire;
 
 /// From this size on a piece of a body is worth a system call of its own rather than a copy.
@@ -27,15 +28,15 @@ pub fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
-/// Writes status line and header fields.
-pub fn head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
+/// Writes status line and header fields; names that came with a head as they are spelled there.
+pub fn head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, spelling: Option<&Spelling>) {
     out.reserve(64 + headers.len() * 48);
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.put_slice(b"\r\n");
-    fields(out, headers);
+    fields(out, headers, None, spelling);
     out.put_slice(b"\r\n");
 }
 
@@ -52,38 +53,67 @@ pub struct Own<'a> {
 
 /// Writes request line and header fields. The head has no fields that concern the connection.
 pub fn request_head(out: &mut BytesMut, head: &request::Parts, own: Own<'_>) {
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = match head.headers.get(HOST) {
+        // Where the tunnel is to lead (RFC 9112 section 3.2.3).
+        Some(host) if head.method == Method::CONNECT => host.as_bytes(),
+        _ => head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
+    };
     out.reserve(128 + target.len() + head.headers.len() * 48);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
-    out.put_slice(target.as_bytes());
+    out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
-    for (name, value) in &head.headers {
-        if !(own.chunked && name == CONTENT_LENGTH) {
-            field(out, name, value);
-        }
-    }
+    let spelling = Spelling::of(&head.extensions);
+    let without = own.chunked.then_some(&CONTENT_LENGTH);
+    fields(out, &head.headers, without, spelling);
     if own.chunked {
-        out.put_slice(b"transfer-encoding: chunked\r\n");
+        let chunked = HeaderValue::from_static("chunked");
+        field(out, written(&TRANSFER_ENCODING, 0, spelling), &chunked);
     }
     if own.no_content {
-        out.put_slice(b"content-length: 0\r\n");
+        field(
+            out,
+            written(&CONTENT_LENGTH, 0, spelling),
+            &HeaderValue::from_static("0"),
+        );
     }
     if let Some(protocol) = own.upgrade {
-        out.put_slice(b"connection: upgrade\r\n");
-        field(out, &UPGRADE, protocol);
+        let upgrade = HeaderValue::from_static("upgrade");
+        field(out, written(&CONNECTION, 0, spelling), &upgrade);
+        field(out, written(&UPGRADE, 0, spelling), protocol);
     }
     out.put_slice(b"\r\n");
 }
 
-fn fields(out: &mut BytesMut, headers: &HeaderMap) {
-    for (name, value) in headers {
-        field(out, name, value);
+fn fields(
+    out: &mut BytesMut,
+    headers: &HeaderMap,
+    without: Option<&HeaderName>,
+    spelling: Option<&Spelling>,
+) {
+    let wanted = headers.iter().filter(|(name, _)| without != Some(*name));
+    if spelling.is_none() {
+        return wanted.for_each(|(name, value)| field(out, name.as_str().as_bytes(), value));
+    }
+    let (mut last, mut before) = (None, 0);
+    for (name, value) in wanted {
+        before = if last.replace(name) == Some(name) {
+            before + 1
+        } else {
+            0
+        };
+        field(out, written(name, before, spelling), value);
     }
 }
 
-fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
-    out.put_slice(name.as_str().as_bytes());
+/// A name as it came with the head, or in lower case.
+fn written<'a>(name: &'a HeaderName, before: usize, spelling: Option<&'a Spelling>) -> &'a [u8] {
+    let came = spelling.and_then(|spelling| spelling.get(name, before));
+    came.unwrap_or(name.as_str().as_bytes())
+}
+
+fn field(out: &mut BytesMut, name: &[u8], value: &HeaderValue) {
+    out.put_slice(name);
     out.put_slice(b": ");
     out.put_slice(value.as_bytes());
     out.put_slice(b"\r\n");
@@ -131,7 +161,7 @@ pub fn end(out: &mut BytesMut, framing: Framing, trailers: Option<&HeaderMap>) {
     if framing == Framing::Chunked {
         out.put_slice(b"0\r\n");
         if let Some(trailers) = trailers {
-            fields(out, trailers);
+            fields(out, trailers, None, None);
         }
         out.put_slice(b"\r\n");
     }
@@ -190,7 +220,7 @@ mod tests {
     #[test]
     fn head_only() {
         let mut out = BytesMut::new();
-        head(&mut out, StatusCode::CONTINUE, &HeaderMap::new());
+        head(&mut out, StatusCode::CONTINUE, &HeaderMap::new(), None);
         assert_eq!(&out[..], b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 }

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{StatusCode, response};
+use http::{HeaderMap, StatusCode, response};
 
 use super::Conn;
-use super::after::{Lanes, poll_lane};
-use super::downstream::{Chunk, Downstream};
+use super::after::{Ending, Lanes, poll_lane};
+use super::downstream::{Chunk, Downstream, Gone};
 use super::limits::{Deadline, Limits, Stop};
 use super::source::Source;
 use super::upstream::{Failure, Upstream};
@@ -52,6 +52,8 @@ pub struct Exchange<'a> {
     pub(super) encoder: Option<Box<Encoder>>,
     /// Limits on the pace of bodies.
     pub(super) lanes: Lanes,
+    /// What the response's trailers are looked at for.
+    pub(super) ending: Ending,
 }
 
 impl<'a> Exchange<'a> {
@@ -69,6 +71,7 @@ impl<'a> Exchange<'a> {
             stall: None,
             encoder: None,
             lanes: Lanes::default(),
+            ending: Ending::default(),
         }
     }
 
@@ -159,31 +162,45 @@ impl<'a> Exchange<'a> {
 
     /// Passes the next piece of the response on; ready with `true` at its end.
     fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
-        if self.encoder.is_none() && self.lanes.response.is_none() && !self.processed {
+        let seen = self.processed || !self.ending.is_idle();
+        if self.encoder.is_none() && self.lanes.response.is_none() && !seen {
             return self.up.poll_forward(self.down, cx).map_err(Stop::from);
         }
         let before = self.down.bytes_sent();
         let passed = if self.encoder.is_some() {
             self.poll_encoded(cx)
-        } else if self.processed {
-            self.poll_processed(cx)
+        } else if seen {
+            self.poll_seen(cx)
         } else {
             self.up.poll_forward(self.down, cx).map_err(Stop::from)
         };
-        if let Some(lane) = &self.lanes.response {
+        if let Some(lane) = &mut self.lanes.response {
             lane.spend(self.down.bytes_sent().saturating_sub(before));
         }
         passed
     }
 
-    /// As [`Self::poll_forward`], through processors.
-    fn poll_processed(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
+    /// As [`Self::poll_forward`], piece by piece.
+    fn poll_seen(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
         let passed = match ready!(self.poll_piece(cx))? {
             Some(Chunk::Data(data)) => self.down.push(data).map(|()| false),
-            Some(Chunk::Trailers(trailers)) => self.down.finish(Some(trailers)).map(|()| true),
-            None => self.down.finish(None).map(|()| true),
+            Some(Chunk::Trailers(trailers)) => self.finish(Some(trailers)).map(|()| true),
+            None => self.finish(None).map(|()| true),
         };
         Poll::Ready(passed.map_err(Stop::Client))
+    }
+
+    /// Ends the response.
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), Gone> {
+        let trailers = if self.ending.is_idle() {
+            trailers
+        } else {
+            self.ending.trailers(trailers, &self.lanes)
+        };
+        if self.ending.keeps {
+            self.ending.kept.clone_from(&trailers);
+        }
+        self.down.finish(trailers)
     }
 
     /// The next piece of the response.
@@ -218,7 +235,7 @@ impl<'a> Exchange<'a> {
             if !rest.is_empty() {
                 self.down.push(rest).map_err(Stop::Client)?;
             }
-            self.down.finish(trailers).map_err(Stop::Client)?;
+            self.finish(trailers).map_err(Stop::Client)?;
             return Poll::Ready(Ok(true));
         }
         if !out.is_empty() {
@@ -299,7 +316,7 @@ impl<'a> Exchange<'a> {
             moved = true;
             let sent = match chunk? {
                 Some(Chunk::Data(data)) => {
-                    if let Some(lane) = &self.lanes.request {
+                    if let Some(lane) = &mut self.lanes.request {
                         lane.spend(data.len() as u64);
                     }
                     self.up.push(data)

@@ -8,6 +8,7 @@
 //! another and a client that goes away takes its request to the backend with it.
 
 mod after;
+mod ahead;
 mod answer;
 mod attempt;
 mod auth;
@@ -27,6 +28,7 @@ mod message;
 mod mirror;
 mod oidc;
 mod path;
+mod ping;
 mod rate_limit;
 mod record;
 mod reply;
@@ -35,7 +37,7 @@ mod source;
 mod subrequest;
 mod upstream;
 
-pub(crate) use subrequest::tell;
+pub(crate) use subrequest::{Call, tell};
 
 use std::io;
 use std::net::SocketAddr;
@@ -49,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 use crate::filter::authorization::Around;
 use crate::filter::cel::request::{Tls, Wire as Ends};
 use crate::listen::client::bound;
-use crate::listen::{Client, Connection, QuicConnection, TlsSession};
+use crate::listen::{Client, Connection, Fingerprints, QuicConnection, TlsSession};
 use crate::route::Port;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -106,6 +108,11 @@ impl Conn {
             },
             geo: &self.worker.shared.geo,
         }
+    }
+
+    /// What was computed of the client's ClientHello, if anything.
+    fn fingerprints(&self) -> Option<&Fingerprints> {
+        self.tls.as_ref()?.fingerprints.as_deref()
     }
 
     /// How long it may be silent between requests.

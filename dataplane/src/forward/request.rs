@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use http::header::HOST;
-use http::{HeaderMap, StatusCode, Uri, request};
+use http::{HeaderMap, Method, StatusCode, Uri, Version, request};
 
 use super::after::After;
 use super::answer::{answer, cut_short, unserved};
@@ -20,7 +20,7 @@ use super::source::Source;
 use super::upstream::BodyKind;
 use super::{Conn, mirror};
 use crate::drain::Phase;
-use crate::filter::policy::{Extras, Stage};
+use crate::filter::policy::{Extras, Stage, Tunnel};
 use crate::filter::session::Session;
 use crate::filter::{Facts, Filter};
 use crate::route::{Matched, Miss, Site};
@@ -68,6 +68,7 @@ fn admit(conn: &Conn, head: &mut request::Parts) -> Result<Admitted, Refusal> {
         trusted_hops: conn.worker.shared.settings.load().xff_trusted_hops,
         client: conn.client.as_deref(),
         certificate: conn.tls.as_ref().and_then(|tls| tls.certificate.as_ref()),
+        fingerprints: conn.fingerprints(),
     };
     edge::admit(head, arrival)
 }
@@ -160,6 +161,7 @@ async fn route(
         is_grpc |= request.matched.rule.grpc;
     }
     record.received = source.received();
+    record.know(effects.settle(source.pipe()));
     // Also if it met no rule.
     record.trace(head);
     match end {
@@ -199,6 +201,7 @@ async fn before_routing<'a>(
             listener_port: site.listener.port,
             prefix: None,
         },
+        rule: None,
         head: &mut *head,
         effects,
         down,
@@ -236,6 +239,10 @@ impl<'a> Request<'_, 'a> {
         self.record.listener = Some(Arc::clone(&matched.listener));
         self.record.trace(head);
         self.effects.after = None;
+        let tunnel = match head.method {
+            Method::CONNECT => Some(tunnel(rule, head).ok_or_else(|| unserved(Miss::NoRoute))?),
+            _ => None,
+        };
         let mut limits = Limits {
             request: rule.request_timeout.map(Deadline::after),
             ..Limits::default()
@@ -285,7 +292,7 @@ impl<'a> Request<'_, 'a> {
             let details = "denied_by_admission_control";
             return Err(Reply::error(StatusCode::SERVICE_UNAVAILABLE, "", "", details).into());
         }
-        for slot in self.effects.mirrors.drain(..) {
+        for slot in self.effects.mirrors.drain(..).filter(|_| tunnel.is_none()) {
             if let Some(feed) = mirror::start(&self.conn.worker, slot, head.clone(), body, rule.grpc) {
                 self.source.mirror_to(feed);
             }
@@ -298,10 +305,11 @@ impl<'a> Request<'_, 'a> {
             rule,
             backend,
             upgrade: admitted.upgrade.as_ref(),
+            tunnel,
             body,
             session,
             hashed: hashed.unwrap_or_default(),
-            version: head.version,
+            came_with: head.version,
             idempotent: attempt::is_idempotent(&head.method),
             host_of_backend: self.effects.host_of_backend,
         };
@@ -310,7 +318,7 @@ impl<'a> Request<'_, 'a> {
             source: self.source,
             limits: &mut limits,
         };
-        attempt::run(&tries, head, flow, self.effects, self.record).await
+        attempt::run(tries, head, flow, self.effects, self.record).await
     }
 
     /// What a policy asks for besides filters.
@@ -371,6 +379,7 @@ impl<'a> Request<'_, 'a> {
             conn: self.conn,
             head,
             facts,
+            rule: Some(&self.matched.rule),
             effects: self.effects,
             down: self.down,
             source: self.source,
@@ -378,6 +387,12 @@ impl<'a> Request<'_, 'a> {
         };
         filtered.run(filters).await
     }
+}
+
+/// How a rule serves CONNECT, if it does. HTTP/3 has no tunnels here.
+fn tunnel(rule: &Rule, head: &request::Parts) -> Option<Tunnel> {
+    let tunnel = rule.extras.as_ref()?.tunnel;
+    tunnel.filter(|_| head.version != Version::HTTP_3)
 }
 
 /// Where a request goes that names its own destination.

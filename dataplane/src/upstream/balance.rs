@@ -14,9 +14,11 @@ use http::header::HeaderName;
 use rand::Rng;
 use sluice_config::v1;
 
+use super::ahead::Foreseen;
 use super::endpoints::Active;
 use super::hashing::{ConsistentHash, Table};
 use super::health::{Member, Outcome, Outliers};
+use super::utilization::Utilization;
 use super::{Endpoint, EndpointSet, EndpointSlot};
 use crate::telemetry::metrics::BackendMetrics;
 
@@ -38,6 +40,7 @@ enum Policy {
     RoundRobin,
     Random,
     Hash(ConsistentHash),
+    Utilization(Utilization),
 }
 
 /// Chooses among the endpoints of one backend.
@@ -49,6 +52,8 @@ pub struct Balancer {
     /// Weights of zones; one that is not among them has 1. Empty: zones have none.
     zone_weights: Vec<(Box<str>, u32)>,
     override_headers: Vec<HeaderName>,
+    /// Set if choices may be made ahead.
+    foreseen: Option<Foreseen>,
     panic_percent: usize,
     outliers: Option<Outliers>,
     plan: ArcSwap<Plan>,
@@ -123,6 +128,9 @@ impl Balancer {
             }
             v1::load_balancer::Policy::RoundRobin => Policy::RoundRobin,
             v1::load_balancer::Policy::Random => Policy::Random,
+            v1::load_balancer::Policy::BackendUtilization => {
+                Policy::Utilization(Utilization::new(load_balancer.utilization.as_ref()))
+            }
             v1::load_balancer::Policy::ConsistentHash => {
                 let hash = load_balancer.consistent_hash.as_ref();
                 let hash = hash.ok_or("load_balancer.consistent_hash: not set")?;
@@ -152,6 +160,10 @@ impl Balancer {
                 .map(|zone| (zone.zone.as_str().into(), zone.weight))
                 .collect(),
             override_headers: headers.collect::<Result<_, _>>()?,
+            foreseen: config
+                .preconnect
+                .is_some_and(|asked| asked.predictive_percent > 100)
+                .then(Foreseen::default),
             panic_percent: health.map_or(0, |health| health.panic_threshold_percent.min(100) as usize),
             outliers: health
                 .and_then(|health| health.passive.as_ref())
@@ -171,6 +183,14 @@ impl Balancer {
         }
     }
 
+    /// What is done with reports of load, if the policy wants them.
+    pub fn by_load(&self) -> Option<&Utilization> {
+        match &self.policy {
+            Policy::Utilization(by_load) => Some(by_load),
+            _ => None,
+        }
+    }
+
     /// An endpoint for a request. `None`: there is none, or none is healthy.
     pub fn pick(&self, slot: &EndpointSlot, ask: Ask<'_>) -> Option<Active> {
         let plan = self.plan(slot);
@@ -180,19 +200,39 @@ impl Balancer {
         {
             return Some(Active::of(member));
         }
+        if let Some(foreseen) = self.foreseen.as_ref().filter(|_| ask.tried.is_empty())
+            && let Some(member) = foreseen.take().and_then(|address| plan.find(address))
+            && member.is_healthy()
+            && !member.endpoint().is_ejected()
+        {
+            return Some(Active::of(member));
+        }
+        self.decide(&plan, ask).map(Active::of)
+    }
+
+    /// Makes the next choice ahead, if the policy is one that can.
+    pub fn foresee(&self, slot: &EndpointSlot) -> Option<Arc<Member>> {
+        let foreseen = self.foreseen.as_ref()?;
+        let plan = self.plan(slot);
+        let member = self.decide(&plan, Ask::default())?;
+        foreseen
+            .push(member.endpoint().address())
+            .then(|| Arc::clone(member))
+    }
+
+    fn decide<'p>(&self, plan: &'p Plan, ask: Ask<'_>) -> Option<&'p Arc<Member>> {
         let members = plan.members();
         let panic = self.is_panic(members);
         let healthy = |m: &Member| panic || m.is_healthy();
         let fresh = |m: &Member| healthy(m) && !ask.tried.contains(&m.endpoint().address());
-        let member = match members {
-            [] => return None,
+        match members {
+            [] => None,
             [only] => Some(only).filter(|only| healthy(only)),
             _ => self
-                .choose(&plan, ask.hash, &|m| fresh(m) && !m.endpoint().is_ejected())
-                .or_else(|| self.choose(&plan, ask.hash, &fresh))
-                .or_else(|| self.choose(&plan, ask.hash, &healthy)),
-        };
-        member.map(Active::of)
+                .choose(plan, ask.hash, &|m| fresh(m) && !m.endpoint().is_ejected())
+                .or_else(|| self.choose(plan, ask.hash, &fresh))
+                .or_else(|| self.choose(plan, ask.hash, &healthy)),
+        }
     }
 
     /// The endpoint with this address, if it is there and healthy.
@@ -229,9 +269,10 @@ impl Balancer {
         members
     }
 
-    /// Takes in what a check has found.
-    pub fn set_failing(&self, member: &Member, failing: bool) {
-        if member.set_failing(failing) {
+    /// Takes in what a check has found. True if that is news.
+    pub fn set_failing(&self, member: &Member, failing: bool) -> bool {
+        let news = member.set_failing(failing);
+        if news {
             tracing::info!(
                 endpoint = member.endpoint().display(),
                 healthy = !failing,
@@ -239,6 +280,7 @@ impl Balancer {
             );
             self.count(&self.plan.load());
         }
+        news
     }
 
     fn count(&self, plan: &Plan) {
@@ -323,6 +365,7 @@ impl Balancer {
                     .take(16 * all.len().max(64))
                     .find(|member| accept(member))
             }
+            (Policy::Utilization(by_load), ..) => by_load.next(&plan.source, all, accept),
             (Policy::Random | Policy::Hash(_), ..) => draw(all, accept),
         }
     }

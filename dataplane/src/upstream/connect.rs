@@ -7,24 +7,19 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use pingora_core::connectors::http::v2::{H2HandshakeSettings, handshake};
 use pingora_core::protocols::http::v2::client::Http2Session;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::breaker::{Admission, Lease, Overflow};
-use super::{Active, Backend, Endpoint, Ends, Key, Pool, Protocol, pool, proxy_protocol};
+use super::health::Member;
+use super::{Active, Backend, Endpoint, Ends, Key, Pool, Protocol, h2, pool, proxy_protocol};
 use crate::wire::{Socket, Transport, Wire};
 
-/// Concurrent streams on one HTTP/2 connection before another is opened.
-const MAX_H2_STREAMS: u32 = 256;
-/// Bytes of one response that a backend may send before they are read.
-const STREAM_WINDOW: u32 = 1 << 18;
-/// The same for all responses on a connection.
-const CONNECTION_WINDOW: u32 = 1 << 22;
+/// Streams of an HTTP/2 connection, as good as without end.
+const MANY: u32 = 1 << 16;
 
 /// Why no connection could be had.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +69,8 @@ pub enum Connected {
 pub struct Wants {
     /// Not one from the pool.
     pub fresh: bool,
+    /// No HTTP is spoken on it, and none has been.
+    pub raw: bool,
     /// The HTTP version.
     pub version: Version,
     /// Whose request it is, for backends that are told.
@@ -126,12 +123,51 @@ pub async fn connect(
     let key = backend.pool_key(endpoint, wants.client);
     let http2 = Http2::choose(backend, wants.version);
     if !wants.fresh
+        && !wants.raw
         && let Some(connected) = reuse(pool, &key, http2).await
     {
         return Ok(connected);
     }
     // Boxed, because most requests find a connection and should not carry room for a handshake.
-    Box::pin(obtain(pool, key, backend, active, http2, wants.client)).await
+    Box::pin(obtain(pool, key, backend, active, http2, wants)).await
+}
+
+/// Opens a connection ahead of need and leaves it in the pool, if the backend has room for one.
+pub async fn prepare(
+    pool: &Pool,
+    backend: &Backend,
+    endpoint: &Endpoint,
+    member: Option<&Arc<Member>>,
+    version: Version,
+) {
+    let lease = match &backend.breaker {
+        None => None,
+        Some(breaker) => match breaker.try_lease(member) {
+            None => return,
+            lease => lease,
+        },
+    };
+    let key = backend.pool_key(endpoint, None);
+    let http2 = Http2::choose(backend, version);
+    match open_counted(pool, key, backend, endpoint, http2, None, lease).await {
+        Ok(Connected::H1 { wire, .. }) => pool.put_h1(key, wire),
+        // It is in the pool already.
+        Ok(Connected::H2 { .. }) => {}
+        Err(error) => tracing::debug!(endpoint = endpoint.display(), %error, "connection ahead of need"),
+    }
+}
+
+/// Requests that could go to `endpoint` without another connection.
+pub fn spare(pool: &Pool, backend: &Backend, endpoint: &Endpoint, version: Version) -> u32 {
+    let key = backend.pool_key(endpoint, None);
+    let http2 = Http2::choose(backend, version);
+    if http2 != Http2::No && pool.has_free(&key, false, true) {
+        return MANY;
+    }
+    if http2 == Http2::Must {
+        return 0;
+    }
+    u32::try_from(pool.idle_h1(&key)).unwrap_or(MANY)
 }
 
 /// A new connection, or one that comes back while the backend has as many as it may.
@@ -141,16 +177,16 @@ async fn obtain(
     backend: &Backend,
     active: &Active,
     http2: Http2,
-    client: Option<Ends>,
+    wants: Wants,
 ) -> Result<Connected, ConnectError> {
-    let endpoint = active.endpoint();
+    let (endpoint, client) = (active.endpoint(), wants.client);
     let Some(breaker) = &backend.breaker else {
         return open_counted(pool, key, backend, endpoint, http2, client, None).await;
     };
     let (h1, h2) = (http2 != Http2::Must, http2 != Http2::No);
     let waiting = async {
         loop {
-            let is_free = || pool.has_free(&key, h1, h2).then_some(());
+            let is_free = || (!wants.raw && pool.has_free(&key, h1, h2)).then_some(());
             match breaker.admit(active.member(), is_free).await {
                 Err(Overflow) => return Err(ConnectError::Overflow),
                 Ok((Admission::Open(lease), pending)) => return Ok((Err(lease), pending)),
@@ -239,23 +275,8 @@ async fn open(
         return Ok(Connected::H1 { wire, reused: false });
     }
     let local = wire.local();
-    let mut settings = H2HandshakeSettings::new();
-    let tuned = backend
-        .tuning
-        .as_ref()
-        .map(|tuning| tuning.http2)
-        .unwrap_or_default();
-    let or = |tuned: u32, default: u32| match tuned {
-        0 => default,
-        // The largest window that there is (RFC 9113 section 6.9.1).
-        tuned => tuned.min((1 << 31) - 1),
-    };
-    settings.max_streams = or(tuned.max_concurrent_streams, MAX_H2_STREAMS) as usize;
-    settings.stream_window_size = Some(or(tuned.initial_stream_window, STREAM_WINDOW));
-    settings.connection_window_size = Some(or(tuned.initial_connection_window, CONNECTION_WINDOW));
-    settings.ping_interval =
-        (tuned.ping_interval_ms != 0).then(|| Duration::from_millis(tuned.ping_interval_ms));
-    let connection = handshake(Box::new(wire.unbuffered()), settings)
+    let asked = backend.tuning.as_ref().map(|tuning| tuning.http2);
+    let (connection, idle_ping) = h2::handshake(wire, asked.unwrap_or_default())
         .await
         .map_err(ConnectError::H2)?;
     let session = connection
@@ -269,6 +290,7 @@ async fn open(
             connection,
             local,
             lease,
+            idle_ping,
         },
     );
     Ok(Connected::H2 {
@@ -367,7 +389,11 @@ async fn open_unix(path: &Path, buffers: usize) -> io::Result<TcpStream> {
     TcpStream::from_std(OwnedFd::from(unix.into_std()?).into())
 }
 
-fn set_buffers(socket: &SockRef<'_>, bytes: usize) -> io::Result<()> {
+/// Asks for buffers of so many bytes in either direction. The kernel bounds that, and keeps as much again for itself.
+///
+/// # Errors
+/// Those of the socket.
+pub fn set_buffers(socket: &SockRef<'_>, bytes: usize) -> io::Result<()> {
     socket.set_send_buffer_size(bytes)?;
     socket.set_recv_buffer_size(bytes)
 }

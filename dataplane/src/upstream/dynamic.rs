@@ -13,6 +13,7 @@ use http::uri::Authority;
 use sluice_config::v1;
 use tokio::sync::Semaphore;
 
+use super::dns::LookUp;
 use super::resolve::{self, Resolver};
 use super::{Backend, EndpointSet};
 use crate::tls::client::ClientTls;
@@ -21,9 +22,6 @@ use crate::tls::client::ClientTls;
 const MAX_HOSTS: usize = 1024;
 /// Look-ups under way at once.
 const LOOK_UPS: usize = 64;
-/// Bounds on how long an answer holds, whatever its TTL.
-const MIN_TTL: Duration = Duration::from_secs(1);
-const MAX_TTL: Duration = Duration::from_mins(5);
 /// How long the last addresses of a name stay in use that does not resolve, before it is looked up again.
 const STALE: Duration = Duration::from_secs(5);
 
@@ -49,6 +47,7 @@ pub struct Dynamic {
     tls: Option<Arc<ClientTls>>,
     zone: Box<str>,
     allow_local: bool,
+    how: LookUp,
     resolver: Resolver,
     look_ups: Semaphore,
     hosts: Mutex<HashMap<(Box<str>, u16), Host>>,
@@ -86,6 +85,7 @@ impl Dynamic {
             tls,
             zone: zone.into(),
             allow_local: dynamic.allow_local,
+            how: LookUp::new(dynamic.dns.as_ref()),
             resolver: resolver.clone(),
             look_ups: Semaphore::new(LOOK_UPS),
             hosts: Mutex::default(),
@@ -105,13 +105,13 @@ impl Dynamic {
         }
         let found = tokio::time::timeout(parent.connect_timeout, self.look_up(&key.0)).await;
         match (found.unwrap_or(Err(Refused::Unresolved)), known) {
-            (Ok((addresses, ttl)), known) => {
+            (Ok((addresses, holds)), known) => {
                 let backend = match known {
                     Some((backend, _)) => backend,
                     None => Arc::new(self.build(parent, &key.0).ok_or(Refused::Invalid)?),
                 };
                 Self::place(&backend, &addresses, port)?;
-                Ok(self.keep(key, backend, ttl))
+                Ok(self.keep(key, backend, holds))
             }
             (Err(Refused::Unresolved), Some((backend, _))) => Ok(self.keep(key, backend, STALE)),
             (Err(refused), _) => Err(refused),
@@ -170,16 +170,17 @@ impl Dynamic {
     }
 
     async fn look_up(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), Refused> {
-        let (mut addresses, ttl) = if let Ok(address) = host.parse::<IpAddr>() {
-            (vec![address.to_canonical()], MAX_TTL)
+        let (mut addresses, holds) = if let Ok(address) = host.parse::<IpAddr>() {
+            (vec![address.to_canonical()], LookUp::forever())
         } else {
             let name = Name::from_ascii(format!("{host}.")).map_err(|_| Refused::Invalid)?;
             let _permit = self.look_ups.acquire().await.map_err(|_| Refused::Unresolved)?;
-            let found = resolve::look_up(name, self.resolver.servers()).await;
-            found.map_err(|error| {
+            let found = resolve::look_up(name, self.resolver.servers(), self.how).await;
+            let (addresses, ttl) = found.map_err(|error| {
                 tracing::debug!(host, error, "host does not resolve");
                 Refused::Unresolved
-            })?
+            })?;
+            (addresses, self.how.holds(ttl))
         };
         if addresses.is_empty() {
             return Err(Refused::Unresolved);
@@ -188,7 +189,7 @@ impl Dynamic {
         if addresses.is_empty() {
             return Err(Refused::Forbidden);
         }
-        Ok((addresses, ttl.clamp(MIN_TTL, MAX_TTL)))
+        Ok((addresses, holds))
     }
 
     fn build(&self, parent: &Backend, host: &str) -> Option<Backend> {

@@ -4,7 +4,7 @@
 //! All proxies with the same endpoints agree on it. Knows nothing of health; it only says in which order to look.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -80,6 +80,14 @@ impl ConsistentHash {
     /// Hashes a connection of a client with this address: there is nothing else to hash.
     pub fn hash_connection(&self, client: IpAddr) -> Option<u64> {
         matches!(self.input, Input::SourceIp).then(|| hash_address(client))
+    }
+
+    /// Hashes a call of the proxy's own, made for a client with this address, if for any.
+    pub fn hash_call(&self, head: &Parts, client: Option<IpAddr>) -> Option<u64> {
+        match (&self.input, client) {
+            (Input::SourceIp, client) => client.map(hash_address),
+            (_, client) => self.hash(head, client.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))).key,
+        }
     }
 
     /// Hashes a request of a client with this address.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sluice_config::v1;
 
 use super::Endpoint;
+use super::utilization::Load;
 
 /// An endpoint is never out for longer than this at once, unless the base time is longer.
 const MAX_EJECTION: Duration = Duration::from_mins(5);
@@ -54,6 +55,8 @@ pub struct Member {
     run_local: AtomicU32,
     total: AtomicU32,
     failed: AtomicU32,
+    /// What it has reported of its load.
+    load: Load,
 }
 
 impl Member {
@@ -70,7 +73,13 @@ impl Member {
             run_local: AtomicU32::new(0),
             total: AtomicU32::new(0),
             failed: AtomicU32::new(0),
+            load: Load::default(),
         }
+    }
+
+    /// What it has reported of its load.
+    pub(super) fn load(&self) -> &Load {
+        &self.load
     }
 
     /// The endpoint.

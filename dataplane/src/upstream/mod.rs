@@ -3,40 +3,48 @@
 //! A [`Slot`] is the stable place of a backend: routes hold slots, updates swap what is in them, so that an endpoint
 //! change touches no route. Never looks at a request.
 
+pub mod ahead;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod connect;
+pub mod dns;
 pub mod dynamic;
 pub mod endpoints;
 pub mod fallback;
+pub mod h2;
 pub mod hashing;
 pub mod health;
+pub mod orca;
 pub mod outside;
 pub mod pool;
 pub mod probe;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod tuning;
+pub mod utilization;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderMap;
 use sluice_config::v1;
 
+pub use ahead::Ahead;
 pub use balance::{Ask, Balancer};
 pub use breaker::Breaker;
 pub use budget::RetryBudget;
 pub use connect::{ConnectError, Connected};
 pub use endpoints::{Active, Endpoint, EndpointSet};
-pub use health::Outcome;
+pub use health::{Member, Outcome};
 pub use pool::{Key, Pool};
 pub use probe::Prober;
 pub use resolve::Resolver;
 pub use tuning::Tuning;
 
+use crate::own_calls::OwnCalls;
 use crate::telemetry::metrics::BackendMetrics;
 use crate::tls::client::ClientTls;
 
@@ -94,8 +102,12 @@ pub struct Backend {
     pub breaker: Option<Arc<Breaker>>,
     /// Set if its connections are not as they are by default.
     pub tuning: Option<Box<Tuning>>,
+    /// Set if connections are opened before they are needed.
+    pub ahead: Option<Arc<Ahead>>,
     /// Set: the destination is the host of the request.
     pub dynamic: Option<Box<dynamic::Dynamic>>,
+    /// Set if it says how the proxy's own calls to it are made.
+    pub own_calls: Option<Box<OwnCalls>>,
     /// Requests go out with the HTTP version that they came in with.
     pub use_client_protocol: bool,
     /// Counters of this backend.
@@ -137,7 +149,9 @@ impl Backend {
             balancer: Balancer::compile(config, zone, balancer, &metrics)?,
             breaker: Breaker::new(config, breaker),
             tuning: Tuning::new(config),
+            ahead: Ahead::new(config),
             dynamic: None,
+            own_calls: None,
             use_client_protocol: config.use_client_protocol,
             metrics,
         })
@@ -180,6 +194,20 @@ impl Backend {
     pub fn report(&self, active: &Active, outcome: Outcome) {
         if let (Some(balancer), Some(member)) = (&self.balancer, active.member()) {
             balancer.report(member, outcome);
+        }
+    }
+
+    /// Takes in what the endpoint reports of its load in headers or trailers.
+    pub fn take_load(&self, member: &Member, headers: &mut HeaderMap) {
+        if let Some(by_load) = self.balancer.as_ref().and_then(Balancer::by_load) {
+            by_load.take(member, headers);
+        }
+    }
+
+    /// Takes in what the endpoint reports of its load when it is asked.
+    pub fn put_load(&self, member: &Member, report: &orca::Report) {
+        if let Some(by_load) = self.balancer.as_ref().and_then(Balancer::by_load) {
+            by_load.put(member, report);
         }
     }
 

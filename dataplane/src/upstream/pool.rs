@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use pingora_core::connectors::http::v2::ConnectionRef;
 
 use super::breaker::Lease;
+use super::h2::IdlePing;
 use crate::wire::Wire;
 
 /// How long an unused connection is kept.
@@ -43,6 +44,8 @@ pub struct Shared {
     pub local: SocketAddr,
     /// Bounds on its life, if there are any.
     pub lease: Option<Arc<Lease>>,
+    /// Set if it is pinged when it has not been used for long.
+    pub idle_ping: Option<IdlePing>,
 }
 
 impl Shared {
@@ -115,6 +118,9 @@ impl Pool {
         if let Some(lease) = &found.shared.lease {
             lease.begin();
         }
+        if let Some(ping) = found.shared.idle_ping.as_ref().filter(|_| found.shared.connection.is_idle()) {
+            ping.used_after(found.used.elapsed());
+        }
         found.used = Instant::now();
         Some(found.shared.clone())
     }
@@ -128,6 +134,11 @@ impl Pool {
             is_usable(connection) && c.shared.may_serve() && connection.more_streams_allowed()
         };
         idle || (h2 && inner.h2.get(key).is_some_and(|all| all.iter().any(open)))
+    }
+
+    /// Idle HTTP/1.1 connections.
+    pub fn idle_h1(&self, key: &Key) -> usize {
+        self.lock().h1.get(key).map_or(0, Vec::len)
     }
 
     /// Shares a new HTTP/2 connection.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::Name;
 use hickory_resolver::{ResolverBuilder, TokioResolver};
@@ -16,14 +16,8 @@ use sluice_config::v1;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::dns::LookUp;
 use super::{EndpointSet, EndpointSlot};
-
-/// Bounds on how long an answer holds, whatever its TTL.
-const MIN_TTL: Duration = Duration::from_secs(1);
-const MAX_TTL: Duration = Duration::from_mins(5);
-/// Pauses between tries that fail: the first, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Who looks names up, and where.
 #[derive(Debug, Clone)]
@@ -160,6 +154,13 @@ struct Names {
 }
 
 impl Names {
+    /// How a name is looked up.
+    fn how(&self, hostname: &str) -> LookUp {
+        let mut endpoints = self.config.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.hostname == hostname);
+        LookUp::new(endpoint.and_then(|endpoint| endpoint.dns.as_ref()))
+    }
+
     /// Takes in what a name has for addresses now.
     fn put(&mut self, hostname: &str, addresses: Vec<IpAddr>) {
         if self.ended || self.found.get(hostname) == Some(&addresses) {
@@ -219,14 +220,15 @@ fn lock(names: &Mutex<Names>) -> MutexGuard<'_, Names> {
 async fn keep_up(names: Arc<Mutex<Names>>, hostname: String, name: Name, servers: Arc<[SocketAddr]>) {
     let mut failures = 0;
     loop {
-        let pause = match look_up(name.clone(), &servers).await {
+        let how = lock(&names).how(&hostname);
+        let pause = match look_up(name.clone(), &servers, how).await {
             Ok((addresses, ttl)) => {
                 if failures > 0 {
                     tracing::info!(hostname, failures, "name resolves again");
                 }
                 failures = 0;
                 lock(&names).put(&hostname, addresses);
-                ttl.clamp(MIN_TTL, MAX_TTL)
+                how.holds(ttl)
             }
             Err(error) => {
                 if failures == 0 {
@@ -236,9 +238,8 @@ async fn keep_up(names: Arc<Mutex<Names>>, hostname: String, name: Name, servers
                         "name does not resolve; its last addresses stay in use"
                     );
                 }
-                let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
                 failures += 1;
-                pause.min(LONGEST_PAUSE)
+                how.pause(failures - 1)
             }
         };
         tokio::time::sleep(pause).await;
@@ -246,9 +247,13 @@ async fn keep_up(names: Arc<Mutex<Names>>, hostname: String, name: Name, servers
 }
 
 /// The addresses of a name, in order, and how long they hold.
-pub(super) async fn look_up(name: Name, servers: &[SocketAddr]) -> Result<(Vec<IpAddr>, Duration), String> {
+pub(super) async fn look_up(
+    name: Name,
+    servers: &[SocketAddr],
+    how: LookUp,
+) -> Result<(Vec<IpAddr>, Duration), String> {
     let mut builder = builder(servers)?;
-    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    builder.options_mut().ip_strategy = how.families;
     let resolver = builder.build().map_err(|error| error.to_string())?;
     let found = resolver
         .lookup_ip(name)

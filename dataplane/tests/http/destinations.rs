@@ -41,8 +41,15 @@ fn serve(mut resources: Vec<v1::Resource>) -> (Vec<v1::Resource>, Http) {
 }
 
 fn dynamic(allow_local: bool, tls: Option<v1::UpstreamTls>) -> Vec<v1::Resource> {
+    dynamic_with(allow_local, tls, None)
+}
+
+fn dynamic_with(allow_local: bool, tls: Option<v1::UpstreamTls>, dns: Option<v1::Dns>) -> Vec<v1::Resource> {
     let config = v1::Backend {
-        dynamic: Some(v1::DynamicResolver { allow_local }),
+        dynamic: Some(v1::DynamicResolver {
+            allow_local,
+            dns,
+        }),
         tls,
         ..Default::default()
     };
@@ -78,6 +85,25 @@ async fn the_host_is_the_destination() {
         (1, 1),
         "by name and by address it is one place"
     );
+}
+
+#[tokio::test]
+async fn hosts_are_looked_up_as_often_as_the_backend_says() {
+    let backend = Backend::echo("b").await;
+    let names = NameServer::start(Answer::Address(Ipv4Addr::LOCALHOST)).await;
+    names.answers_live_long();
+    let dns = v1::Dns {
+        refresh_ms: 100,
+        ignore_ttl: true,
+        family: v1::dns::Family::Ipv4.into(),
+    };
+    let (resources, http) = serve(dynamic_with(true, None, Some(dns)));
+    let _proxy = Proxy::with_name_server(resources, names.address).await;
+    let host = format!("any.example:{}", backend.address.port());
+    let ask = async || http.get_with("/", &[("host", &host)]).await.status;
+    assert_eq!((ask().await, names.asked()), (200, 1), "one family is asked");
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    assert_eq!((ask().await, names.asked()), (200, 2), "the answer has lived for long enough");
 }
 
 #[tokio::test]
@@ -231,46 +257,98 @@ async fn a_unix_socket() {
     assert_eq!(http.get("/").await.status, 503, "nobody is there");
 }
 
-#[tokio::test]
-async fn backends_are_pinged() {
+/// Speaks just enough HTTP/2; answers pings or not, and each request with 204.
+async fn pinged(answers: bool) -> (std::net::SocketAddr, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let pinged = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&pinged);
+    let (pings, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let counts = (Arc::clone(&pings), Arc::clone(&ended));
     tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut preface = [0; 24];
-        stream.read_exact(&mut preface).await.unwrap();
-        // SETTINGS without a setting; each of theirs is acknowledged.
-        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-        let mut head = [0; 9];
-        while stream.read_exact(&mut head).await.is_ok() {
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            stream.read_exact(&mut payload).await.unwrap();
-            match (head[3], head[4]) {
-                (4, 0) => stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await.unwrap(),
-                (6, 0) => {
-                    counted.fetch_add(1, Ordering::SeqCst);
-                    stream.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).await.unwrap();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut preface = [0; 24];
+            stream.read_exact(&mut preface).await.unwrap();
+            // SETTINGS without a setting; each of theirs is acknowledged.
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            let mut head = [0; 9];
+            while stream.read_exact(&mut head).await.is_ok() {
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut payload = vec![0; length as usize];
+                stream.read_exact(&mut payload).await.unwrap();
+                let reply: &[u8] = match (head[3], head[4]) {
+                    (4, 0) => &[0, 0, 0, 4, 1, 0, 0, 0, 0],
+                    (6, 0) => {
+                        counts.0.fetch_add(1, Ordering::SeqCst);
+                        if answers { &[0, 0, 8, 6, 1, 0, 0, 0, 0] } else { &[] }
+                    }
+                    // HEADERS with END_HEADERS and END_STREAM: `:status: 204` is entry 9 of the static table.
+                    (1, _) => &[0, 0, 1, 1, 5, 0, 0, 0, head[8], 0x80 | 9],
+                    _ => &[],
+                };
+                if stream.write_all(reply).await.is_err() {
+                    break;
+                }
+                if (head[3], head[4], answers) == (6, 0, true) {
                     stream.write_all(&payload).await.unwrap();
                 }
-                _ => {}
             }
+            counts.1.fetch_add(1, Ordering::SeqCst);
         }
     });
-    let config = v1::Backend {
+    (address, pings, ended)
+}
+
+fn pinging(http2: v1::Http2Settings) -> v1::Backend {
+    v1::Backend {
         protocol: v1::BackendProtocol::H2c.into(),
-        http2: Some(v1::Http2Settings {
-            ping_interval_ms: 10,
-            ..Default::default()
-        }),
+        http2: Some(http2),
         ..Default::default()
-    };
+    }
+}
+
+#[tokio::test]
+async fn backends_are_pinged() {
+    let (address, pings, ended) = pinged(true).await;
+    let config = pinging(v1::Http2Settings {
+        ping_interval_ms: 10,
+        ping_jitter_percent: 50,
+        ..Default::default()
+    });
     let (resources, http) = serve(cfg::backend_with("b", &[address], config));
     let _proxy = Proxy::start(resources).await;
-    // It is never answered.
-    let request = tokio::spawn(async move { http.get("/").await.status });
-    eventually("it is pinged again", || pinged.load(Ordering::SeqCst) >= 2).await;
-    request.abort();
+    assert_eq!(http.get("/").await.status, 204);
+    eventually("it is pinged again", || pings.load(Ordering::SeqCst) >= 3).await;
+    assert_eq!(http.get("/").await.status, 204);
+    assert_eq!(ended.load(Ordering::SeqCst), 0, "it has answered");
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_answer_pings_is_left() {
+    let (address, pings, ended) = pinged(false).await;
+    let config = pinging(v1::Http2Settings {
+        ping_interval_ms: 10,
+        ping_timeout_ms: 10,
+        ..Default::default()
+    });
+    let (resources, http) = serve(cfg::backend_with("b", &[address], config));
+    let _proxy = Proxy::start(resources).await;
+    assert_eq!(http.get("/").await.status, 204);
+    eventually("the connection ends", || ended.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(pings.load(Ordering::SeqCst), 1);
+    assert_eq!(http.get("/").await.status, 204, "there is another connection");
+}
+
+#[tokio::test]
+async fn an_unused_connection_is_pinged_when_it_is_used() {
+    let (address, pings, _) = pinged(true).await;
+    let config = pinging(v1::Http2Settings {
+        ping_idle_ms: 1,
+        ..Default::default()
+    });
+    let (resources, http) = serve(cfg::backend_with("b", &[address], config));
+    let _proxy = Proxy::start(resources).await;
+    assert_eq!(http.get("/").await.status, 204);
+    assert_eq!(pings.load(Ordering::SeqCst), 0, "it is new");
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    assert_eq!(http.get("/").await.status, 204);
+    eventually("it is pinged", || pings.load(Ordering::SeqCst) == 1).await;
 }

@@ -1,7 +1,7 @@
 //! Endpoints that are given by name: looked up, followed when the name moves, kept when it cannot be looked up.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sluice_config::v1;
@@ -24,7 +24,11 @@ pub(crate) enum Answer {
 pub(crate) struct NameServer {
     pub(crate) address: SocketAddr,
     answer: Arc<Mutex<Answer>>,
+    /// Seconds that answers live.
+    ttl: Arc<AtomicU32>,
     asked: Arc<AtomicUsize>,
+    /// Types of the records that were asked for.
+    types: Arc<Mutex<Vec<u8>>>,
 }
 
 impl NameServer {
@@ -33,14 +37,18 @@ impl NameServer {
         let server = Self {
             address: socket.local_addr().unwrap(),
             answer: Arc::new(Mutex::new(answer)),
+            ttl: Arc::default(),
             asked: Arc::default(),
+            types: Arc::default(),
         };
         let (answer, asked) = (Arc::clone(&server.answer), Arc::clone(&server.asked));
+        let (ttl, types) = (Arc::clone(&server.ttl), Arc::clone(&server.types));
         tokio::spawn(async move {
             let mut query = [0; 512];
             while let Ok((length, client)) = socket.recv_from(&mut query).await {
                 let answer = *answer.lock().unwrap();
-                let reply = reply(&query[..length], answer);
+                let (reply, kind) = reply(&query[..length], answer, ttl.load(Ordering::SeqCst));
+                types.lock().unwrap().push(kind);
                 socket.send_to(&reply, client).await.unwrap();
                 asked.fetch_add(1, Ordering::SeqCst);
             }
@@ -52,13 +60,19 @@ impl NameServer {
         *self.answer.lock().unwrap() = answer;
     }
 
+    /// From now on answers live for a day.
+    pub(crate) fn answers_live_long(&self) {
+        self.ttl.store(86_400, Ordering::SeqCst);
+    }
+
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
 
-/// RFC 1035, section 4.1. Answers live for no time at all: they are asked for again as soon as that is allowed.
-fn reply(query: &[u8], answer: Answer) -> Vec<u8> {
+/// RFC 1035, section 4.1; the type that is asked for as well. Answers that live for no time at all are asked for again as soon
+/// as that is allowed.
+fn reply(query: &[u8], answer: Answer, ttl: u32) -> (Vec<u8>, u8) {
     let name = query[12..].iter().position(|b| *b == 0).unwrap();
     let question = &query[12..12 + name + 5];
     let is_a = question[name + 1..name + 3] == [0, 1];
@@ -81,10 +95,12 @@ fn reply(query: &[u8], answer: Answer) -> Vec<u8> {
     ]);
     reply.extend(question);
     if let Some(address) = address {
-        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+        reply.extend([0xc0, 12, 0, 1, 0, 1]);
+        reply.extend(ttl.to_be_bytes());
+        reply.extend([0, 4]);
         reply.extend(address.octets());
     }
-    reply
+    (reply, question[name + 2])
 }
 
 /// Answers 418 to everything, at another address of this host.
@@ -104,12 +120,17 @@ async fn teapot(port: u16) {
 }
 
 fn named(port: u16, allow_local: bool) -> v1::Resource {
+    looked_up(port, allow_local, None)
+}
+
+fn looked_up(port: u16, allow_local: bool, dns: Option<v1::Dns>) -> v1::Resource {
     let mut resource = cfg::endpoints("b", &[]);
     resource.body = Some(v1::resource::Body::Endpoints(v1::Endpoints {
         endpoints: vec![v1::Endpoint {
             hostname: "backend.example".to_owned(),
             port: u32::from(port),
             allow_local,
+            dns,
             ..Default::default()
         }],
     }));
@@ -228,4 +249,57 @@ async fn the_host_may_become_the_name() {
     let seen = http.get_with("/plain", &[("host", "own.example")]).await.seen();
     assert_eq!(seen.header("host"), Some("own.example"));
     assert_eq!(seen.header("x-forwarded-host"), None);
+}
+
+#[tokio::test]
+async fn names_are_looked_up_as_often_as_the_backend_says() {
+    let (first, second) = (Backend::echo("b").await, Ipv4Addr::new(127, 0, 0, 2));
+    teapot(first.address.port()).await;
+    let names = NameServer::start(Answer::Address(Ipv4Addr::LOCALHOST)).await;
+    names.answers_live_long();
+    let dns = v1::Dns {
+        refresh_ms: 100,
+        ignore_ttl: true,
+        ..Default::default()
+    };
+    let endpoints = looked_up(first.address.port(), true, Some(dns));
+    let (_proxy, http) = proxy(&names, endpoints).await;
+    until(&http, 200).await;
+    // Its TTL would keep the answer for minutes.
+    names.say(Answer::Address(second));
+    until(&http, 418).await;
+}
+
+#[tokio::test]
+async fn names_are_looked_up_in_the_families_that_the_backend_says() {
+    const A: u8 = 1;
+    const AAAA: u8 = 28;
+    let backend = Backend::echo("b").await;
+    for (family, expected) in [
+        (v1::dns::Family::Ipv4, vec![A]),
+        (v1::dns::Family::Ipv4Preferred, vec![A]),
+        // There are none.
+        (v1::dns::Family::Ipv6Preferred, vec![AAAA, A]),
+    ] {
+        let names = NameServer::start(Answer::Address(Ipv4Addr::LOCALHOST)).await;
+        names.answers_live_long();
+        let dns = v1::Dns {
+            family: family.into(),
+            ..Default::default()
+        };
+        let endpoints = looked_up(backend.address.port(), true, Some(dns));
+        let (_proxy, http) = proxy(&names, endpoints).await;
+        until(&http, 200).await;
+        assert_eq!(*names.types.lock().unwrap(), expected, "{family:?}");
+    }
+    // Nobody asks for the family that there is.
+    let names = NameServer::start(Answer::Address(Ipv4Addr::LOCALHOST)).await;
+    let dns = v1::Dns {
+        family: v1::dns::Family::Ipv6.into(),
+        ..Default::default()
+    };
+    let (_proxy, http) = proxy(&names, looked_up(backend.address.port(), true, Some(dns))).await;
+    support::eventually("it is looked up", || names.asked() > 0).await;
+    assert_eq!(http.get("/").await.status, 503);
+    assert!(!names.types.lock().unwrap().contains(&A));
 }

@@ -402,6 +402,7 @@ async fn upgrades_are_listed() {
     let policy = |protocols: &[&str]| v1::Policy {
         upgrades: Some(v1::HttpUpgrades {
             protocols: protocols.iter().map(ToString::to_string).collect(),
+            ..Default::default()
         }),
         ..Default::default()
     };

@@ -414,3 +414,36 @@ async fn a_try_that_takes_too_long_is_retried_if_the_rule_says_so() {
         assert_eq!(slow.load(Ordering::SeqCst), tries);
     }
 }
+
+#[tokio::test]
+async fn after_some_tries_the_fallback_is_turned_to() {
+    let (first, second) = (failing(usize::MAX, 503).await, Backend::echo("second").await);
+    let rule = |per_priority| {
+        let mut rule = retrying(3, &[503]);
+        rule.backends = vec![
+            cfg::weighted("first", 1),
+            v1::WeightedBackend {
+                fallback: true,
+                ..cfg::weighted("second", 1)
+            },
+        ];
+        rule.retry.as_mut().unwrap().attempts_per_priority = per_priority;
+        rule
+    };
+    let backends = [("first", &first), ("second", &second)];
+    let (_proxy, port) = with_rule(&backends, rule(2)).await;
+    assert_eq!(Http::new(port).get("/").await.seen().backend, "second");
+    assert_eq!((first.hits(), second.hits()), (2, 1));
+    // Without the bound, retries stay with the backends that are meant first.
+    let (_proxy, port) = with_rule(&backends, rule(0)).await;
+    assert_eq!(Http::new(port).get("/").await.status, 503);
+    assert_eq!((first.hits(), second.hits()), (6, 1));
+    // One that filters would have to prepare the request for is not turned to.
+    let mut filtered = rule(2);
+    filtered.backends[1].filters = vec![cfg::filter(v1::filter::Filter::RequestHeaders(
+        v1::HeaderModifier::default(),
+    ))];
+    let (_proxy, port) = with_rule(&backends, filtered).await;
+    assert_eq!(Http::new(port).get("/").await.status, 503);
+    assert_eq!((first.hits(), second.hits()), (10, 1));
+}

@@ -8,6 +8,12 @@ mod support;
 
 mod balancing;
 mod clients;
+mod connections;
+mod grpc_web;
+mod heads;
+mod health;
+mod listeners;
 mod tls;
+mod utilization;
 
 use support::config as cfg;

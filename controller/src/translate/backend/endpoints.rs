@@ -33,12 +33,29 @@ pub fn resource_key(id: &EndpointsId) -> String {
         RoutingType::Endpoint => "",
         RoutingType::Service => "/service",
     };
-    format!("{key}{udp}{routing}")
+    let look_up = id.look_up.map(|how| {
+        let ttl = if how.ignore_ttl { "fixed" } else { "ttl" };
+        format!("/dns/{}/{}/{ttl}", how.family.as_str_name(), how.refresh_ms)
+    });
+    format!("{key}{udp}{routing}{}", look_up.unwrap_or_default())
+}
+
+/// Whether any of them is given by name.
+pub fn are_named(target: &ObjectRef, view: &View<'_>) -> bool {
+    match target.kind {
+        Kind::XBackend => view
+            .get::<XBackend>(&target.namespace, &target.name)
+            .is_some_and(|object| x_backend::hostname(&object).is_some()),
+        Kind::Backend => view
+            .get::<Backend>(&target.namespace, &target.name)
+            .is_some_and(|object| object.spec.endpoints.iter().any(|endpoint| endpoint.fqdn.is_some())),
+        _ => false,
+    }
 }
 
 /// Translates the addresses of one port.
 pub fn translate(id: &EndpointsId, view: &View<'_>) -> Output {
-    let endpoints = match id.target.kind {
+    let mut endpoints = match id.target.kind {
         Kind::Service => of_service(id, view).unwrap_or_default(),
         Kind::XBackend => of_x_backend(id, view).unwrap_or_default(),
         Kind::Backend => view
@@ -47,6 +64,9 @@ pub fn translate(id: &EndpointsId, view: &View<'_>) -> Output {
             .unwrap_or_default(),
         _ => Vec::new(),
     };
+    for endpoint in endpoints.iter_mut().filter(|e| !e.hostname.is_empty()) {
+        endpoint.dns = id.look_up.map(Into::into);
+    }
     let mut output = Output::default();
     output.shared.add(
         resource_key(id),

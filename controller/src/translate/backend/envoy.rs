@@ -125,6 +125,7 @@ fn server_name(backend: &Backend, endpoint: &BackendEndpoint) -> String {
 pub fn dynamic(view: &View<'_>, backend: &Backend) -> Option<v1::DynamicResolver> {
     is_dynamic(backend).then(|| v1::DynamicResolver {
         allow_local: view.environment().allow_local_backends,
+        dns: None,
     })
 }
 

@@ -3,11 +3,12 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::HeaderValue;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::{BodyKind, Broken, Chunk, Downstream, Failure};
 use crate::forward::encode::{self, Framing};
+use crate::forward::message::spelling::Spelling;
 use crate::forward::message::{Body, NoHead, Reader, head};
 use crate::wire::Wire;
 
@@ -21,7 +22,13 @@ pub struct H1 {
     /// True once some of the response has come.
     begun: bool,
     upgrading: bool,
+    /// CONNECT: a response that agrees has no body (RFC 9110 section 9.3.6).
+    connecting: bool,
+    /// The backend is sent no request, and counts as having agreed to a tunnel.
+    raw: bool,
     keepalive: bool,
+    /// The case of names is kept, as the client's was.
+    spelled: bool,
 }
 
 impl H1 {
@@ -51,6 +58,25 @@ impl H1 {
             to_head: head.method == Method::HEAD,
             begun: false,
             upgrading: upgrade.is_some(),
+            connecting: head.method == Method::CONNECT,
+            raw: false,
+            spelled: Spelling::of(&head.extensions).is_some(),
+            keepalive: false,
+        }
+    }
+
+    pub(super) fn tunnel(wire: Wire) -> Self {
+        Self {
+            reader: Reader::new(wire),
+            framing: Framing::None,
+            reused: false,
+            request_done: true,
+            to_head: false,
+            begun: false,
+            upgrading: false,
+            connecting: true,
+            raw: true,
+            spelled: false,
             keepalive: false,
         }
     }
@@ -60,9 +86,14 @@ impl H1 {
     }
 
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, Failure>> {
-        let to_head = self.to_head;
-        let read = ready!(self.reader.poll_head(cx, |bytes| head::response(bytes, to_head)));
-        let response = match read {
+        if self.raw {
+            self.begun = true;
+            return Poll::Ready(Ok(http::Response::new(()).into_parts().0));
+        }
+        let (to_head, spelled) = (self.to_head, self.spelled);
+        let parse = |bytes: &[u8]| head::response(bytes, to_head, spelled);
+        let read = ready!(self.reader.poll_head(cx, parse));
+        let mut response = match read {
             Ok(response) => response,
             Err(e @ NoHead::Closed) if !self.begun => {
                 return Poll::Ready(Err(Failure::Closed(e.to_string())));
@@ -76,6 +107,10 @@ impl H1 {
         let status = response.parts.status;
         if status == StatusCode::SWITCHING_PROTOCOLS && !self.upgrading {
             return Poll::Ready(Err(Failure::Protocol("switched protocols unasked".into())));
+        }
+        if self.connecting && status.is_success() {
+            response.body = Body::Done;
+            response.parts.headers.remove(CONTENT_LENGTH);
         }
         self.keepalive = response.keepalive && !status.is_informational();
         self.reader.begin_body(response.body);

@@ -80,6 +80,17 @@ impl Upstream {
         })
     }
 
+    /// A tunnel to the backend, which is told nothing: as if it had agreed to one.
+    ///
+    /// # Errors
+    /// [`Failure`] if the connection is one of HTTP/2.
+    pub fn tunnel(connected: Connected) -> Result<Self, Failure> {
+        match connected {
+            Connected::H1 { wire, .. } => Ok(Self::H1(h1::H1::tunnel(wire))),
+            Connected::H2 { .. } => Err(Failure::Protocol("HTTP/2 carries no raw bytes".into())),
+        }
+    }
+
     /// The next head that the backend sends: informational ones, then the final one.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, Failure>> {
         match self {
@@ -168,7 +179,7 @@ impl Upstream {
         }
     }
 
-    /// After a response with status 101: what follows is raw bytes. False if there is no such thing here.
+    /// After a response with status 101, or one that agrees to CONNECT: what follows is raw bytes. False if there is no such thing here.
     pub fn switch_protocols(&mut self) -> bool {
         match self {
             Self::H1(h1) => h1.switch_protocols(),

@@ -1,51 +1,54 @@
-//! What BackendTrafficPolicies say of connections to backends.
+//! What BackendTrafficPolicies say of connections to backends. Health checks are in `health`, what is rarer in `upstream`.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use sluice_config::v1;
-use sluice_config::v1::active_health_check::{Check, Grpc, Http, Tcp};
 use sluice_config::v1::consistent_hash::Input;
 use sluice_config::v1::load_balancer::{Policy, PreferLocal};
 use sluice_crds::envoy::{
-    ActiveHealthCheck, ActiveHealthCheckPayload, ActiveHealthCheckPayloadType, ActiveHealthCheckerType,
     BackendTrafficPolicy, BackendTrafficPolicySpec, CircuitBreaker, ConsistentHash, ConsistentHashType,
-    HTTP2Settings, InvalidMessageAction, LoadBalancer, LoadBalancerType, PassiveHealthCheck,
-    ProxyProtocolVersion, TCPKeepalive,
+    HTTP2Settings, InvalidMessageAction, LoadBalancer, LoadBalancerType, ProxyProtocolVersion, TCPKeepalive,
 };
 
 use super::reader::Reader;
 use super::traffic::bytes;
-use super::{attach, gaps};
+use super::{attach, gaps, health, upstream};
 use crate::engine::View;
 use crate::store::{Kind, ObjectRef};
-use crate::translate::model::RoutingType;
+use crate::translate::model::{LookUp, RoutingType};
 use crate::translate::route::{Context, millis};
 
 /// Connections, requests and retries at once unless the policy says otherwise.
 const AT_ONCE: i64 = 1024;
-/// Percentage of healthy endpoints below which health is disregarded unless the policy says otherwise.
-const PANIC: u32 = 50;
+/// Percent by which intervals of pings vary unless the policy says otherwise, as in Envoy.
+const PING_JITTER: i64 = 15;
 
-/// Adds what these policies ask of a backend. What is wrong with them is told in their statuses, and their rules are
-/// answered with an error.
-pub fn apply_policies(view: &View<'_>, policies: &[ObjectRef], backend: &mut v1::Backend) {
-    let Some(found) = attach::chain::<BackendTrafficPolicy>(view, policies) else {
-        return;
-    };
-    let Some(owner) = policies.first() else { return };
+/// Adds what these policies ask of a backend; says how its names are looked up, if they do. What is wrong with them is told
+/// in their statuses, and their rules are answered with an error.
+pub fn apply_policies(
+    view: &View<'_>,
+    policies: &[ObjectRef],
+    backend: &mut v1::Backend,
+) -> Option<LookUp> {
+    let found = attach::chain::<BackendTrafficPolicy>(view, policies)?;
+    let owner = policies.first()?;
     let context = Context::new(view, owner, RoutingType::default(), None);
     let mut reader = Reader::new(&context, String::new());
     let spec = gaps::honoured(&mut reader, Kind::BackendTrafficPolicy, &found.spec);
     let mut asked = backend.clone();
-    apply(&mut reader, &spec, &mut asked);
+    let look_up = apply(&mut reader, &spec, &mut asked);
     // Half of what was asked for may be worse than nothing; requests do not get here anyway.
-    if reader.faults.is_empty() {
-        *backend = asked;
+    if !reader.faults.is_empty() {
+        return None;
     }
+    *backend = asked;
+    look_up
 }
 
-/// Adds what the policy asks of a backend.
-pub fn apply(reader: &mut Reader<'_, '_, '_>, spec: &BackendTrafficPolicySpec, backend: &mut v1::Backend) {
+/// Adds what the policy asks of a backend; says how its names are looked up, if the policy does.
+pub fn apply(
+    reader: &mut Reader<'_, '_, '_>,
+    spec: &BackendTrafficPolicySpec,
+    backend: &mut v1::Backend,
+) -> Option<LookUp> {
     let cluster = &spec.cluster;
     backend.load_balancer = cluster
         .load_balancer
@@ -55,13 +58,10 @@ pub fn apply(reader: &mut Reader<'_, '_, '_>, spec: &BackendTrafficPolicySpec, b
         .circuit_breaker
         .as_ref()
         .map(|from| circuit_breaker(reader, from));
-    backend.health_check = cluster.health_check.as_ref().map(|from| v1::HealthCheck {
-        active: from.active.as_ref().and_then(|from| active(reader, from)),
-        passive: from.passive.as_ref().map(|from| passive(reader, from)),
-        panic_threshold_percent: from.panic_threshold.map_or(PANIC, |percent| {
-            reader.number(percent, "healthCheck.panicThreshold")
-        }),
-    });
+    backend.health_check = cluster
+        .health_check
+        .as_ref()
+        .map(|from| health::check(reader, from));
     if let Some(timeout) = &cluster.timeout {
         let tcp = timeout.tcp.as_ref();
         backend.connect_timeout_ms = tcp
@@ -101,6 +101,11 @@ pub fn apply(reader: &mut Reader<'_, '_, '_>, spec: &BackendTrafficPolicySpec, b
     if let Some(buffers) = buffers {
         backend.socket_buffer_bytes = bytes(reader, buffers, "connection.socketBufferLimit");
     }
+    let preconnect = cluster.connection.as_ref().and_then(|c| c.preconnect.as_ref());
+    let policy = backend.load_balancer.as_ref().map(v1::LoadBalancer::policy);
+    backend.preconnect =
+        preconnect.and_then(|from| upstream::preconnect(reader, from, policy.unwrap_or_default()));
+    cluster.dns.as_ref().and_then(|from| upstream::dns(reader, from))
 }
 
 fn load_balancer(reader: &mut Reader<'_, '_, '_>, from: &LoadBalancer) -> Option<v1::LoadBalancer> {
@@ -109,8 +114,9 @@ fn load_balancer(reader: &mut Reader<'_, '_, '_>, from: &LoadBalancer) -> Option
         LoadBalancerType::RoundRobin => Policy::RoundRobin,
         LoadBalancerType::Random => Policy::Random,
         LoadBalancerType::ConsistentHash => Policy::ConsistentHash,
+        LoadBalancerType::BackendUtilization => Policy::BackendUtilization,
         // A gap, and noted as such.
-        LoadBalancerType::BackendUtilization | LoadBalancerType::DynamicModule => return None,
+        LoadBalancerType::DynamicModule => return None,
         LoadBalancerType::Other(other) => {
             reader.fault("loadBalancer.type", format_args!("{other:?} is not known"));
             return None;
@@ -135,9 +141,15 @@ fn load_balancer(reader: &mut Reader<'_, '_, '_>, from: &LoadBalancer) -> Option
         .zone_aware
         .as_ref()
         .and_then(|zone| zone.prefer_local.as_ref());
+    let utilization = from
+        .backend_utilization
+        .as_ref()
+        .filter(|_| policy == Policy::BackendUtilization)
+        .map(|from| upstream::utilization(reader, from));
     Some(v1::LoadBalancer {
         policy: policy.into(),
         consistent_hash,
+        utilization,
         slow_start_ms: from
             .slow_start
             .as_ref()
@@ -258,119 +270,6 @@ fn circuit_breaker(reader: &mut Reader<'_, '_, '_>, from: &CircuitBreaker) -> v1
     }
 }
 
-fn active(reader: &mut Reader<'_, '_, '_>, from: &ActiveHealthCheck) -> Option<v1::ActiveHealthCheck> {
-    let field = "healthCheck.active";
-    let check = match (&from.type_, &from.http, &from.tcp) {
-        (ActiveHealthCheckerType::Http, Some(http), _) => {
-            let mut statuses = |list: &[i64]| {
-                let mut all = Vec::with_capacity(list.len());
-                for status in list {
-                    all.push(reader.number(*status, format_args!("{field}.http")));
-                }
-                all
-            };
-            let (expected_statuses, retriable_statuses) = (
-                statuses(&http.expected_statuses),
-                statuses(&http.retriable_statuses),
-            );
-            Check::Http(Http {
-                host: http.hostname.clone().unwrap_or_default(),
-                path: http.path.clone(),
-                method: http.method.clone().unwrap_or_else(|| "GET".to_owned()),
-                expected_statuses,
-                retriable_statuses,
-                expected_response: payload(reader, http.expected_response.as_ref()),
-                request_body: payload(reader, http.request_body.as_ref()),
-            })
-        }
-        (ActiveHealthCheckerType::Tcp, _, tcp) => {
-            let tcp = tcp.clone().unwrap_or_default();
-            Check::Tcp(Tcp {
-                send: payload(reader, tcp.send.as_ref()),
-                receive: payload(reader, tcp.receive.as_ref()),
-            })
-        }
-        (ActiveHealthCheckerType::Grpc, ..) => Check::Grpc(Grpc {
-            service: from
-                .grpc
-                .as_ref()
-                .and_then(|grpc| grpc.service.clone())
-                .unwrap_or_default(),
-            authority: String::new(),
-        }),
-        (kind, ..) => {
-            reader.fault(
-                field,
-                format_args!("type {kind} is not known, or its field is missing"),
-            );
-            return None;
-        }
-    };
-    let port = from.overrides.as_ref().and_then(|overrides| overrides.port);
-    Some(v1::ActiveHealthCheck {
-        timeout_ms: from.timeout.map_or(1_000, millis),
-        interval_ms: from.interval.map_or(3_000, millis),
-        initial_jitter_ms: from.initial_jitter.map(millis).unwrap_or_default(),
-        unhealthy_threshold: reader.number(
-            from.unhealthy_threshold.unwrap_or(3),
-            "healthCheck.active.unhealthyThreshold",
-        ),
-        healthy_threshold: reader.number(
-            from.healthy_threshold.unwrap_or(1),
-            "healthCheck.active.healthyThreshold",
-        ),
-        port: port
-            .map(|port| reader.number(port, "healthCheck.active.overrides.port"))
-            .unwrap_or_default(),
-        check: Some(check),
-    })
-}
-
-fn payload(reader: &mut Reader<'_, '_, '_>, from: Option<&ActiveHealthCheckPayload>) -> Vec<u8> {
-    let Some(from) = from else { return Vec::new() };
-    match (&from.type_, &from.text, &from.binary) {
-        (ActiveHealthCheckPayloadType::Text, Some(text), _) => text.clone().into_bytes(),
-        (ActiveHealthCheckPayloadType::Binary, _, Some(binary)) => {
-            STANDARD.decode(binary).unwrap_or_else(|_| {
-                reader.fault("healthCheck.active", "a payload is not Base64");
-                Vec::new()
-            })
-        }
-        _ => {
-            reader.fault("healthCheck.active", "a payload lacks the field of its type");
-            Vec::new()
-        }
-    }
-}
-
-fn passive(reader: &mut Reader<'_, '_, '_>, from: &PassiveHealthCheck) -> v1::OutlierDetection {
-    let mut count = |value: Option<i64>, default: i64, field: &str| {
-        reader.number(
-            value.unwrap_or(default),
-            format_args!("healthCheck.passive.{field}"),
-        )
-    };
-    v1::OutlierDetection {
-        interval_ms: from.interval.map_or(3_000, millis),
-        base_ejection_ms: from.base_ejection_time.map_or(30_000, millis),
-        consecutive_5xx: count(from.consecutive_5xx_errors, 5, "consecutive5XxErrors"),
-        consecutive_gateway_errors: count(from.consecutive_gateway_errors, 0, "consecutiveGatewayErrors"),
-        consecutive_local_origin_failures: count(
-            from.consecutive_local_origin_failures,
-            5,
-            "consecutiveLocalOriginFailures",
-        ),
-        max_ejection_percent: count(from.max_ejection_percent, 10, "maxEjectionPercent"),
-        split_local_origin: from.split_external_local_origin_errors.unwrap_or_default(),
-        failure_percentage_threshold: count(
-            from.failure_percentage_threshold,
-            0,
-            "failurePercentageThreshold",
-        ),
-        strict_max_ejection: from.always_eject_one_endpoint == Some(false),
-    }
-}
-
 /// Keepalive probes.
 pub fn keepalive(reader: &mut Reader<'_, '_, '_>, from: &TCPKeepalive, field: &str) -> v1::TcpKeepalive {
     v1::TcpKeepalive {
@@ -400,6 +299,8 @@ pub fn http2(reader: &mut Reader<'_, '_, '_>, from: &HTTP2Settings) -> v1::Http2
             "http2.initialConnectionWindowSize",
         ),
     );
+    let keepalive = from.connection_keepalive.as_ref();
+    let pings = keepalive.filter(|keepalive| keepalive.interval.is_some());
     v1::Http2Settings {
         initial_stream_window,
         initial_connection_window,
@@ -408,10 +309,20 @@ pub fn http2(reader: &mut Reader<'_, '_, '_>, from: &HTTP2Settings) -> v1::Http2
             .map(|streams| reader.number(streams, "http2.maxConcurrentStreams"))
             .unwrap_or_default(),
         invalid_message_ends_stream: from.on_invalid_message == Some(InvalidMessageAction::TerminateStream),
-        ping_interval_ms: from
-            .connection_keepalive
-            .as_ref()
+        ping_interval_ms: keepalive
             .and_then(|keepalive| keepalive.interval)
+            .map(millis)
+            .unwrap_or_default(),
+        ping_timeout_ms: keepalive
+            .and_then(|keepalive| keepalive.timeout)
+            .map(millis)
+            .unwrap_or_default(),
+        ping_jitter_percent: pings.map_or(0, |keepalive| {
+            let percent = keepalive.interval_jitter.unwrap_or(PING_JITTER);
+            reader.number(percent, "http2.connectionKeepalive.intervalJitter")
+        }),
+        ping_idle_ms: keepalive
+            .and_then(|keepalive| keepalive.idle_interval)
             .map(millis)
             .unwrap_or_default(),
     }

@@ -5,12 +5,12 @@ use sluice_config::v1;
 use sluice_config::v1::retry::Trigger;
 use sluice_crds::envoy::{
     AdmissionControl, BackendTrafficPolicySpec, BandwidthLimitUnit, BandwidthLimitValue, Compression,
-    CompressorType, FaultInjection, GRPCSuccessCode, Retry, TriggerEnum,
+    CompressorType, FaultInjection, GRPCSuccessCode, ProtocolUpgradeConfig, Retry, TriggerEnum,
 };
 
 use super::attach::Effective;
 use super::reader::Reader;
-use super::{cluster, gaps, limits, response};
+use super::{cluster, gaps, limits, response, stats};
 use crate::store::Kind;
 use crate::translate::route::millis;
 use crate::translate::telemetry;
@@ -78,13 +78,7 @@ pub fn apply(
         .map(|limit| v1::RequestBuffer {
             limit: bytes(reader, limit, "requestBuffer.limit"),
         });
-    policy.upgrades = (!spec.http_upgrade.is_empty()).then(|| v1::HttpUpgrades {
-        protocols: spec
-            .http_upgrade
-            .iter()
-            .map(|upgrade| upgrade.type_.to_ascii_lowercase())
-            .collect(),
-    });
+    policy.upgrades = (!spec.http_upgrade.is_empty()).then(|| upgrades(&spec.http_upgrade));
     let tracing = spec
         .telemetry
         .as_ref()
@@ -96,13 +90,37 @@ pub fn apply(
         }
         telemetry::of_route(from)
     });
+    let metrics = spec.telemetry.as_ref().and_then(|telemetry| telemetry.metrics.as_ref());
+    if let Some(name) = metrics.and_then(|metrics| metrics.route_stat_name.as_ref()) {
+        policy.stat_name = stats::route_name(reader, name);
+    }
     policy.admission_control = spec
         .admission_control
         .as_ref()
         .map(|from| admission(reader, from));
 }
 
-fn retry(reader: &mut Reader<'_, '_, '_>, from: &Retry) -> Option<v1::Retry> {
+/// CONNECT is among them, although it is a method and no protocol.
+fn upgrades(from: &[ProtocolUpgradeConfig]) -> v1::HttpUpgrades {
+    let (connects, others): (Vec<_>, Vec<_>) = from
+        .iter()
+        .partition(|upgrade| upgrade.type_.eq_ignore_ascii_case("CONNECT"));
+    v1::HttpUpgrades {
+        protocols: others
+            .iter()
+            .map(|upgrade| upgrade.type_.to_ascii_lowercase())
+            .collect(),
+        connect: connects.first().map(|upgrade| {
+            let terminate = upgrade.connect.as_ref().and_then(|connect| connect.terminate);
+            v1::http_upgrades::Connect {
+                terminate: terminate.unwrap_or_default(),
+            }
+        }),
+    }
+}
+
+/// When and how a request is sent again.
+pub fn retry(reader: &mut Reader<'_, '_, '_>, from: &Retry) -> Option<v1::Retry> {
     let attempts = reader.number(from.num_retries.unwrap_or(RETRIES), "retry.numRetries");
     let on = from.retry_on.clone().unwrap_or_default();
     let mut codes = Vec::new();
