@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use sluice_controller::engine::{GatewayRef, Infra, InfraPort, Infrastructure};
-use sluice_controller::infra::{Fleet, Settings};
+use sluice_controller::infra::{Fleet, Settings, name};
 use sluice_controller::leader::Leadership;
 use sluice_controller::metrics::Metrics;
 use support::{Api, eventually};
@@ -177,4 +177,36 @@ async fn objects_of_others_stay_as_they_are() {
         "{:?}",
         api.writes()
     );
+}
+
+#[tokio::test]
+async fn what_gateways_share_is_repaired_and_removed_as_one_gateways_own_is() {
+    let api = Api::new();
+    let (fleet, _bundle) = fleet(&api);
+    fleet.lead([]);
+    let shared = GatewayRef::of_class("system", "sluice");
+    let wanted = Infra {
+        gateway: shared.clone(),
+        ..infra(json!({}))
+    };
+    fleet.put([(shared.clone(), Infrastructure::Wanted(wanted))]);
+    let name = name(&shared, "sluice");
+    let deployment = format!("/apis/apps/v1/namespaces/system/deployments/{name}");
+    eventually("a Deployment of the class", || api.get(&deployment).is_some()).await;
+    let owner = &api.get(&deployment).unwrap()["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["kind"], &owner["name"]),
+        (&json!("GatewayClass"), &json!("sluice"))
+    );
+    api.delete(&deployment);
+    eventually("it is there again", || api.get(&deployment).is_some()).await;
+    // Gateways that have their own beside it are none of its concern.
+    fleet.put(edge(Infrastructure::Wanted(infra(json!({})))));
+    eventually("a Deployment of a Gateway", || api.get(DEPLOYMENT).is_some()).await;
+    fleet.put([(shared, Infrastructure::None)]);
+    eventually("what was shared is removed", || {
+        !api.paths().iter().any(|path| path.contains("/system/"))
+    })
+    .await;
+    assert!(api.get(DEPLOYMENT).is_some());
 }

@@ -273,17 +273,17 @@ impl Engine {
         changes: &mut Changes,
     ) {
         let new = std::mem::take(&mut self.units.entry(unit.clone()).or_default().output);
-        if let Unit::Gateway(gateway) = unit {
-            if old.model != new.model {
-                match &new.model {
-                    Some(model) => {
-                        self.configs.assign(gateway, &model.fleet);
-                        self.models.insert(gateway.clone(), Arc::clone(model))
-                    }
-                    None => self.models.remove(gateway),
-                };
-                self.soil(&Dep::Model(gateway.clone()), dirty);
-            }
+        if let Unit::Gateway(gateway) = unit
+            && old.model != new.model
+        {
+            match &new.model {
+                Some(model) => {
+                    self.configs.assign(gateway, &model.fleet);
+                    self.models.insert(gateway.clone(), Arc::clone(model))
+                }
+                None => self.models.remove(gateway),
+            };
+            self.soil(&Dep::Model(gateway.clone()), dirty);
         }
         if let Unit::Class(class) = unit {
             self.share_out(class, old.fleet.as_deref(), new.fleet.as_ref(), dirty);
