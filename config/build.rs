@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         )
         // One content has one encoding: versions are made from it.
         .btree_map("sluice.config.v1.SecretData.entries")
+        .btree_map("sluice.config.v1.HttpRule.annotations")
         .btree_map("sluice.config.v1.LogFormat.json")
         .btree_map("sluice.config.v1.OtlpLogs.resource")
         .btree_map("sluice.config.v1.OtlpMetrics.resource")

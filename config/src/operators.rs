@@ -3,37 +3,66 @@
 
 /// The operators, by name.
 pub const OPERATORS: &[&str] = &[
+    "ACCESS_LOG_TYPE",
     "BYTES_RECEIVED",
     "BYTES_SENT",
+    "CEL",
+    "COMMON_DURATION",
     "CONNECTION_TERMINATION_DETAILS",
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_LOCAL_ADDRESS",
     "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_LOCAL_PORT",
+    "DOWNSTREAM_PEER_DNS_SAN",
+    "DOWNSTREAM_PEER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_SUBJECT",
+    "DOWNSTREAM_PEER_URI_SAN",
     "DOWNSTREAM_REMOTE_ADDRESS",
     "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_REMOTE_PORT",
+    "DOWNSTREAM_TLS_VERSION",
     "DURATION",
+    "DYNAMIC_METADATA",
+    "EMIT_TIME",
+    "ENVIRONMENT",
+    "GRPC_STATUS",
+    "GRPC_STATUS_NUMBER",
     "HOSTNAME",
+    "METADATA",
+    "PATH",
     "PROTOCOL",
+    "QUERY_PARAM",
     "REQ",
     "REQUESTED_SERVER_NAME",
     "REQ_WITHOUT_QUERY",
     "RESP",
     "RESPONSE_CODE",
     "RESPONSE_CODE_DETAILS",
+    "RESPONSE_DURATION",
     "RESPONSE_FLAGS",
+    "RESPONSE_FLAGS_LONG",
+    "RESPONSE_TX_DURATION",
     "ROUTE_NAME",
     "SPAN_ID",
     "START_TIME",
+    "STREAM_ID",
+    "TLS_JA3_FINGERPRINT",
+    "TLS_JA4_FINGERPRINT",
     "TRACE_ID",
+    "TRAILER",
     "UPSTREAM_CLUSTER",
+    "UPSTREAM_CLUSTER_RAW",
     "UPSTREAM_HOST",
+    "UPSTREAM_HOST_NAME",
+    "UPSTREAM_HOST_NAME_WITHOUT_PORT",
     "UPSTREAM_LOCAL_ADDRESS",
     "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "UPSTREAM_LOCAL_PORT",
     "UPSTREAM_REMOTE_ADDRESS",
     "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "UPSTREAM_REMOTE_PORT",
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT",
     "UPSTREAM_TRANSPORT_FAILURE_REASON",
 ];
 
@@ -88,7 +117,8 @@ fn operator(text: &str) -> Option<(Part<'_>, &str)> {
     }
     let mut arguments = "";
     if let Some(inside) = rest.strip_prefix('(') {
-        (arguments, rest) = inside.split_once(')')?;
+        let end = closing(inside)?;
+        (arguments, rest) = (&inside[..end], &inside[end + 1..]);
     }
     let mut limit = None;
     if let Some(digits) = rest.strip_prefix(':') {
@@ -102,6 +132,20 @@ fn operator(text: &str) -> Option<(Part<'_>, &str)> {
         limit,
     };
     Some((operator, rest.strip_prefix('%')?))
+}
+
+/// Where the parenthesis ends that has begun before the text.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' if depth == 0 => return Some(at),
+            b')' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Names of operators in a text that proxies do not know.
@@ -136,6 +180,14 @@ mod tests {
                 Part::Text(" "),
                 operator("REQ", "a?b", Some(7)),
                 Part::Text("x% %"),
+            ]
+        );
+        assert_eq!(
+            parts("%CEL(size(a) > (1))% %CEL(b)%"),
+            [
+                operator("CEL", "size(a) > (1)", None),
+                Part::Text(" "),
+                operator("CEL", "b", None)
             ]
         );
         assert_eq!(parts("%REQ(a%"), [Part::Text("%REQ(a%")]);

@@ -21,6 +21,7 @@ pub mod filter;
 pub mod forward;
 pub mod l4;
 pub mod listen;
+mod own_calls;
 mod retry;
 pub mod route;
 pub mod rule;
@@ -208,6 +209,11 @@ impl Dataplane {
             tracing::warn!(connections = drain.open(), "drain timeout: connections are cut");
         }
         drain.enter(Phase::Ended);
+        if let Some(first) = self.0.workers.handles().into_iter().next() {
+            // On the worker's own runtime, where its connections live.
+            let told = first.runtime.spawn(telemetry::export::last(first.clone()));
+            let _ = told.await;
+        }
         self.0.shared.access_log.flush().await;
     }
 }

@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -37,6 +38,15 @@ thread_local! {
     static SHARED_INPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// Bytes that a socket has carried.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// From the peer.
+    pub received: AtomicU64,
+    /// To it.
+    pub sent: AtomicU64,
+}
+
 /// A TCP socket whose input can be recorded, so that a TLS ClientHello can be read and still be passed on.
 #[derive(Debug)]
 pub struct Socket {
@@ -45,6 +55,8 @@ pub struct Socket {
     prefix: BytesMut,
     /// What has been read so far, if it is recorded.
     tap: Option<BytesMut>,
+    /// Counts what it carries, if anybody wants to know.
+    traffic: Option<Arc<Traffic>>,
 }
 
 impl Socket {
@@ -54,6 +66,7 @@ impl Socket {
             tcp,
             prefix: BytesMut::new(),
             tap: None,
+            traffic: None,
         }
     }
 
@@ -72,12 +85,35 @@ impl Socket {
             tcp,
             prefix: read,
             tap: None,
+            traffic: None,
+        }
+    }
+
+    /// Counts what it carries.
+    #[must_use]
+    pub fn counted(self, traffic: Option<Arc<Traffic>>) -> Self {
+        Self { traffic, ..self }
+    }
+
+    /// What counts its bytes.
+    pub fn traffic(&self) -> Option<Arc<Traffic>> {
+        self.traffic.clone()
+    }
+
+    fn note_sent(&self, written: &Poll<io::Result<usize>>) {
+        if let (Some(traffic), Poll::Ready(Ok(n))) = (&self.traffic, written) {
+            traffic.sent.fetch_add(*n as u64, Ordering::Relaxed);
         }
     }
 
     /// The bare socket, for its addresses and options.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// What has been recorded.
+    pub fn recorded(&self) -> &[u8] {
+        self.tap.as_deref().unwrap_or_default()
     }
 
     /// Ends the recording and forgets it.
@@ -116,13 +152,19 @@ impl AsyncRead for Socket {
         if let Some(tap) = self.tap.as_mut() {
             tap.extend_from_slice(&buf.filled()[before..]);
         }
+        if let Some(traffic) = &self.traffic {
+            let n = buf.filled().len() - before;
+            traffic.received.fetch_add(n as u64, Ordering::Relaxed);
+        }
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.note_sent(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -130,7 +172,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.note_sent(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -185,6 +229,8 @@ struct Inner {
     peak: usize,
     /// False: writes go straight through, as HTTP/2 with its own buffering wants it.
     buffered: bool,
+    /// Something has come, for whoever asks next.
+    heard: bool,
 }
 
 /// A handle on one connection; clones share it. The session reads and writes through one clone while the
@@ -213,6 +259,7 @@ impl Wire {
                 out: BytesMut::new(),
                 peak: 0,
                 buffered: true,
+                heard: false,
             })),
             fd,
             peer,
@@ -258,6 +305,11 @@ impl Wire {
     pub fn unbuffered(self) -> Self {
         self.lock().buffered = false;
         self
+    }
+
+    /// True if something has come by way of [`AsyncRead`] since this was asked last.
+    pub fn take_heard(&self) -> bool {
+        std::mem::take(&mut self.lock().heard)
     }
 
     /// Puts bytes that were read already back in front of the input. Only sensible on a plain socket.
@@ -382,7 +434,10 @@ impl Inner {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.lock().transport, io => Pin::new(io).poll_read(cx, buf))
+        let inner = &mut *self.lock();
+        let read = each!(&mut inner.transport, io => Pin::new(io).poll_read(cx, buf));
+        inner.heard |= read.is_ready();
+        read
     }
 }
 

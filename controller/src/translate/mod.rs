@@ -12,7 +12,7 @@ mod gateway;
 mod grant;
 pub mod model;
 mod namespaces;
-mod policy;
+pub(crate) mod policy;
 mod precedence;
 mod route;
 mod secret;
@@ -32,6 +32,7 @@ pub fn translate(unit: &Unit, view: &View<'_>) -> Output {
         Unit::Secret(secret) => secret::translate(secret, view),
         Unit::Data(object) => secret::data(object, view),
         Unit::RateLimitService => backend::rate_limit::translate(view),
+        Unit::Destination(destination) => destination.translate(view),
         Unit::Policy(object) if object.kind == Kind::XBackend => backend::x_backend::translate(object, view),
         Unit::Policy(object) if object.kind == Kind::Backend => backend::envoy::translate(object, view),
         Unit::Policy(policy) => policy::translate(policy, view),

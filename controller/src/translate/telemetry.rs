@@ -12,6 +12,8 @@ use sluice_crds::envoy::{
 use sluice_crds::gateway::{Fraction, HTTPHeader};
 
 use super::model::RoutingType;
+use super::policy::envoy::destination::{self, Settings};
+use super::policy::envoy::{Reader, expression};
 use super::route::Context;
 use crate::engine::{BackendUsage, Unit, View};
 use crate::store::ObjectRef;
@@ -107,11 +109,8 @@ impl Translation<'_, '_> {
 
     fn log(&mut self, from: &ProxyAccessLogSetting, index: usize) -> Option<v1::AccessLog> {
         let field = format!("telemetry.accessLog.settings[{index}]");
-        if from.type_.as_deref() == Some("Listener") {
-            self.remark(
-                format!("{field}.type"),
-                "connections are not logged, only requests and sessions",
-            );
+        // A gap, and noted as such.
+        if from.type_.as_deref() == Some("Upstream") {
             return None;
         }
         let format = from.format.as_ref().map(|format| v1::LogFormat {
@@ -138,11 +137,21 @@ impl Translation<'_, '_> {
             };
             sinks.extend(sink.map(|sink| v1::LogSink { sink: Some(sink) }));
         }
+        let mut matches = from.matches.clone();
+        matches.retain(|text| match expression::check(text) {
+            Ok(()) => true,
+            // It is passed over, as the API has it.
+            Err(why) => {
+                self.remark(format!("{field}.matches"), format_args!("{text:?}: {why}"));
+                false
+            }
+        });
         (!sinks.is_empty()).then(|| v1::AccessLog {
             format,
-            matches: from.matches.clone(),
+            matches,
             sinks,
             routes_only: from.type_.as_deref() == Some("Route"),
+            connections: from.type_.as_deref() == Some("Listener"),
         })
     }
 
@@ -179,6 +188,7 @@ impl Translation<'_, '_> {
             tcp: from.type_.as_deref() == Some("TCP"),
             request_headers: lower(&http.request_headers),
             response_headers: lower(&http.response_headers),
+            response_trailers: lower(&http.response_trailers),
         }))
     }
 
@@ -191,36 +201,38 @@ impl Translation<'_, '_> {
         headers: &[HTTPHeader],
         field: &str,
     ) -> Option<v1::Receiver> {
-        let mut refs = cluster
-            .backend_ref
-            .iter()
-            .chain(cluster.backend_refs.iter().map(|backend| &backend.object));
-        let found = match (refs.next(), host) {
-            (Some(first), _) => {
-                if refs.next().is_some() {
-                    self.remark(field, "the first of its backendRefs is told");
-                }
-                let key = self
-                    .context
-                    .backend(first, usage, format_args!("spec.{field}.backendRefs[0]"));
-                self.told.needs.append(&mut self.context.needs);
-                if key.is_none() {
-                    let problems = std::mem::take(&mut self.context.problems);
-                    let problem = problems.first_unresolved().cloned();
-                    self.remark(field, problem.map_or_else(String::new, |problem| problem.message));
-                }
-                key.map(|key| (key, first.name.clone()))
-            }
-            (None, Some((host, port))) => Some((self.host(host, port, usage), host.to_owned())),
+        let first = cluster.backend_ref.as_ref();
+        let first = first.or_else(|| cluster.backend_refs.first().map(|backend| &backend.object));
+        let mut reader = Reader::new(&self.context, String::new());
+        let owner = self.context.referrer;
+        let named = first.map(|first| {
+            let key = reader.backend(owner, cluster, usage, field);
+            (key, first.name.clone())
+        });
+        let settings = match (&named, host) {
+            (Some(_), _) => None,
+            (None, Some(_)) => reader.settings(cluster, field),
             (None, None) => {
-                self.remark(field, "it names nobody");
+                reader.fault(field, "it names nobody");
                 None
             }
         };
+        let (needs, faults) = (reader.needs, reader.faults);
+        self.told.needs.extend(needs);
+        let is_valid = faults.is_empty();
+        let remarks = faults.into_iter().map(|fault| fault.message);
+        self.told.remarks.extend(remarks);
+        let found = match (named, host) {
+            (Some((key, name)), _) => key.map(|key| (key, name)),
+            (None, Some((host, port))) => Some((self.host(host, port, usage, settings), host.to_owned())),
+            (None, None) => None,
+        };
+        let found = found.filter(|_| is_valid);
         let (backend, host) = found?;
         Some(v1::Receiver {
             backend,
             host,
+            timeout_ms: destination::timeout(cluster).unwrap_or_default(),
             headers: headers
                 .iter()
                 .map(|header| v1::MetadataEntry {
@@ -231,8 +243,8 @@ impl Translation<'_, '_> {
         })
     }
 
-    /// A backend for a host and its port.
-    fn host(&mut self, host: &str, port: u16, usage: BackendUsage) -> String {
+    /// A backend for a host and its port, of which this is asked.
+    fn host(&mut self, host: &str, port: u16, usage: BackendUsage, settings: Option<Settings>) -> String {
         let mut endpoint = v1::Endpoint {
             port: port.into(),
             ..v1::Endpoint::default()
@@ -243,19 +255,24 @@ impl Translation<'_, '_> {
             host.clone_into(&mut endpoint.hostname);
         }
         let grpc = usage == BackendUsage::Grpc;
-        let name = format!("telemetry/{}/{host}:{port}", if grpc { "grpc" } else { "http" });
-        let endpoints = format!("endpoints/{name}");
+        let mut name = format!("telemetry/{}/{host}:{port}", if grpc { "grpc" } else { "http" });
         let protocol = if grpc {
             v1::BackendProtocol::H2c
         } else {
             v1::BackendProtocol::Http1
         };
-        let backend = v1::Backend {
+        let mut backend = v1::Backend {
             name: format!("{host}:{port}"),
             protocol: protocol.into(),
-            endpoints: endpoints.clone(),
             ..v1::Backend::default()
         };
+        if let Some(settings) = settings {
+            let look_up = settings.apply(self.context.view, self.context.referrer, &mut backend);
+            endpoint.dns = look_up.filter(|_| !endpoint.hostname.is_empty()).map(Into::into);
+            name = format!("{name}/{}", settings.digest());
+        }
+        let endpoints = format!("endpoints/{name}");
+        backend.endpoints.clone_from(&endpoints);
         let key = format!("backend/{name}");
         if !self.told.resources.iter().any(|(other, _)| *other == key) {
             let body = v1::Endpoints {

@@ -54,6 +54,8 @@ pub struct ExternalAuth {
     pub recompute_route: bool,
     /// The answer if the authorizer cannot be asked.
     pub status_on_error: StatusCode,
+    /// True: over gRPC it is told which route the request has met.
+    pub include_route_metadata: bool,
     context_extensions: Box<[(Box<str>, Context)]>,
 }
 
@@ -112,6 +114,7 @@ impl ExternalAuth {
             fail_open: config.fail_open,
             recompute_route: config.recompute_route,
             status_on_error,
+            include_route_metadata: config.include_route_metadata,
             context_extensions: context_extensions.into(),
             protocol,
             backend: lookup.backend(&config.backend),
@@ -229,6 +232,7 @@ mod tests {
             fail_open: false,
             recompute_route: false,
             status_on_error: StatusCode::FORBIDDEN,
+            include_route_metadata: false,
             context_extensions: Box::default(),
         }
     }

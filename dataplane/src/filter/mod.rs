@@ -22,6 +22,7 @@ pub mod format;
 pub mod geo;
 pub mod headers;
 pub mod jwt;
+pub mod metadata;
 pub mod mirror;
 pub mod oidc;
 pub mod overrides;

@@ -17,6 +17,11 @@ impl Tokens {
         self.0.push((Arc::clone(provider), claims));
     }
 
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All of them, each with its provider.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Claims)> {
         self.0.iter().map(|(by, claims)| (&**by, claims))

@@ -57,7 +57,6 @@ impl<'a> After<'a> {
 }
 
 /// What a response's trailers are looked at for, or get.
-#[derive(Default)]
 pub(super) struct Ending {
     /// The backend, and its endpoint that may report its load.
     pub(super) reports: Option<(Arc<Backend>, Arc<Member>)>,
@@ -69,42 +68,44 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// True if there is nothing to do.
-    pub(super) fn is_idle(&self) -> bool {
-        self.reports.is_none() && self.delays.is_none() && !self.keeps
-    }
-
     /// The trailers as they are sent.
-    pub(super) fn trailers(&self, trailers: Option<HeaderMap>, lanes: &Lanes) -> Option<HeaderMap> {
+    pub(super) fn trailers(&mut self, trailers: Option<HeaderMap>, lanes: &Lanes) -> Option<HeaderMap> {
         let mut trailers = trailers.unwrap_or_default();
         if let Some((backend, member)) = &self.reports {
             backend.take_load(member, &mut trailers);
         }
         if let Some(names) = &self.delays {
-            let of = |lane: &Option<Lane>| lane.as_ref().map_or_else(Spans::default, Lane::spans);
-            names.write(of(&lanes.request), of(&lanes.response), &mut trailers);
+            let of = |lane: Option<&Lane>| lane.map(Lane::spans).unwrap_or_default();
+            let (request, response) = (of(lanes.request.as_deref()), of(lanes.response.as_deref()));
+            names.write(request, response, &mut trailers);
         }
-        (!trailers.is_empty()).then_some(trailers)
+        let trailers = (!trailers.is_empty()).then_some(trailers);
+        if self.keeps {
+            self.kept.clone_from(&trailers);
+        }
+        trailers
     }
 }
 
 /// The pace of both directions of an exchange.
 #[derive(Default)]
 pub(super) struct Lanes {
-    pub(super) request: Option<Lane>,
-    pub(super) response: Option<Lane>,
+    pub(super) request: Option<Box<Lane>>,
+    pub(super) response: Option<Box<Lane>>,
 }
 
 impl Lanes {
     /// As a rule's limits ask for.
     pub(super) fn new(limits: Option<&Bandwidth>) -> Self {
-        let lane = |pace: &Arc<Pace>| Lane {
-            pace: Arc::clone(pace),
-            timer: None,
-            began: None,
-            passed: None,
-            waits: None,
-            waited: Duration::ZERO,
+        let lane = |pace: &Arc<Pace>| {
+            Box::new(Lane {
+                pace: Arc::clone(pace),
+                timer: None,
+                began: None,
+                passed: None,
+                waits: None,
+                waited: Duration::ZERO,
+            })
         };
         Self {
             request: limits.and_then(|limits| limits.request.as_ref()).map(lane),
@@ -163,7 +164,7 @@ impl Lane {
 }
 
 /// Ready when `lane` lets something pass; one that is not there always does.
-pub(super) fn poll_lane(lane: &mut Option<Lane>, cx: &mut Context<'_>) -> Poll<()> {
+pub(super) fn poll_lane(lane: &mut Option<Box<Lane>>, cx: &mut Context<'_>) -> Poll<()> {
     match lane {
         None => Poll::Ready(()),
         Some(lane) => lane.poll_ready(cx),

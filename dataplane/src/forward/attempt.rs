@@ -3,20 +3,22 @@
 //! A request is sent again only if nothing of its response has reached the client and its body is still at hand; and
 //! only where the rule says so, or where the backend cannot have seen it.
 
-use std::net::SocketAddr;
+mod progress;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::{HeaderValue, SET_COOKIE};
-use http::{HeaderMap, Method, StatusCode, request, response};
+use http::{HeaderMap, StatusCode, request, response};
 
+pub(super) use self::progress::is_idempotent;
+use self::progress::{Progress, connect_error};
 use super::after::{Ending, Lanes};
 use super::effects::{Effects, End};
 use super::exchange::{Exchange, Flow};
 use super::limits::{Deadline, Stop};
 use super::record::Record;
 use super::reply::Reply;
-use super::source::Source;
 use super::upstream::{BodyKind, Failure, Upstream};
 use super::{Conn, ahead, edge};
 use crate::filter::overrides::Origin;
@@ -27,7 +29,7 @@ use crate::rule::{Retry, Rule};
 use crate::upstream::breaker::Permit;
 use crate::upstream::connect::{Version, Wants, connect};
 use crate::upstream::hashing::Hashed;
-use crate::upstream::{Active, Ask, Backend, Balancer, ConnectError, Ends, Outcome, RetryBudget};
+use crate::upstream::{Active, Ask, Backend, Balancer, ConnectError, Ends, Outcome};
 
 /// Tries on other endpoints where a connection was refused, if the rule does not speak of retries.
 const FREE_RETRIES: u32 = 2;
@@ -54,19 +56,6 @@ pub(super) struct Tries<'a> {
     pub(super) host_of_backend: Option<&'a UrlRewrite>,
 }
 
-/// How far the tries have come.
-#[derive(Default)]
-struct Progress {
-    tried: Vec<SocketAddr>,
-    retries: u32,
-    /// How many of them there were when another priority was last thought of.
-    turned: u32,
-    stale: u32,
-    fresh: bool,
-    /// Held by a retry if retries are bounded.
-    permit: Option<Permit>,
-}
-
 /// Why a try failed.
 enum Failed {
     Connect(ConnectError),
@@ -89,7 +78,7 @@ impl Failed {
 
 /// Sends a request until it is answered.
 pub(super) async fn run(
-    mut tries: Tries<'_>,
+    tries: &mut Tries<'_>,
     head: &request::Parts,
     mut flow: Flow<'_>,
     effects: &Effects<'_>,
@@ -129,7 +118,7 @@ pub(super) async fn run(
                     .as_ref()
                     .is_some_and(|retry| retry.covers(&response));
                 let repeat = if again {
-                    progress.may_repeat(&tries, exchange.source)
+                    progress.may_repeat(tries, exchange.source)
                 } else {
                     Ok(false)
                 };
@@ -137,7 +126,7 @@ pub(super) async fn run(
                     tries.backend.metrics.request(status.as_u16(), began.elapsed());
                     drop((exchange, counted));
                     repeat?;
-                    Box::pin(progress.repeat(&tries, &active, &mut flow)).await?;
+                    Box::pin(progress.repeat(tries, &active, &mut flow)).await?;
                     continue;
                 }
                 tries.judge(Some(&response));
@@ -383,13 +372,12 @@ impl Tries<'_> {
         } else {
             exchange.source.commit();
             exchange.encoder = effects.compress(&mut response, end);
-            exchange.ending = self.ending(active);
-            exchange.ending.keeps = record.keeps_trailers();
+            exchange.ending = self.ending(active, record.keeps_trailers());
             exchange.down.respond(response, end).map_err(Stop::Client)?;
         }
         exchange.body().await?;
-        if exchange.ending.keeps {
-            record.note_trailers(exchange.ending.kept.take());
+        if let Some(ending) = exchange.ending.as_mut().filter(|ending| ending.keeps) {
+            record.note_trailers(ending.kept.take());
         }
         exchange.into_upstream().recycle(
             &self.conn.worker.pool,
@@ -398,17 +386,24 @@ impl Tries<'_> {
         Ok(())
     }
 
-    /// What the response's trailers are looked at for.
-    fn ending(&self, active: &Active) -> Ending {
+    /// What the response's trailers are looked at for, if for anything.
+    fn ending(&self, active: &Active, keeps: bool) -> Option<Box<Ending>> {
         let by_load = self.backend.balancer.as_ref().and_then(Balancer::by_load);
-        let bandwidth = self.rule.extras.as_ref().and_then(|extras| extras.bandwidth.as_ref());
-        Ending {
-            reports: by_load
-                .and(active.member())
-                .map(|member| (Arc::clone(&self.backend), Arc::clone(member))),
-            delays: bandwidth.and_then(|bandwidth| bandwidth.delays.clone()),
-            ..Ending::default()
-        }
+        let bandwidth = self
+            .rule
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.bandwidth.as_ref());
+        let reports = by_load.and(active.member());
+        let delays = bandwidth.and_then(|bandwidth| bandwidth.delays.as_ref());
+        (reports.is_some() || delays.is_some() || keeps).then(|| {
+            Box::new(Ending {
+                reports: reports.map(|member| (Arc::clone(&self.backend), Arc::clone(member))),
+                delays: delays.cloned(),
+                keeps,
+                kept: None,
+            })
+        })
     }
 
     /// After a failed try: makes ready for the next one, or says how the request ends.
@@ -465,75 +460,4 @@ impl Tries<'_> {
             Failed::Stop(stop) => Err(stop.into()),
         }
     }
-}
-
-impl Progress {
-    /// True if the rule and the body allow another try. Takes it from the budget; if that is used up, the client is
-    /// told so (`retryConstraint` of XBackendTrafficPolicy asks for 503, whatever the last try met).
-    fn may_repeat(&mut self, tries: &Tries<'_>, source: &mut Source) -> Result<bool, Box<Reply>> {
-        let Some(retry) = &tries.rule.retry else {
-            return Ok(false);
-        };
-        if self.retries >= retry.attempts || !source.rewind() {
-            return Ok(false);
-        }
-        if tries.backend.retry_budget.is_none()
-            && let Some(breaker) = &tries.backend.breaker
-        {
-            self.permit = None;
-            // The client is told what the last try met.
-            let Ok(permit) = breaker.retry() else {
-                tries.backend.metrics.overflow();
-                return Ok(false);
-            };
-            self.permit = Some(permit);
-        }
-        let granted = tries.backend.retry_budget.as_ref().is_none_or(RetryBudget::retry);
-        granted.then_some(true).ok_or_else(|| {
-            Reply::error(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "retry budget exceeded",
-                "UO",
-                "retry_budget_exceeded",
-            )
-            .into()
-        })
-    }
-
-    /// Pauses before another try that the rule asks for.
-    async fn repeat(&mut self, tries: &Tries<'_>, active: &Active, flow: &mut Flow<'_>) -> Result<(), End> {
-        self.retries += 1;
-        self.tried.push(active.endpoint().address());
-        tries.backend.metrics.retry();
-        flow.limits.attempt = None;
-        let pause = tries
-            .rule
-            .retry
-            .as_ref()
-            .map_or(Duration::ZERO, |retry| retry.pause(self.retries));
-        flow.limits.bound(flow.down, tokio::time::sleep(pause)).await?;
-        Ok(())
-    }
-}
-
-fn connect_error(error: &ConnectError) -> Reply {
-    let (body, details) = match error {
-        ConnectError::Timeout => (
-            "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
-            "upstream_reset_before_response_started{connection_timeout}",
-        ),
-        _ => (
-            "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
-            "upstream_reset_before_response_started{connection_failure}",
-        ),
-    };
-    Reply::error(StatusCode::SERVICE_UNAVAILABLE, body, "UF", details)
-}
-
-/// Methods that may be repeated where it is not known whether they were carried out (RFC 9110 section 9.2.2).
-pub(super) fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
 }

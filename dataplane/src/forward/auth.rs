@@ -12,14 +12,24 @@ use http::{HeaderMap, StatusCode, request};
 use super::edge::X_REQUEST_ID;
 use super::record::protocol;
 use super::reply::Reply;
-use super::subrequest::{self, Answer};
+use super::subrequest::{self, Answer, Call};
 use super::{Conn, grpc};
-use crate::filter::ExternalAuth;
 use crate::filter::auth::{Protocol, proto};
+use crate::filter::metadata::{self, Metadata};
+use crate::filter::{ExternalAuth, Facts};
+use crate::rule::{self, Rule};
 use crate::upstream::connect::Version;
 
 /// Headers that the response to the client gets.
 pub(super) type ResponseHeaders = Vec<(HeaderName, HeaderValue)>;
+
+/// Of what request an authorizer is asked.
+pub(super) struct Asked<'r> {
+    pub(super) conn: &'r Conn,
+    pub(super) facts: &'r Facts<'r>,
+    /// `None`: none has been chosen.
+    pub(super) rule: Option<&'r Rule>,
+}
 
 /// Why there is no verdict.
 enum Refused {
@@ -31,12 +41,13 @@ enum Refused {
 
 /// Asks; changes the request as the answer says, or returns what the client is told instead.
 pub(super) async fn check(
-    conn: &Conn,
+    asked: &Asked<'_>,
     auth: &ExternalAuth,
     head: &mut request::Parts,
     body: Bytes,
+    metadata: &mut Metadata,
 ) -> Result<ResponseHeaders, Box<Reply>> {
-    match ask(conn, auth, head, body).await {
+    match ask(asked, auth, head, body, metadata).await {
         Ok(headers) => Ok(headers),
         Err(Refused::Denied(reply)) => Err(reply),
         Err(Refused::Failed(reason)) => {
@@ -59,27 +70,27 @@ pub(super) async fn check(
 }
 
 async fn ask(
-    conn: &Conn,
+    asked: &Asked<'_>,
     auth: &ExternalAuth,
     head: &mut request::Parts,
     body: Bytes,
+    metadata: &mut Metadata,
 ) -> Result<ResponseHeaders, Refused> {
-    let backend = auth
-        .backend
-        .load()
-        .ok_or_else(|| Refused::Failed("no such backend".into()))?;
     let (question, version) = match auth.protocol {
         Protocol::Http => (auth.http_question(head, body.len()).map(|()| body), Version::Any),
-        Protocol::Grpc => (grpc_question(conn, auth, head, &body), Version::Http2),
+        Protocol::Grpc => (grpc_question(asked, auth, head, &body), Version::Http2),
     };
-    let asking = subrequest::call(&conn.worker, &backend, question, version);
-    let answer = tokio::time::timeout(auth.timeout, asking)
+    let how = Call {
+        version,
+        timeout: auth.timeout,
+        client: Some(asked.facts.client),
+    };
+    let answer = subrequest::call(&asked.conn.worker, &auth.backend, question, how)
         .await
-        .unwrap_or_else(|_| Err("timeout".into()))
         .map_err(Refused::Failed)?;
     match auth.protocol {
         Protocol::Http => http_verdict(auth, answer, head),
-        Protocol::Grpc => grpc_verdict(&answer, head),
+        Protocol::Grpc => grpc_verdict(&answer, head, metadata),
     }
 }
 
@@ -114,7 +125,7 @@ fn denied(status: StatusCode, headers: HeaderMap, body: Bytes) -> Reply {
 }
 
 fn grpc_question(
-    conn: &Conn,
+    asked: &Asked<'_>,
     auth: &ExternalAuth,
     head: &request::Parts,
     body: &Bytes,
@@ -134,6 +145,7 @@ fn grpc_question(
             .collect();
         (name.as_str().to_owned(), values.join(","))
     });
+    let conn = asked.conn;
     let http = proto::HttpRequest {
         id: text(&X_REQUEST_ID),
         method: head.method.to_string(),
@@ -154,9 +166,22 @@ fn grpc_question(
             destination: Some(peer(conn.wire.local())),
             request: Some(proto::Request { http: Some(http) }),
             context_extensions: auth.context_extensions(),
+            route_metadata_context: asked
+                .rule
+                .filter(|_| auth.include_route_metadata)
+                .map(route_metadata),
         }),
     };
     grpc::request(proto::CHECK, "ext-authz", &check)
+}
+
+fn route_metadata(rule: &Rule) -> proto::Metadata {
+    let value = metadata::proto(rule.resources());
+    let fields = [("resources".to_owned(), value)].into();
+    let fields = prost_types::Struct { fields };
+    proto::Metadata {
+        filter_metadata: [(rule::NAMESPACE.to_owned(), fields)].into(),
+    }
 }
 
 fn peer(address: SocketAddr) -> proto::Peer {
@@ -171,8 +196,15 @@ fn peer(address: SocketAddr) -> proto::Peer {
     }
 }
 
-fn grpc_verdict(answer: &Answer, head: &mut request::Parts) -> Result<ResponseHeaders, Refused> {
+fn grpc_verdict(
+    answer: &Answer,
+    head: &mut request::Parts,
+    metadata: &mut Metadata,
+) -> Result<ResponseHeaders, Refused> {
     let check: proto::CheckResponse = grpc::message(answer).map_err(Refused::Failed)?;
+    if let Some(said) = check.dynamic_metadata {
+        metadata.say(metadata::AUTHORIZER, said);
+    }
     if check.status.as_ref().is_none_or(|status| status.code != 0) {
         let response = check.denied_response.unwrap_or_default();
         return Err(Refused::Denied(grpc_denied(response).into()));

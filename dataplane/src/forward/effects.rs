@@ -19,11 +19,12 @@ use crate::filter::direct::DirectResponse;
 use crate::filter::ext_proc::Processor;
 use crate::filter::fault::{Abort, Fault};
 use crate::filter::format::Subject;
+use crate::filter::metadata::Metadata;
 use crate::filter::overrides::Origin;
 use crate::filter::path::UrlRewrite;
 use crate::filter::rate_limit::{GlobalRateLimit, Tally};
-use crate::filter::tokens::Tokens;
 use crate::filter::{Cors, Denial, ExternalAuth, Facts, Filter, HeaderModifier};
+use crate::rule::Rule;
 use crate::upstream::Slot;
 
 /// Why a request does not go on.
@@ -67,7 +68,8 @@ pub(super) struct Effects<'a> {
     cors: Option<(&'a Cors, HeaderValue)>,
     added: Vec<(HeaderName, HeaderValue)>,
     pub(super) mirrors: Vec<&'a Slot>,
-    tokens: Tokens,
+    /// What is known of the request besides its head.
+    metadata: Metadata,
     limits: Tally,
     charges: Vec<rate_limit::Charge>,
     /// Set: the host becomes the name of the endpoint.
@@ -85,6 +87,19 @@ impl Effects<'_> {
     /// Prepares a backend's response to be compressed.
     pub(super) fn compress(&self, response: &mut response::Parts, is_empty: bool) -> Option<Box<Encoder>> {
         self.after.as_ref()?.compress(response, is_empty).map(Box::new)
+    }
+
+    /// Once the request has ended: takes in what processors have said last, and with it what the response costs. Gives what
+    /// is known of the request.
+    pub(super) fn settle(&mut self, pipe: Option<&mut Pipe>) -> Metadata {
+        if let Some(pipe) = pipe {
+            pipe.tell(&mut self.metadata);
+        }
+        self.limits.settle(&self.metadata);
+        for charge in &mut self.charges {
+            charge.settle(&self.metadata);
+        }
+        std::mem::take(&mut self.metadata)
     }
 
     /// Changes a response's headers.
@@ -107,6 +122,8 @@ pub(super) struct Filtered<'r, 'a> {
     pub(super) conn: &'r Conn,
     pub(super) head: &'r mut request::Parts,
     pub(super) facts: Facts<'r>,
+    /// `None`: filters of a listener.
+    pub(super) rule: Option<&'r Rule>,
     pub(super) effects: &'r mut Effects<'a>,
     pub(super) down: &'r mut Downstream,
     pub(super) source: &'r mut Source,
@@ -119,7 +136,9 @@ impl<'a> Filtered<'_, 'a> {
     pub(super) async fn run(&mut self, filters: &'a [Filter]) -> Result<(), End> {
         for (at, filter) in filters.iter().enumerate() {
             match filter {
-                Filter::RequestHeaders(modifier) => modifier.apply(&mut self.head.headers),
+                Filter::RequestHeaders(modifier) => {
+                    modifier.apply_with(&mut self.head.headers, self.conn.fingerprints());
+                }
                 Filter::ResponseHeaders(modifier) => self.effects.modifiers.push(modifier),
                 Filter::UrlRewrite(rewrite) => {
                     rewrite.apply(self.head, self.facts.path, self.facts.prefix);
@@ -158,8 +177,12 @@ impl<'a> Filtered<'_, 'a> {
                     self.effects.added.extend(added);
                 }
                 Filter::Jwt(jwt) => {
-                    let asking =
-                        jwt::authenticate(&self.conn.worker, jwt, self.head, &mut self.effects.tokens);
+                    let asking = jwt::authenticate(
+                        &self.conn.worker,
+                        jwt,
+                        self.head,
+                        &mut self.effects.metadata.tokens,
+                    );
                     let asked = Box::pin(self.limits.bound(self.down, asking)).await?;
                     if asked.map_err(|fault| fault.denial(self.head, &self.facts))? {
                         return Err(End::Reroute(at));
@@ -171,11 +194,14 @@ impl<'a> Filtered<'_, 'a> {
                     }
                 }
                 Filter::RequestBuffer(limit) => self.buffer(*limit).await?,
-                Filter::RateLimit(limit) => limit.check(self.head, &self.facts, &mut self.effects.limits)?,
+                Filter::RateLimit(limit) => {
+                    let Effects { metadata, limits, .. } = &mut *self.effects;
+                    limit.check(self.head, &self.facts, metadata, limits)?;
+                }
                 Filter::GlobalRateLimit(limit) => Box::pin(self.limit(limit)).await?,
                 Filter::Authorization(rules) => {
                     let around = self.conn.around();
-                    if !rules.allows(self.head, &self.facts, &self.effects.tokens, around) {
+                    if !rules.allows(self.head, &self.facts, &self.effects.metadata.tokens, around) {
                         return Err(Reply::error(
                             StatusCode::FORBIDDEN,
                             "RBAC: access denied",
@@ -221,15 +247,26 @@ impl<'a> Filtered<'_, 'a> {
         } else {
             self.read_body(filter.max_body_bytes).await?
         };
-        let asking = auth::check(self.conn, filter, self.head, body);
+        let asked = auth::Asked {
+            conn: self.conn,
+            facts: &self.facts,
+            rule: self.rule,
+        };
+        let metadata = &mut self.effects.metadata;
+        let asking = auth::check(&asked, filter, self.head, body, metadata);
         let added = self.limits.bound(self.down, asking).await??;
         self.effects.added.extend(added);
         Ok(())
     }
 
     async fn limit(&mut self, limit: &GlobalRateLimit) -> Result<(), End> {
-        let tally = &mut self.effects.limits;
-        let asking = rate_limit::check(&self.conn.worker, limit, self.head, &self.facts, tally);
+        let Effects {
+            metadata,
+            limits: tally,
+            ..
+        } = &mut *self.effects;
+        let worker = &self.conn.worker;
+        let asking = rate_limit::check(worker, limit, self.head, &self.facts, metadata, tally);
         let charge = self.limits.bound(self.down, asking).await??;
         self.effects.charges.extend(charge);
         Ok(())
@@ -245,13 +282,15 @@ impl<'a> Filtered<'_, 'a> {
                 conn,
                 head,
                 facts,
+                effects,
                 down,
                 source,
                 limits,
                 ..
             } = self;
             let Some(pipe) = source.pipe() else { break };
-            pipe.show_request(at, conn, head, facts).await?;
+            pipe.show_request(at, conn, head, facts, &effects.metadata)
+                .await?;
             anew |= std::future::poll_fn(|cx| {
                 let polled = pipe.poll_request_head(at, head, down, cx);
                 if polled.is_pending() {
@@ -265,6 +304,7 @@ impl<'a> Filtered<'_, 'a> {
                 polled
             })
             .await?;
+            pipe.tell(&mut effects.metadata);
         }
         Ok(anew)
     }

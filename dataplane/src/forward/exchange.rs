@@ -53,7 +53,7 @@ pub struct Exchange<'a> {
     /// Limits on the pace of bodies.
     pub(super) lanes: Lanes,
     /// What the response's trailers are looked at for.
-    pub(super) ending: Ending,
+    pub(super) ending: Option<Box<Ending>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -71,7 +71,7 @@ impl<'a> Exchange<'a> {
             stall: None,
             encoder: None,
             lanes: Lanes::default(),
-            ending: Ending::default(),
+            ending: None,
         }
     }
 
@@ -162,7 +162,7 @@ impl<'a> Exchange<'a> {
 
     /// Passes the next piece of the response on; ready with `true` at its end.
     fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
-        let seen = self.processed || !self.ending.is_idle();
+        let seen = self.processed || self.ending.is_some();
         if self.encoder.is_none() && self.lanes.response.is_none() && !seen {
             return self.up.poll_forward(self.down, cx).map_err(Stop::from);
         }
@@ -192,14 +192,10 @@ impl<'a> Exchange<'a> {
 
     /// Ends the response.
     fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), Gone> {
-        let trailers = if self.ending.is_idle() {
-            trailers
-        } else {
-            self.ending.trailers(trailers, &self.lanes)
+        let trailers = match &mut self.ending {
+            None => trailers,
+            Some(ending) => ending.trailers(trailers, &self.lanes),
         };
-        if self.ending.keeps {
-            self.ending.kept.clone_from(&trailers);
-        }
         self.down.finish(trailers)
     }
 

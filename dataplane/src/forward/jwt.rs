@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, HOST, HeaderValue};
 use http::{StatusCode, request};
 
-use super::subrequest;
+use super::subrequest::{self, Call};
 use crate::filter::jwt::keys::{KeySet, RemoteKeys};
 use crate::filter::jwt::{Fault, Jwt, Keys, Provider};
 use crate::filter::tokens::Tokens;
@@ -113,11 +113,8 @@ async fn fetched(worker: &Arc<Worker>, remote: &Arc<RemoteKeys>, is_time: impl F
     ended.await;
 }
 
-async fn fetch(worker: &Worker, remote: &RemoteKeys) {
-    let fetched = tokio::time::timeout(remote.timeout, request(worker, remote))
-        .await
-        .unwrap_or_else(|_| Err("timeout".into()));
-    match fetched {
+async fn fetch(worker: &Arc<Worker>, remote: &RemoteKeys) {
+    match request(worker, remote).await {
         Ok(keys) => remote.store(keys),
         Err(reason) => {
             tracing::warn!(host = %remote.host, path = %remote.path, reason, "JWKS not fetched");
@@ -125,15 +122,19 @@ async fn fetch(worker: &Worker, remote: &RemoteKeys) {
     }
 }
 
-async fn request(worker: &Worker, remote: &RemoteKeys) -> Result<KeySet, String> {
-    let backend = remote.backend.load().ok_or("no such backend")?;
+async fn request(worker: &Arc<Worker>, remote: &RemoteKeys) -> Result<KeySet, String> {
     let host = HeaderValue::from_str(&remote.host).map_err(|e| e.to_string())?;
     let request = http::Request::get(&*remote.path)
         .header(HOST, host)
         .header(ACCEPT, HeaderValue::from_static("application/json"))
         .body(Bytes::new())
         .map_err(|e| e.to_string())?;
-    let answer = subrequest::call(worker, &backend, request, Version::Any).await?;
+    let how = Call {
+        version: Version::Any,
+        timeout: remote.timeout,
+        client: None,
+    };
+    let answer = subrequest::call(worker, &remote.backend, request, how).await?;
     if answer.head.status != StatusCode::OK {
         return Err(format!("status {}", answer.head.status));
     }

@@ -81,7 +81,7 @@ async fn run(
 ) -> Result<(), String> {
     let active = backend.pick(Ask::default()).ok_or("no endpoint")?;
     let version = if http2 { Version::Http2 } else { Version::Any };
-    let mut up = subrequest::open(worker, backend, &active, head, body, version).await?;
+    let mut up = subrequest::mirror(worker, backend, &active, &head, body, version).await?;
     let mut sending = body != BodyKind::Empty;
     let mut headed = false;
     std::future::poll_fn(|cx| {

@@ -1,36 +1,27 @@
 //! Logging clients in: sends browsers to the provider and takes them back, prolongs sessions, ends them.
 //!
-//! Owns the order of a login's steps and the questions to the provider. Whoever is in doubt does not pass: without the
+//! Owns the order of a login's steps; the questions to the provider are [`asking`]'s. Whoever is in doubt does not pass: without the
 //! provider's word there is no session, and a provider that cannot be asked is an error of the proxy's side.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod asking;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use std::sync::Arc;
+
 use futures::FutureExt;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
-    LOCATION,
-};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Method, StatusCode, request};
 
 use super::reply::Reply;
-use super::{jwt, subrequest};
 use crate::filter::Facts;
 use crate::filter::carrier::query;
 use crate::filter::oidc::cookies::Holds;
-use crate::filter::oidc::login::{Seed, State, form, form_encoded, with_parameters};
-use crate::filter::oidc::provider::{Endpoints, Fault, Granted, Provider, Target, TokenAnswer, error_code};
+use crate::filter::oidc::login::{Seed, State, with_parameters};
+use crate::filter::oidc::provider::{Endpoints, Fault, Granted};
 use crate::filter::oidc::seal::Sealer;
-use crate::filter::oidc::session::{Record, TokenSet, hash};
+use crate::filter::oidc::session::{Record, hash};
 use crate::filter::oidc::{Asks, Oidc};
-use crate::upstream::connect::Version;
 use crate::worker::Worker;
-
-/// How long the provider may take for one answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use asking::{endpoints, grant};
 
 /// Headers that the response to the client gets.
 pub(super) type ResponseHeaders = Vec<(HeaderName, HeaderValue)>;
@@ -325,191 +316,6 @@ impl Login<'_> {
             Err(_) => with_cookies(Reply::direct(StatusCode::OK, HeaderMap::new()), set),
         }
     }
-}
-
-/// The provider's endpoints, learnt if need be.
-async fn endpoints(worker: &Worker, provider: &Provider) -> Result<Arc<Endpoints>, Fault> {
-    if let Some(known) = provider.fresh() {
-        return Ok(known);
-    }
-    let mut failed = provider.fetching.lock().await;
-    // Others may have learnt them meanwhile, or have failed to.
-    if let Some(known) = provider.fresh() {
-        return Ok(known);
-    }
-    if Provider::rests(*failed) {
-        return provider.stale().ok_or(Fault::Unavailable);
-    }
-    match fetch(worker, provider).await {
-        Ok(learnt) => {
-            *failed = None;
-            provider.note_up();
-            Ok(learnt)
-        }
-        Err(reason) => {
-            *failed = Some(Instant::now());
-            provider.note_down(&format!("metadata: {reason}"));
-            provider.stale().ok_or(Fault::Unavailable)
-        }
-    }
-}
-
-async fn fetch(worker: &Worker, provider: &Provider) -> Result<Arc<Endpoints>, String> {
-    let target = provider.metadata()?;
-    let request =
-        http::Request::get(&*target.path).header(ACCEPT, HeaderValue::from_static("application/json"));
-    let request = request.body(Bytes::new()).map_err(|e| e.to_string())?;
-    let (status, body) = ask(worker, provider, &target, &request).await?;
-    if status != StatusCode::OK {
-        return Err(format!("status {status}"));
-    }
-    provider.learn(&body)
-}
-
-/// Asks the provider for tokens and judges them.
-async fn grant(
-    worker: &Arc<Worker>,
-    oidc: &Oidc,
-    parameters: &[(&str, &str)],
-    nonce: Option<&str>,
-) -> Result<Granted, Fault> {
-    let provider = &*oidc.provider;
-    let endpoints = endpoints(worker, provider).await?;
-    let request = token_request(oidc, &endpoints, parameters)?;
-    let (status, body) = match ask(worker, provider, &endpoints.token, &request).await {
-        Ok((status, _)) if status.is_server_error() => Err(format!("status {status}")),
-        other => other,
-    }
-    .map_err(|reason| {
-        provider.note_down(&format!("tokens: {reason}"));
-        Fault::Unavailable
-    })?;
-    provider.note_up();
-    let refused = |reason: &str| {
-        tracing::info!(issuer = %provider.issuer, reason, "no tokens");
-        Fault::Refused
-    };
-    if status != StatusCode::OK {
-        return Err(refused(&error_code(&body)));
-    }
-    let answer = TokenAnswer::parse(&body).ok_or_else(|| refused("the answer is none"))?;
-    let seconds = oidc.seconds(&answer)?;
-    let subject = match &answer.id_token {
-        Some(token) => Some(verify(worker, oidc, &endpoints, token, nonce).await?),
-        None => None,
-    };
-    Ok(Granted {
-        seconds,
-        subject,
-        tokens: TokenSet {
-            access: answer.access_token,
-            id: answer.id_token.unwrap_or_default(),
-            refresh: answer
-                .refresh_token
-                .filter(|_| oidc.refreshes)
-                .unwrap_or_default(),
-        },
-    })
-}
-
-fn token_request(
-    oidc: &Oidc,
-    endpoints: &Endpoints,
-    parameters: &[(&str, &str)],
-) -> Result<http::Request<Bytes>, Fault> {
-    let unready = |_| Fault::Unready;
-    let secret = oidc.client_secret.get();
-    let Some(secret) = secret.as_deref() else {
-        tracing::warn!(issuer = %oidc.provider.issuer, "there is no client secret");
-        return Err(Fault::Unready);
-    };
-    let mut parameters = parameters.to_vec();
-    let mut request = http::Request::post(&*endpoints.token.path)
-        .header(ACCEPT, HeaderValue::from_static("application/json"))
-        .header(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/x-www-form-urlencoded"),
-        );
-    if endpoints.basic {
-        let pair = format!("{}:{}", form_encoded(&oidc.client_id), form_encoded(secret));
-        request = request.header(AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair)));
-    } else {
-        parameters.push(("client_id", &oidc.client_id));
-        parameters.push(("client_secret", secret));
-    }
-    parameters.extend(oidc.resources.iter().map(|resource| ("resource", &**resource)));
-    let body = Bytes::from(form(&parameters));
-    request
-        .header(CONTENT_LENGTH, body.len())
-        .body(body)
-        .map_err(unready)
-}
-
-async fn verify(
-    worker: &Arc<Worker>,
-    oidc: &Oidc,
-    endpoints: &Endpoints,
-    token: &str,
-    nonce: Option<&str>,
-) -> Result<String, Fault> {
-    if let Some(reached) = &endpoints.keys_host {
-        let _ = tokio::time::timeout(TIMEOUT, reached.looked_up()).await;
-    }
-    let issuer = &oidc.provider.issuer;
-    let keys = jwt::current(worker, &endpoints.keys).await.ok_or_else(|| {
-        oidc.provider.note_down("its keys cannot be had");
-        Fault::Unavailable
-    })?;
-    let mut judged = oidc.verify(token, &keys, nonce);
-    if judged.is_err()
-        && let Some(newer) = jwt::rotated(worker, &endpoints.keys, &keys).await
-    {
-        judged = oidc.verify(token, &newer, nonce);
-    }
-    judged.map_err(|reason| {
-        tracing::warn!(%issuer, %reason, "an ID token is not believed");
-        Fault::Refused
-    })
-}
-
-/// Asks the provider something; again, if the configuration says so, when there is no answer or one that says that the
-/// provider does not work. A code or refresh token is spent by an answer alone.
-async fn ask(
-    worker: &Worker,
-    provider: &Provider,
-    target: &Target,
-    request: &http::Request<Bytes>,
-) -> Result<(StatusCode, Bytes), String> {
-    let mut retries = 0;
-    loop {
-        let answer = tokio::time::timeout(TIMEOUT, ask_once(worker, target, request.clone()))
-            .await
-            .unwrap_or_else(|_| Err("timeout".into()));
-        let failed = answer
-            .as_ref()
-            .map_or(true, |(status, _)| status.is_server_error());
-        match &provider.retry {
-            Some(retry) if failed && retries < retry.attempts => {
-                retries += 1;
-                tokio::time::sleep(retry.pause(retries)).await;
-            }
-            _ => return answer,
-        }
-    }
-}
-
-async fn ask_once(
-    worker: &Worker,
-    target: &Target,
-    mut request: http::Request<Bytes>,
-) -> Result<(StatusCode, Bytes), String> {
-    if let Some(reached) = &target.reached {
-        reached.looked_up().await;
-    }
-    let backend = target.slot.load().ok_or("no such backend")?;
-    request.headers_mut().insert(HOST, target.host.clone());
-    let answer = subrequest::call(worker, &backend, request, Version::Any).await?;
-    Ok((answer.head.status, answer.body))
 }
 
 fn redirect_to(location: HeaderValue, set: ResponseHeaders, details: &'static str) -> Box<Reply> {

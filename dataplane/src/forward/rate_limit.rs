@@ -4,15 +4,16 @@
 //! is told to the service when it has ended; nobody waits for that.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{StatusCode, request};
 
+use super::grpc;
 use super::reply::Reply;
-use super::{grpc, subrequest};
+use super::subrequest::{self, Call};
 use crate::filter::Facts;
+use crate::filter::metadata::Metadata;
 use crate::filter::rate_limit::proto::{RateLimitRequest, RateLimitResponse, SHOULD_RATE_LIMIT};
-use crate::filter::rate_limit::{GlobalRateLimit, Service, Tally};
+use crate::filter::rate_limit::{Costs, GlobalRateLimit, Service, Tally};
 use crate::upstream::connect::Version;
 use crate::worker::Worker;
 
@@ -20,7 +21,14 @@ use crate::worker::Worker;
 pub(super) struct Charge {
     worker: Arc<Worker>,
     service: Arc<Service>,
-    request: Option<RateLimitRequest>,
+    costs: Costs,
+}
+
+impl Charge {
+    /// Takes in what metadata says that the response costs.
+    pub(super) fn settle(&mut self, metadata: &Metadata) {
+        self.costs.settle(metadata);
+    }
 }
 
 /// Lets a request pass that is within its limits.
@@ -29,9 +37,10 @@ pub(super) async fn check(
     limit: &GlobalRateLimit,
     head: &request::Parts,
     facts: &Facts<'_>,
+    metadata: &Metadata,
     tally: &mut Tally,
 ) -> Result<Option<Charge>, Box<Reply>> {
-    let Some(question) = limit.question(head, facts) else {
+    let Some(question) = limit.question(head, facts, metadata) else {
         return Ok(None);
     };
     match ask(worker, &limit.service, &question.of_request()).await {
@@ -50,36 +59,31 @@ pub(super) async fn check(
             }
         }
     }
-    let request = question.of_response();
-    Ok(request.map(|request| Charge {
+    Ok(question.of_response().map(|costs| Charge {
         worker: Arc::clone(worker),
         service: Arc::clone(&limit.service),
-        request: Some(request),
+        costs,
     }))
 }
 
-/// Counted as a request to the service's backend; without a status if there was no answer.
 async fn ask(
-    worker: &Worker,
+    worker: &Arc<Worker>,
     service: &Service,
     question: &RateLimitRequest,
 ) -> Result<RateLimitResponse, String> {
-    let backend = service.backend.load().ok_or("no such backend")?;
-    let began = Instant::now();
     let call = grpc::request(SHOULD_RATE_LIMIT, "rate-limit", question);
-    let asking = subrequest::call(worker, &backend, call, Version::Http2);
-    let answer = tokio::time::timeout(service.timeout, asking)
-        .await
-        .unwrap_or_else(|_| Err("timeout".into()))
-        .and_then(|answer| grpc::message(&answer));
-    let status = if answer.is_ok() { 200 } else { 0 };
-    backend.metrics.request(status, began.elapsed());
-    answer
+    let how = Call {
+        version: Version::Http2,
+        timeout: service.timeout,
+        client: None,
+    };
+    let answer = subrequest::call(worker, &service.backend, call, how).await?;
+    grpc::message(&answer)
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let (Some(request), Ok(runtime)) = (self.request.take(), tokio::runtime::Handle::try_current())
+        let (Some(request), Ok(runtime)) = (self.costs.request(), tokio::runtime::Handle::try_current())
         else {
             return;
         };

@@ -11,11 +11,12 @@ use http::{HeaderMap, Method, Uri, Version, request};
 use super::Conn;
 use super::downstream::Downstream;
 use super::edge::{X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::filter::metadata::Metadata;
 use crate::listen::Client;
 use crate::route::Listener;
 use crate::rule::Rule;
 use crate::telemetry::access_log::Entry;
-use crate::telemetry::access_log::template::Subject;
+use crate::telemetry::access_log::template::{Subject, Times};
 use crate::telemetry::settings::Settings;
 use crate::telemetry::trace::Context;
 use crate::upstream::{Backend, Endpoint};
@@ -37,6 +38,9 @@ pub(super) struct Record {
     pub(super) details: Cow<'static, str>,
     pub(super) transport_failure: Option<String>,
     pub(super) upstream_time: Option<Duration>,
+    /// When it has been begun to be sent to the backend, for the last time; how often it has been.
+    pub(super) sent: Option<Instant>,
+    pub(super) attempts: u32,
     pub(super) endpoint: Option<Arc<Endpoint>>,
     pub(super) backend: Option<Arc<Backend>>,
     pub(super) upstream_local: Option<SocketAddr>,
@@ -55,7 +59,11 @@ struct Told {
     /// The head as it was routed.
     head: Option<request::Parts>,
     response: Option<HeaderMap>,
+    trailers: Option<HeaderMap>,
+    /// When the response has been begun to be sent, after the request's beginning.
+    responded: Option<Duration>,
     span: Option<Context>,
+    metadata: Metadata,
 }
 
 impl Record {
@@ -76,6 +84,8 @@ impl Record {
             details: Cow::Borrowed(""),
             transport_failure: None,
             upstream_time: None,
+            sent: None,
+            attempts: 0,
             endpoint: None,
             backend: None,
             upstream_local: None,
@@ -104,8 +114,18 @@ impl Record {
             head: settings.keeps_heads.then(|| head.clone()),
             settings: Arc::clone(settings),
             response: None,
+            trailers: None,
+            responded: None,
             span: None,
+            metadata: Metadata::default(),
         }));
+    }
+
+    /// Remembers what has been said of the request.
+    pub(super) fn know(&mut self, metadata: Metadata) {
+        if let Some(told) = &mut self.told {
+            told.metadata = metadata;
+        }
     }
 
     /// Begins the request's span, if there are traces and it has none.
@@ -120,10 +140,25 @@ impl Record {
 
     /// Remembers what of the response may be told.
     pub(super) fn note_response(&mut self, headers: &HeaderMap) {
-        if let Some(told) = &mut self.told
-            && told.settings.keeps_heads
-        {
-            told.response = Some(headers.clone());
+        if let Some(told) = &mut self.told {
+            told.responded = Some(self.start.elapsed());
+            if told.settings.keeps_heads {
+                told.response = Some(headers.clone());
+            }
+        }
+    }
+
+    /// True if trailers of the response may be told.
+    pub(super) fn keeps_trailers(&self) -> bool {
+        self.told
+            .as_ref()
+            .is_some_and(|told| told.settings.keeps_trailers)
+    }
+
+    /// Remembers trailers of the response.
+    pub(super) fn note_trailers(&mut self, trailers: Option<HeaderMap>) {
+        if let Some(told) = &mut self.told {
+            told.trailers = trailers;
         }
     }
 
@@ -150,6 +185,7 @@ impl Record {
         if !log.is_on() && self.told.is_none() {
             return;
         }
+        let fingerprints = conn.fingerprints();
         let entry = Entry {
             start: self.wall,
             method: self.method.as_str(),
@@ -173,6 +209,9 @@ impl Record {
             downstream_local: conn.wire.local(),
             downstream_remote: conn.wire.peer(),
             server_name: conn.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+            fingerprints: fingerprints.map_or([None, None], |of| {
+                [&of.ja3, &of.ja4].map(|one| one.as_ref().and_then(|one| one.to_str().ok()))
+            }),
             route: self.rule.as_ref().map(|rule| &*rule.route_name),
         };
         match &self.told {
@@ -187,9 +226,24 @@ impl Record {
         let ids = told.span.as_ref().map(|span| (span.trace_id(), span.span_id()));
         let subject = Subject {
             entry,
+            is_connection: false,
             head: told.head.as_ref(),
             response: told.response.as_ref(),
+            trailers: told.trailers.as_ref(),
             https: conn.tls.is_some(),
+            tls: conn.around().wire.tls,
+            metadata: Some(&told.metadata),
+            rule: self.rule.as_deref(),
+            upstream_name: self
+                .endpoint
+                .as_ref()
+                .map(|endpoint| endpoint.hostname())
+                .filter(|name| !name.is_empty()),
+            times: Times {
+                upstream_sent: self.sent.map(|at| at.duration_since(self.start)),
+                responded: told.responded,
+                attempts: self.attempts,
+            },
             trace: ids.as_ref().map(|(trace, span)| (&**trace, &**span)),
         };
         if told.settings.logs.is_some() {

@@ -300,7 +300,7 @@ impl<'a> Request<'_, 'a> {
         let hashing = backend.balancer.as_ref().and_then(Balancer::hashing);
         let hashed = hashing.map(|hashing| hashing.hash(head, admitted.client));
         self.record.backend = Some(Arc::clone(&backend));
-        let tries = Tries {
+        let mut tries = Tries {
             conn: self.conn,
             rule,
             backend,
@@ -318,7 +318,7 @@ impl<'a> Request<'_, 'a> {
             source: self.source,
             limits: &mut limits,
         };
-        attempt::run(tries, head, flow, self.effects, self.record).await
+        attempt::run(&mut tries, head, flow, self.effects, self.record).await
     }
 
     /// What a policy asks for besides filters.

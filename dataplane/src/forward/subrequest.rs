@@ -1,14 +1,30 @@
-//! Requests of the proxy's own: small ones, to authorizers, and the beginning of mirrored ones.
+//! Calls of the proxy's own: to authorizers, key sets, identity providers, rate limit services, processors, collectors; and
+//! the beginning of mirrored requests.
+//!
+//! Owns the choice of whom to ask, the tries and their bounds. What a backend asks of connections (how endpoints are chosen,
+//! how many there may be at once, what their failures say of their health) holds for these calls as for any.
 
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::HOST;
 use http::{HeaderMap, HeaderValue, request, response};
+use tokio::time::Instant;
 
+use super::ahead;
 use super::downstream::Chunk;
-use super::upstream::{BodyKind, Upstream};
+use super::upstream::{BodyKind, Failure, Upstream};
+use crate::own_calls::OwnCalls;
+use crate::retry::Retry;
+use crate::telemetry::metrics::BackendActive;
+use crate::upstream::ahead::Counted;
+use crate::upstream::breaker::Permit;
 use crate::upstream::connect::{Version, Wants, connect};
-use crate::upstream::{Active, Ask, Backend};
+use crate::upstream::{Active, Ask, Backend, Balancer, ConnectError, Outcome, Slot};
 use crate::worker::Worker;
 
 /// Largest response that is read.
@@ -21,79 +37,361 @@ pub(super) struct Answer {
     pub(super) trailers: HeaderMap,
 }
 
-/// Connects and begins a request that nobody waits for as a client does: no upgrade, no retry.
-pub(super) async fn open(
-    worker: &Worker,
-    backend: &Backend,
-    active: &Active,
-    head: request::Parts,
-    body: BodyKind,
-    version: Version,
-) -> Result<Upstream, String> {
-    let wants = Wants {
-        fresh: false,
-        version,
-        client: None,
-    };
-    let connected = connect(&worker.pool, backend, active, wants)
-        .await
-        .map_err(|e| e.to_string())?;
-    Upstream::start(
-        connected,
-        &head,
-        body,
-        None::<&HeaderValue>,
-        backend.tls.is_some(),
-    )
-    .map_err(|e| e.to_string())
+/// How a call is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    /// The HTTP version.
+    pub(crate) version: Version,
+    /// Bound on all tries together.
+    pub(crate) timeout: Duration,
+    /// Whose request it is made for, if a backend chooses endpoints by that.
+    pub(crate) client: Option<IpAddr>,
+}
+
+/// A try that has begun.
+pub(super) struct Begun {
+    pub(super) up: Upstream,
+    /// Counts as under way until it is dropped.
+    pub(super) active: Active,
+    backend: Arc<Backend>,
+    at: std::time::Instant,
+    _permit: Option<Permit>,
+    _counted: BackendActive,
+    _ahead: Option<Box<Counted>>,
+}
+
+impl Begun {
+    /// Notes the status of the answer; `None`: there is none.
+    pub(super) fn report(&self, status: Option<u16>) {
+        let outcome = status.map_or(Outcome::Failed, Outcome::Status);
+        self.backend.report(&self.active, outcome);
+        let metrics = &self.backend.metrics;
+        metrics.request(status.unwrap_or_default(), self.at.elapsed());
+    }
+}
+
+/// Why a try has come to nothing.
+pub(super) enum Failed {
+    NoBackend,
+    NoEndpoint,
+    Overflow,
+    Destination(String),
+    Connect(ConnectError),
+    Timeout,
+    Upstream(Failure),
+    TooLarge,
+}
+
+impl Failed {
+    /// True if it took too long.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Connect(ConnectError::Timeout))
+    }
+
+    fn is_covered(&self, retry: &Retry) -> bool {
+        match self {
+            Self::Connect(ConnectError::Overflow) => false,
+            Self::Connect(_) => retry.covers_connect_failure(),
+            Self::Timeout => retry.covers_timeout(),
+            Self::Upstream(_) => retry.covers_reset(),
+            Self::NoBackend | Self::NoEndpoint | Self::Overflow | Self::Destination(_) | Self::TooLarge => {
+                false
+            }
+        }
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self::Upstream(failure)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoBackend => f.write_str("no such backend"),
+            Self::NoEndpoint => f.write_str("no healthy upstream"),
+            Self::Overflow => f.write_str("overflow"),
+            Self::Destination(why) => f.write_str(why),
+            Self::Connect(error) => error.fmt(f),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Upstream(failure) => failure.fmt(f),
+            Self::TooLarge => f.write_str("the response is too large"),
+        }
+    }
 }
 
 /// Sends a request and reads the response.
 pub(super) async fn call(
-    worker: &Worker,
-    backend: &Backend,
+    worker: &Arc<Worker>,
+    slot: &Slot,
     request: http::Request<Bytes>,
-    version: Version,
+    how: Call,
 ) -> Result<Answer, String> {
-    let active = backend.pick(Ask::default()).ok_or("no healthy upstream")?;
     let (head, body) = request.into_parts();
     let kind = if body.is_empty() {
         BodyKind::Empty
     } else {
         BodyKind::Length
     };
-    let mut up = open(worker, backend, &active, head, kind, version).await?;
-    if !body.is_empty() {
-        up.push(body)
-            .and_then(|()| up.finish(None))
-            .map_err(|e| e.to_string())?;
+    let mut tries = Tries::new(worker, slot, &head, kind, how).map_err(|e| e.to_string())?;
+    loop {
+        let until = tries.until();
+        let answered = match tries.begin(until).await {
+            Ok(begun) => finish(worker, begun, &body, tries.idle(), until).await,
+            Err(failed) => Err(failed),
+        };
+        let worth = |retry: &Retry| match &answered {
+            Ok(answer) => retry.covers(&answer.head),
+            Err(failed) => failed.is_covered(retry),
+        };
+        if !tries.again(worth).await {
+            return answered.map_err(|failed| failed.to_string());
+        }
     }
-    let head = std::future::poll_fn(|cx| {
-        loop {
-            let _ = up.poll_drain(cx).map_err(|e| e.to_string())?;
-            match up.poll_head(cx).map_err(|e| e.to_string())? {
-                Poll::Ready(head) if head.status.is_informational() => {}
-                Poll::Ready(head) => return Poll::Ready(Ok::<_, String>(head)),
-                Poll::Pending => return Poll::Pending,
+}
+
+/// Begins a call whose messages come and go one by one.
+pub(super) async fn stream(
+    worker: &Arc<Worker>,
+    slot: &Slot,
+    head: &request::Parts,
+    how: Call,
+) -> Result<Begun, Failed> {
+    let mut tries = Tries::new(worker, slot, head, BodyKind::Stream, how)?;
+    loop {
+        let begun = tries.begin(tries.until()).await;
+        let worth = |retry: &Retry| begun.as_ref().is_err_and(|failed| failed.is_covered(retry));
+        if !tries.again(worth).await {
+            return begun;
+        }
+    }
+}
+
+/// The tries of one call.
+struct Tries<'c> {
+    worker: &'c Arc<Worker>,
+    named: Arc<Backend>,
+    head: &'c request::Parts,
+    body: BodyKind,
+    how: Call,
+    deadline: Instant,
+    retries: u32,
+    tried: Vec<SocketAddr>,
+    /// Where the last try went.
+    backend: Option<Arc<Backend>>,
+    /// Where tries go since they have turned to another priority.
+    beyond: Option<Arc<Backend>>,
+    /// Held by a retry if retries are bounded.
+    permit: Option<Permit>,
+}
+
+impl<'c> Tries<'c> {
+    fn new(
+        worker: &'c Arc<Worker>,
+        slot: &Slot,
+        head: &'c request::Parts,
+        body: BodyKind,
+        how: Call,
+    ) -> Result<Self, Failed> {
+        Ok(Self {
+            worker,
+            named: slot.load().ok_or(Failed::NoBackend)?,
+            head,
+            body,
+            how,
+            deadline: Instant::now() + how.timeout,
+            retries: 0,
+            tried: Vec::new(),
+            backend: None,
+            beyond: None,
+            permit: None,
+        })
+    }
+
+    fn own(&self) -> Option<&OwnCalls> {
+        self.named.own_calls.as_deref()
+    }
+
+    fn retry(&self) -> Option<&Retry> {
+        self.own()?.retry.as_ref()
+    }
+
+    fn idle(&self) -> Option<Duration> {
+        self.own()?.idle
+    }
+
+    /// When the try that begins now has to be over.
+    fn until(&self) -> Instant {
+        let bound = self.retry().and_then(|retry| retry.per_try_timeout);
+        bound.map_or(self.deadline, |bound| self.deadline.min(Instant::now() + bound))
+    }
+
+    /// Connects to an endpoint and sends the head.
+    async fn begin(&mut self, until: Instant) -> Result<Begun, Failed> {
+        let backend = tokio::time::timeout_at(until, self.destination()).await;
+        let backend = backend.unwrap_or(Err(Failed::Timeout))?;
+        self.backend = Some(Arc::clone(&backend));
+        let active = self.pick(&backend).ok_or(Failed::NoEndpoint)?;
+        self.tried.push(active.endpoint().address());
+        let permit = backend.breaker.as_ref().map(|breaker| breaker.request());
+        let permit = permit.transpose().map_err(|_| {
+            backend.metrics.overflow();
+            Failed::Overflow
+        })?;
+        let (at, counted) = (std::time::Instant::now(), backend.metrics.active());
+        let ahead = ahead::look(self.worker, &backend, &active, self.how.version);
+        let opening = open(
+            self.worker,
+            &backend,
+            &active,
+            self.head,
+            self.body,
+            self.how.version,
+        );
+        match tokio::time::timeout_at(until, opening).await {
+            Ok(Ok(up)) => Ok(Begun {
+                up,
+                active,
+                backend,
+                at,
+                _permit: permit,
+                _counted: counted,
+                _ahead: ahead,
+            }),
+            outcome => {
+                let failed =
+                    outcome.map_or(Failed::Timeout, |opened| opened.err().unwrap_or(Failed::Timeout));
+                backend.metrics.request(0, at.elapsed());
+                match &failed {
+                    Failed::Connect(ConnectError::Overflow) => backend.metrics.overflow(),
+                    Failed::Connect(_) => {
+                        active.endpoint().eject();
+                        backend.report(&active, Outcome::Failed);
+                    }
+                    _ => backend.report(&active, Outcome::Failed),
+                }
+                Err(failed)
             }
         }
-    })
+    }
+
+    /// The backend that the next try goes to.
+    async fn destination(&self) -> Result<Arc<Backend>, Failed> {
+        let chosen = match (&self.beyond, self.own()) {
+            (Some(beyond), _) => Arc::clone(beyond),
+            (None, Some(own)) => own.draw(&self.named).ok_or(Failed::NoBackend)?,
+            (None, None) => Arc::clone(&self.named),
+        };
+        let Some(dynamic) = &chosen.dynamic else {
+            return Ok(chosen);
+        };
+        let host = self
+            .head
+            .headers
+            .get(HOST)
+            .map_or(&b""[..], HeaderValue::as_bytes);
+        let found = Box::pin(dynamic.destination(&chosen, host)).await;
+        found.map_err(|refused| Failed::Destination(refused.to_string()))
+    }
+
+    fn pick(&self, backend: &Backend) -> Option<Active> {
+        let hashing = backend.balancer.as_ref().and_then(Balancer::hashing);
+        backend.pick(Ask {
+            tried: &self.tried,
+            hash: hashing.and_then(|hashing| hashing.hash_call(self.head, self.how.client)),
+            headers: Some(&self.head.headers),
+        })
+    }
+
+    /// After a try: pauses if there is to be another one, which is so if `worth` says of the settings that they ask for it.
+    async fn again(&mut self, worth: impl FnOnce(&Retry) -> bool) -> bool {
+        let retries = self.retries;
+        let Some(retry) = self
+            .retry()
+            .filter(|retry| retries < retry.attempts && worth(retry))
+        else {
+            return false;
+        };
+        let at = Instant::now() + retry.pause(retries + 1);
+        if at >= self.deadline {
+            return false;
+        }
+        let turns = retry.per_priority != 0 && (retries + 1).is_multiple_of(retry.per_priority);
+        let other = self.own().zip(self.backend.as_ref().filter(|_| turns));
+        if let Some(other) = other.and_then(|(own, backend)| own.beyond(backend)) {
+            self.beyond = Some(other);
+        }
+        if let Some(backend) = self.backend.take() {
+            self.permit = None;
+            if let Some(breaker) = &backend.breaker {
+                let Ok(permit) = breaker.retry() else {
+                    backend.metrics.overflow();
+                    return false;
+                };
+                self.permit = Some(permit);
+            }
+            backend.metrics.retry();
+        }
+        self.retries += 1;
+        tokio::time::sleep_until(at).await;
+        true
+    }
+}
+
+/// Sends the body and reads the answer.
+async fn finish(
+    worker: &Worker,
+    mut begun: Begun,
+    body: &Bytes,
+    idle: Option<Duration>,
+    until: Instant,
+) -> Result<Answer, Failed> {
+    let exchange = exchange(&mut begun.up, body, idle);
+    let answered = tokio::time::timeout_at(until, exchange).await;
+    let mut answered = answered.unwrap_or(Err(Failed::Timeout));
+    if let (Ok(answer), Some(member)) = (&mut answered, begun.active.member()) {
+        begun.backend.take_load(member, &mut answer.head.headers);
+        begun.backend.take_load(member, &mut answer.trailers);
+    }
+    begun.report(answered.as_ref().ok().map(|answer| answer.head.status.as_u16()));
+    if answered.is_ok() {
+        let key = begun.backend.pool_key(begun.active.endpoint(), None);
+        begun.up.recycle(&worker.pool, key);
+    }
+    answered
+}
+
+async fn exchange(up: &mut Upstream, body: &Bytes, idle: Option<Duration>) -> Result<Answer, Failed> {
+    if !body.is_empty() {
+        up.push(body.clone()).and_then(|()| up.finish(None))?;
+    }
+    let head = soon(
+        idle,
+        std::future::poll_fn(|cx| {
+            loop {
+                let _ = up.poll_drain(cx)?;
+                match up.poll_head(cx)? {
+                    Poll::Ready(head) if head.status.is_informational() => {}
+                    Poll::Ready(head) => return Poll::Ready(Ok(head)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        }),
+    )
     .await?;
     let mut answer = BytesMut::new();
     let mut trailers = HeaderMap::new();
-    while let Some(chunk) = std::future::poll_fn(|cx| up.poll_body(cx))
-        .await
-        .map_err(|e| e.to_string())?
-    {
+    while let Some(chunk) = soon(idle, std::future::poll_fn(|cx| up.poll_body(cx))).await? {
         match chunk {
             Chunk::Data(data) => answer.extend_from_slice(&data),
             Chunk::Trailers(fields) => trailers = fields,
         }
         if answer.len() > MAX_RESPONSE {
-            return Err("the response is too large".into());
+            return Err(Failed::TooLarge);
         }
     }
-    up.recycle(&worker.pool, backend.pool_key(active.endpoint(), None));
     Ok(Answer {
         head,
         body: answer.freeze(),
@@ -101,15 +399,62 @@ pub(super) async fn call(
     })
 }
 
-/// Tells a collector something; it has to say that it has taken it.
-pub(crate) async fn tell(
+async fn soon<T>(
+    bound: Option<Duration>,
+    comes: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failed> {
+    match bound {
+        None => Ok(comes.await?),
+        Some(bound) => Ok(tokio::time::timeout(bound, comes)
+            .await
+            .map_err(|_| Failed::Timeout)??),
+    }
+}
+
+async fn open(
     worker: &Worker,
     backend: &Backend,
-    request: http::Request<Bytes>,
+    active: &Active,
+    head: &request::Parts,
+    body: BodyKind,
     version: Version,
+) -> Result<Upstream, Failed> {
+    let wants = Wants {
+        fresh: false,
+        raw: false,
+        version,
+        client: None,
+    };
+    let connected = connect(&worker.pool, backend, active, wants)
+        .await
+        .map_err(Failed::Connect)?;
+    let tls = backend.tls.is_some();
+    Ok(Upstream::start(connected, head, body, None::<&HeaderValue>, tls)?)
+}
+
+/// Connects and begins a mirrored request: nobody waits for it as a client does, so there is no upgrade and no retry.
+pub(super) async fn mirror(
+    worker: &Worker,
+    backend: &Backend,
+    active: &Active,
+    head: &request::Parts,
+    body: BodyKind,
+    version: Version,
+) -> Result<Upstream, String> {
+    open(worker, backend, active, head, body, version)
+        .await
+        .map_err(|failed| failed.to_string())
+}
+
+/// Tells a collector something; it has to say that it has taken it.
+pub(crate) async fn tell(
+    worker: &Arc<Worker>,
+    slot: &Slot,
+    request: http::Request<Bytes>,
+    how: Call,
 ) -> Result<(), String> {
-    let grpc = version == Version::Http2;
-    let answer = call(worker, backend, request, version).await?;
+    let grpc = how.version == Version::Http2;
+    let answer = call(worker, slot, request, how).await?;
     if !answer.head.status.is_success() {
         return Err(format!("status {}", answer.head.status));
     }

@@ -66,17 +66,11 @@ pub(super) fn write(worker: &Worker, line: &Line<'_>) {
         downstream_local: plain(line.downstream_local),
         downstream_remote: plain(line.peer),
         server_name: line.server_name,
+        fingerprints: [None, None],
         route: Some(&line.route.name),
     };
     let Some(told) = told else {
         return log.write(&entry);
     };
-    let subject = Subject {
-        entry: &entry,
-        head: None,
-        response: None,
-        https: false,
-        trace: None,
-    };
-    told.log(worker.shared.metrics.telemetry(), &subject);
+    told.log(worker.shared.metrics.telemetry(), &Subject::new(&entry));
 }

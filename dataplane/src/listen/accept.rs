@@ -5,15 +5,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::client::bound;
+use super::line::Line;
 use super::{Client, Connection, Open, hello, proxy_header};
 use crate::route::{Entered, Kind, Listener, Port};
+use crate::upstream::connect::set_buffers;
 use crate::wire::{Socket, Transport, Wire};
 use crate::worker::Worker;
 use crate::{forward, l4};
@@ -75,11 +80,14 @@ async fn serve(tcp: TcpStream, peer: SocketAddr, port: Arc<Port>, worker: Arc<Wo
     if tcp.set_nodelay(true).is_err() {
         return;
     }
+    let line = Line::begin(&worker, (peer, local));
     let arrived = Arrived {
-        socket: Socket::new(tcp),
+        socket: Socket::new(tcp).counted(line.as_ref().map(|line| line.traffic())),
         peer,
         local,
+        line,
         entered: None,
+        inspected_by: None,
     };
     let first = port.any_listener();
     match first.as_ref().and_then(|listener| listener.client.as_deref()) {
@@ -98,7 +106,11 @@ struct Arrived {
     socket: Socket,
     peer: SocketAddr,
     local: SocketAddr,
+    /// What is logged of it, if connections are.
+    line: Option<Box<Line>>,
     entered: Option<Entered>,
+    /// When all that is looked at before TLS must have come, if the listener says so.
+    inspected_by: Option<Instant>,
 }
 
 /// Does what the port's listener asks for before anything is read but what it asks for. `None`: the connection is not
@@ -120,15 +132,29 @@ async fn receive(mut arrived: Arrived, client: &Client, port: &Arc<Port>) -> Opt
             .set_tcp_keepalive(keepalive)
             .ok()?;
     }
+    let buffers = client.socket_buffers();
+    if buffers != 0 {
+        set_buffers(&SockRef::from(arrived.socket.tcp()), buffers).ok()?;
+    }
+    if let Some(inspection) = client.timeouts.inspection {
+        arrived.inspected_by = Instant::now().checked_add(bound(Some(inspection), Duration::ZERO));
+    }
     let Some(optional) = client.proxy_protocol else {
         return Some(arrived);
     };
+    let traffic = arrived.socket.traffic();
     let (mut tcp, _) = arrived.socket.into_recorded();
-    match proxy_header::read(&mut tcp, optional).await {
+    match proxy_header::read(&mut tcp, optional, arrived.inspected_by).await {
         Ok((ends, rest)) => {
-            arrived.socket = Socket::replaying(tcp, rest);
+            if let Some(traffic) = &traffic {
+                traffic.received.fetch_add(rest.len() as u64, Ordering::Relaxed);
+            }
+            arrived.socket = Socket::replaying(tcp, rest).counted(traffic);
             if let Some((source, destination)) = ends {
                 (arrived.peer, arrived.local) = (canonical(source), canonical(destination));
+            }
+            if let Some(line) = &mut arrived.line {
+                line.ends = (arrived.peer, arrived.local);
             }
             Some(arrived)
         }
@@ -147,16 +173,21 @@ async fn hand_over(arrived: Arrived, first: Option<Arc<Listener>>, port: Arc<Por
         socket,
         peer,
         local,
-        // Held until the end.
+        // Held until the end, as what follows it.
+        mut line,
         entered: _entered,
+        inspected_by,
     } = arrived;
-    match port.kind() {
+    if let Some(line) = &mut line {
+        line.served(None);
+    }
+    let connection = match port.kind() {
         Kind::Http => {
             let open = Open::new(&worker, first.as_deref());
             let client = first.and_then(|listener| listener.client.clone());
             let wire = Wire::new(Transport::Tcp(socket), peer, local)
                 .with_buffer_limit(client.as_ref().map_or(0, |client| client.buffer_limit()));
-            forward::serve(Connection {
+            Connection {
                 wire,
                 alpn_h2: false,
                 tls: None,
@@ -164,32 +195,31 @@ async fn hand_over(arrived: Arrived, first: Option<Arc<Listener>>, port: Arc<Por
                 port,
                 worker,
                 open,
-            })
-            .await;
-        }
-        // Boxed, so that connections without TLS do not carry its size.
-        Kind::Tls => Box::pin(hello::serve(socket, peer, local, port, worker)).await,
-        Kind::Tcp => {
-            let Some(site) = port.site("") else { return };
-            let _open = Open::new(&worker, Some(&site.listener));
-            match site.l4("") {
-                Some(route) => {
-                    let stream = Transport::Tcp(socket);
-                    l4::tcp(
-                        stream,
-                        (peer, local),
-                        None,
-                        &site.listener,
-                        Arc::clone(route),
-                        worker,
-                    )
-                    .await;
-                }
-                None => site.listener.metrics.dropped(),
             }
         }
+        // Boxed, so that what the beginning needs goes with it, and connections without TLS do not carry its size.
+        Kind::Tls => match Box::pin(hello::open(socket, peer, local, port, inspected_by, worker)).await {
+            Some(connection) => connection,
+            None => return,
+        },
+        Kind::Tcp => {
+            return tcp(Transport::Tcp(socket), (peer, local), &port, worker).await;
+        }
         // Never accepted from.
-        Kind::Udp => {}
+        Kind::Udp => return,
+    };
+    if let Some(line) = &mut line {
+        line.served(connection.tls.as_ref());
+    }
+    forward::serve(connection).await;
+}
+
+async fn tcp(stream: Transport, ends: (SocketAddr, SocketAddr), port: &Port, worker: Arc<Worker>) {
+    let Some(site) = port.site("") else { return };
+    let _open = Open::new(&worker, Some(&site.listener));
+    match site.l4("") {
+        Some(route) => l4::tcp(stream, ends, None, &site.listener, Arc::clone(route), worker).await,
+        None => site.listener.metrics.dropped(),
     }
 }
 

@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use rustls::server::Acceptor;
 use rustls::{ProtocolVersion, ServerConfig};
-use sluice_config::v1;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::{Connection, Open, TlsSession, forwarded_cert};
+use super::client::bound;
+use super::{Connection, Fingerprints, Open, TlsSession};
+use crate::l4;
 use crate::route::{Port, Site, Termination};
 use crate::wire::{Socket, Transport, Wire};
 use crate::worker::Worker;
-use crate::{forward, l4};
 
-/// How long a client may take from its first byte to the end of the handshake.
+/// How long a client may take from its first byte to the end of the handshake, unless the listener says otherwise.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long an alert may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -36,18 +36,21 @@ struct Client {
     peer: SocketAddr,
     local: SocketAddr,
     server_name: Option<Box<str>>,
+    fingerprints: Option<Box<Fingerprints>>,
+    /// End of the handshake.
     deadline: Instant,
 }
 
-/// Serves a connection until it ends.
-pub(super) async fn serve(
+/// Ends TLS, and gives back a connection that HTTP is spoken on. Anything else is served here until it ends.
+pub(super) async fn open(
     socket: Socket,
     peer: SocketAddr,
     local: SocketAddr,
     port: Arc<Port>,
+    inspected_by: Option<Instant>,
     worker: Arc<Worker>,
-) {
-    let deadline = Instant::now() + HANDSHAKE;
+) -> Option<Connection> {
+    let deadline = inspected_by.unwrap_or_else(|| Instant::now() + HANDSHAKE);
     let acceptor = LazyConfigAcceptor::new(Acceptor::default(), socket.recording());
     let start = match timeout_at(deadline, acceptor).await {
         Ok(Ok(start)) => start,
@@ -61,44 +64,55 @@ pub(super) async fn serve(
         .client_hello()
         .server_name()
         .map(|name| name.to_ascii_lowercase().into_boxed_str());
+    let Some(site) = port.site(server_name.as_deref().unwrap_or_default()) else {
+        return count_failure(&port);
+    };
+    let wanted = site
+        .listener
+        .client
+        .as_ref()
+        .and_then(|client| client.timeouts.tls_handshake);
     let client = Client {
         peer,
         local,
         server_name,
-        deadline,
-    };
-    let Some(site) = port.site(client.server_name.as_deref().unwrap_or_default()) else {
-        return count_failure(&port);
+        fingerprints: Fingerprints::of(start.io.recorded(), site.listener.fingerprints),
+        deadline: if wanted.is_some() || inspected_by.is_some() {
+            Instant::now() + bound(wanted, HANDSHAKE)
+        } else {
+            deadline
+        },
     };
     let open = Open::new(&worker, Some(&site.listener));
     match &site.listener.tls {
         Termination::Passthrough => {
+            let traffic = start.io.traffic();
             let (tcp, hello) = start.io.into_recorded();
-            let transport = Transport::Tcp(Socket::replaying(tcp, hello));
+            let transport = Transport::Tcp(Socket::replaying(tcp, hello).counted(traffic));
             stream(transport, &client, &site, worker).await;
         }
         Termination::Terminate(config) => {
             let config = Arc::clone(config);
-            let Some(tls) = Box::pin(terminate(start, config, &client, &site)).await else {
-                return;
-            };
+            let tls = terminate(start, config, &client, &site).await?;
             if site.listener.https {
-                http(tls, client, site, port, worker, open).await;
-            } else {
-                stream(Transport::Tls(Box::new(tls.into())), &client, &site, worker).await;
+                return Some(http(tls, client, &site, port, worker, open));
             }
+            stream(Transport::Tls(Box::new(tls.into())), &client, &site, worker).await;
         }
         Termination::Refused | Termination::Cleartext => {
             site.listener.metrics.tls_error();
             refuse(start.io).await;
         }
     }
+    None
 }
 
-fn count_failure(port: &Port) {
+/// A connection that did not become one.
+fn count_failure(port: &Port) -> Option<Connection> {
     if let Some(listener) = port.any_listener() {
         listener.metrics.tls_error();
     }
+    None
 }
 
 async fn terminate(
@@ -118,17 +132,21 @@ async fn terminate(
     None
 }
 
-async fn http(
+fn http(
     stream: TlsStream<Socket>,
     client: Client,
-    site: Arc<Site>,
+    site: &Site,
     port: Arc<Port>,
     worker: Arc<Worker>,
     open: Open,
-) {
+) -> Connection {
     let alpn_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let certificate = describe(&stream, &site);
     let session = stream.get_ref().1;
+    let settings = site.listener.client.clone();
+    let certificate = settings.as_ref().and_then(|settings| {
+        let name = client.server_name.as_deref();
+        settings.headers.describe(session.peer_certificates(), name)
+    });
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
         Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
@@ -139,20 +157,18 @@ async fn http(
         .and_then(|chain| chain.first())
         .cloned();
     let transport = Transport::Tls(Box::new(stream.into()));
-    let settings = site.listener.client.clone();
     let wire = Wire::new(transport, client.peer, client.local)
         .with_buffer_limit(settings.as_ref().map_or(0, |settings| settings.buffer_limit()));
     let session = TlsSession {
         sni: client.server_name,
         listener: Arc::clone(&site.listener),
         certificate,
+        fingerprints: client.fingerprints,
         version,
         leaf,
         peer: OnceLock::default(),
     };
-    // Its routes of now are not those of later.
-    drop(site);
-    forward::serve(Connection {
+    Connection {
         wire,
         alpn_h2,
         tls: Some(Arc::new(session)),
@@ -160,17 +176,6 @@ async fn http(
         port,
         worker,
         open,
-    })
-    .await;
-}
-
-/// What is said of the client's certificate, if the listener wants anything said.
-fn describe(stream: &TlsStream<Socket>, site: &Site) -> Option<http::HeaderValue> {
-    use v1::client_headers::ForwardedClientCert;
-    let headers = &site.listener.client.as_ref()?.headers;
-    match headers.client_cert {
-        ForwardedClientCert::Unspecified | ForwardedClientCert::Sanitize => None,
-        _ => forwarded_cert::element(stream.get_ref().1.peer_certificates()?, &headers.cert_details),
     }
 }
 
@@ -238,7 +243,16 @@ mod tests {
         client.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
         let began = Instant::now();
         let port = Arc::new(Port::new(443, Kind::Tls));
-        serve(Socket::new(tcp), peer, socket.local_addr().unwrap(), port, worker).await;
+        let opened = open(
+            Socket::new(tcp),
+            peer,
+            socket.local_addr().unwrap(),
+            port,
+            None,
+            worker,
+        )
+        .await;
+        assert!(opened.is_none());
         assert_eq!(began.elapsed().as_secs(), HANDSHAKE.as_secs());
         assert_eq!(
             client.read_u8().await.unwrap_err().kind(),

@@ -6,8 +6,10 @@
 
 mod accept;
 pub mod client;
+pub mod fingerprint;
 mod forwarded_cert;
 mod hello;
+mod line;
 mod proxy_header;
 mod quic;
 mod socket;
@@ -19,6 +21,7 @@ use rustls::pki_types::CertificateDer;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use client::Client;
+pub use fingerprint::Fingerprints;
 pub use quic::{Http3, QuicConnection};
 
 use crate::filter::cel::request::Peer;
@@ -70,6 +73,8 @@ pub struct TlsSession {
     pub listener: Arc<Listener>,
     /// What X-Forwarded-Client-Cert says of the client's certificate, if it showed one and the listener wants it said.
     pub certificate: Option<http::HeaderValue>,
+    /// What was computed of its ClientHello, if the listener wants that.
+    pub fingerprints: Option<Box<Fingerprints>>,
     /// The version, by Envoy's name.
     pub version: Option<&'static str>,
     /// The client's certificate, if it showed one.
@@ -122,7 +127,7 @@ impl Bind for Sockets {
                 let (worker, port, stop) = (Arc::clone(&handle.worker), Arc::clone(port), stop.clone());
                 if port.kind() == Kind::Tls {
                     handle.runtime.spawn(quic::run(
-                        (self.bind, bind_port),
+                        self.bind,
                         Arc::clone(&port),
                         Arc::clone(&worker),
                         stop.clone(),

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use sluice_config::v1;
 
 use crate::filter::{Lookup, Store};
+use crate::own_calls::OwnCalls;
 use crate::telemetry::{Metrics, RouteMetrics};
 use crate::tls::client::ClientTls;
 use crate::tls::material::{KeyPair, Material, root_store};
@@ -294,6 +295,9 @@ impl Slots {
         let dynamic = Dynamic::new(config, tls.clone(), self.resolver.as_ref(), &self.zone)?;
         let mut backend = Backend::new(config, endpoints, tls, metrics, before.as_deref(), &self.zone)?;
         backend.dynamic = dynamic;
+        let own_calls = config.own_calls.as_ref();
+        let own_calls = own_calls.map(|own| OwnCalls::compile(own, self)).transpose();
+        backend.own_calls = own_calls.map_err(|e| format!("own_calls.{e}"))?.map(Box::new);
         let backend = Arc::new(backend);
         let watch = match &self.prober {
             Some(prober) => prober.watch(config, &backend)?,

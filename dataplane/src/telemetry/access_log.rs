@@ -5,7 +5,10 @@
 
 mod entry;
 pub mod logger;
+mod operator;
+mod sink;
 pub mod template;
+mod written;
 
 use std::cell::RefCell;
 use std::fs::File;

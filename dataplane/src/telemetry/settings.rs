@@ -38,6 +38,10 @@ pub struct Settings {
     pub compress: bool,
     /// Something speaks of headers, so they are kept until the request has ended.
     pub keeps_heads: bool,
+    /// There are logs of connections.
+    pub logs_connections: bool,
+    /// Something speaks of trailers of responses.
+    pub keeps_trailers: bool,
     /// Files that are open.
     files: BTreeMap<PathBuf, AccessLog>,
 }
@@ -117,6 +121,8 @@ impl Settings {
             .map_err(|e| format!("metrics.sinks.{e}"))?;
         let keeps_heads = tracing.is_some() || logs.iter().flatten().any(Logger::needs_head);
         Ok(Self {
+            logs_connections: logs.iter().flatten().any(Logger::is_of_connections),
+            keeps_trailers: logs.iter().flatten().any(Logger::needs_trailers),
             logs,
             tracing,
             metrics,
@@ -132,6 +138,12 @@ impl Settings {
         for log in self.logs.iter().flatten() {
             log.write(counts, subject);
         }
+    }
+
+    /// Sends what waits and writes files to their ends.
+    pub async fn finish(&self, worker: &WorkerHandle) {
+        self.flush(worker).await;
+        futures::future::join_all(self.files.values().map(AccessLog::flush)).await;
     }
 
     /// Sends what waits to all who are told.

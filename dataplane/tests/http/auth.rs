@@ -128,6 +128,24 @@ fn option(key: &str, value: &str) -> proto::HeaderValueOption {
     }
 }
 
+/// What a gRPC call is answered with.
+pub fn answered(answer: &impl Message) -> http::Response<super::support::backend::Body> {
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(answer.encoded_len()).unwrap());
+    answer.encode(&mut framed).unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    let frames = [Frame::data(framed.freeze()), Frame::trailers(trailers)];
+    let body = StreamBody::new(futures::stream::iter(
+        frames.map(Ok::<_, std::convert::Infallible>),
+    ));
+    http::Response::builder()
+        .header("content-type", "application/grpc")
+        .body(BodyExt::boxed(body))
+        .unwrap()
+}
+
 #[tokio::test]
 async fn over_grpc() {
     let authorizer = Backend::start(|request| async move {
@@ -148,7 +166,7 @@ async fn over_grpc() {
                     headers_to_remove: vec!["x-token".into()],
                     response_headers_to_add: vec![option("x-checked", "1")],
                 }),
-                denied_response: None,
+                ..Default::default()
             }
         } else {
             proto::CheckResponse {
@@ -161,23 +179,10 @@ async fn over_grpc() {
                     headers: vec![option("x-why", "money")],
                     body: "pay".into(),
                 }),
-                ok_response: None,
+                ..Default::default()
             }
         };
-        let mut framed = BytesMut::new();
-        framed.put_u8(0);
-        framed.put_u32(u32::try_from(answer.encoded_len()).unwrap());
-        answer.encode(&mut framed).unwrap();
-        let mut trailers = http::HeaderMap::new();
-        trailers.insert("grpc-status", "0".parse().unwrap());
-        let frames = [Frame::data(framed.freeze()), Frame::trailers(trailers)];
-        let body = StreamBody::new(futures::stream::iter(
-            frames.map(Ok::<_, std::convert::Infallible>),
-        ));
-        http::Response::builder()
-            .header("content-type", "application/grpc")
-            .body(BodyExt::boxed(body))
-            .unwrap()
+        answered(&answer)
     })
     .await;
     let backend = Backend::echo("b").await;

@@ -15,9 +15,12 @@ use sluice_config::v1;
 use sluice_dataplane::filter::ext_proc::proto::{self, Answer, Body, Shown};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 use v1::external_processor::{BodyMode, Direction};
 
+use super::support::certificate::Certificate;
 use super::support::client::Http;
+use super::tls::acceptor;
 use super::{cfg, with_policy};
 
 /// Long enough for a machine that is busy with other things.
@@ -27,22 +30,42 @@ type Script = dyn Fn(&proto::ProcessingRequest, &mut Vec<proto::ProcessingRespon
 
 /// Answers each message as the script says; the stream ends without an answer to what the script does not answer if
 /// `closes`.
-async fn processor(
+pub async fn processor(
     script: impl Fn(&proto::ProcessingRequest, &mut Vec<proto::ProcessingResponse>) + Send + Sync + 'static,
 ) -> std::net::SocketAddr {
+    listen(None, Arc::new(script)).await
+}
+
+/// One that speaks TLS.
+pub async fn secure_processor(
+    certificate: &Certificate,
+    script: impl Fn(&proto::ProcessingRequest, &mut Vec<proto::ProcessingResponse>) + Send + Sync + 'static,
+) -> std::net::SocketAddr {
+    listen(Some(acceptor(certificate, &[b"h2"])), Arc::new(script)).await
+}
+
+async fn listen(tls: Option<TlsAcceptor>, script: Arc<Script>) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let script: Arc<Script> = Arc::new(script);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let script = Arc::clone(&script);
             let service = hyper::service::service_fn(move |request| {
                 std::future::ready(Ok::<_, Infallible>(serve(request, Arc::clone(&script))))
             });
-            tokio::spawn(
-                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service),
-            );
+            let tls = tls.clone();
+            tokio::spawn(async move {
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = match tls {
+                    None => server.serve_connection(TokioIo::new(stream), service).await,
+                    Some(tls) => {
+                        let Ok(stream) = tls.accept(stream).await else {
+                            return;
+                        };
+                        server.serve_connection(TokioIo::new(stream), service).await
+                    }
+                };
+            });
         }
     });
     address
@@ -92,25 +115,25 @@ fn framed(message: &impl Message) -> Bytes {
     out.freeze()
 }
 
-fn answer(answer: Answer) -> proto::ProcessingResponse {
+pub fn answer(answer: Answer) -> proto::ProcessingResponse {
     proto::ProcessingResponse {
         response: Some(answer),
-        mode_override: None,
+        ..Default::default()
     }
 }
 
-fn common(response: proto::CommonResponse) -> proto::CommonAnswer {
+pub fn common(response: proto::CommonResponse) -> proto::CommonAnswer {
     proto::CommonAnswer {
         response: Some(response),
     }
 }
 
-fn nothing() -> proto::CommonAnswer {
+pub fn nothing() -> proto::CommonAnswer {
     proto::CommonAnswer::default()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the message's field is optional")]
-fn sets(pairs: &[(&str, &str)]) -> Option<proto::HeaderMutation> {
+pub fn sets(pairs: &[(&str, &str)]) -> Option<proto::HeaderMutation> {
     let option = |(name, value): &(&str, &str)| proto::HeaderValueOption {
         header: Some(proto::HeaderValue {
             key: (*name).to_owned(),
@@ -138,7 +161,7 @@ fn shown<'m>(headers: Option<&'m proto::HeaderMap>, name: &str) -> &'m str {
     std::str::from_utf8(&field.raw_value).unwrap()
 }
 
-fn config(mode: BodyMode) -> v1::ExternalProcessor {
+pub fn config(mode: BodyMode) -> v1::ExternalProcessor {
     v1::ExternalProcessor {
         backend: "backend/processor".into(),
         request: Some(Direction {
@@ -150,14 +173,14 @@ fn config(mode: BodyMode) -> v1::ExternalProcessor {
     }
 }
 
-fn policy(processors: Vec<v1::ExternalProcessor>) -> v1::Policy {
+pub fn policy(processors: Vec<v1::ExternalProcessor>) -> v1::Policy {
     v1::Policy {
         external_processors: processors,
         ..Default::default()
     }
 }
 
-fn both(mode: BodyMode) -> v1::ExternalProcessor {
+pub fn both(mode: BodyMode) -> v1::ExternalProcessor {
     let mut both = config(mode);
     both.response = both.request.clone();
     both
@@ -429,6 +452,7 @@ async fn an_answer_may_change_what_is_seen() {
                     response_header_mode: 2,
                     ..Default::default()
                 }),
+                ..Default::default()
             }),
             Shown::ResponseHeaders(_) => {
                 answers.push(answer(Answer::ResponseHeaders(common(proto::CommonResponse {

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use bytes::{BufMut, BytesMut};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use http_body_util::BodyExt;
 use prost::Message;
 use sluice_config::v1;
 use sluice_dataplane::filter::rate_limit::proto::{
@@ -14,9 +12,10 @@ use sluice_dataplane::filter::rate_limit::proto::{
 };
 use v1::selector_value::Kind;
 
-use super::support::backend::{Backend, Body};
+use super::auth::answered;
+use super::support::backend::Backend;
 use super::support::client::{Got, Http};
-use super::{Proxy, cfg, support};
+use super::{Proxy, cfg, metadata, support};
 
 const HOUR: u64 = 3600;
 
@@ -47,7 +46,7 @@ impl Service {
                 let mut counts = shared.lock().unwrap();
                 let answer = counts.answer(&asked);
                 counts.asked.push(asked);
-                framed(&answer)
+                answered(&answer)
             }
         })
         .await;
@@ -99,21 +98,6 @@ fn named(descriptor: &RateLimitDescriptor) -> String {
         .map(|entry| format!("{}={}", entry.key, entry.value))
         .collect();
     named.join(" ")
-}
-
-fn framed(answer: &RateLimitResponse) -> http::Response<Body> {
-    let mut framed = BytesMut::new();
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(answer.encoded_len()).unwrap());
-    answer.encode(&mut framed).unwrap();
-    let mut trailers = http::HeaderMap::new();
-    trailers.insert("grpc-status", "0".parse().unwrap());
-    let frames = [Frame::data(framed.freeze()), Frame::trailers(trailers)];
-    let frames = futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>));
-    http::Response::builder()
-        .header("content-type", "application/grpc")
-        .body(BodyExt::boxed(StreamBody::new(frames)))
-        .unwrap()
 }
 
 fn limit(bucket: &str, requests: u64, selectors: Vec<v1::ClientSelector>) -> v1::RateLimitRule {
@@ -316,4 +300,38 @@ async fn clients_are_told_of_the_stricter_limit_once() {
     }
     // What is turned away here is not asked about.
     assert_eq!(service.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn metadata_says_what_things_cost() {
+    let service = Service::start().await;
+    let address = super::ext_proc::processor(metadata::usage).await;
+    let policy = v1::Policy {
+        external_processors: vec![v1::ExternalProcessor {
+            writes_metadata: vec!["usage".into()],
+            ..super::ext_proc::both(v1::external_processor::BodyMode::Unspecified)
+        }],
+        global_rate_limit: Some(limits(vec![v1::RateLimitRule {
+            cost_from: metadata::key("usage", "cost"),
+            response_cost_from: metadata::key("usage", "tokens"),
+            limit_from: metadata::key("usage", "cost"),
+            ..limit("a", 100, vec![])
+        }])),
+        ..Default::default()
+    };
+    let mut others = cfg::h2c("counts", &[service.backend.address]);
+    others.extend(cfg::h2c("processor", &[address]));
+    let (_proxy, _backend, port) = super::with_policy(policy, others).await;
+    assert_eq!(Http::new(port).get("/").await.status, 200);
+    support::eventually("the response is paid for", || service.asked().len() == 2).await;
+    let asked: Vec<_> = service
+        .asked()
+        .iter()
+        .map(|asked| {
+            let descriptor = &asked.descriptors[0];
+            let limit = descriptor.limit.unwrap().requests_per_unit;
+            (limit, descriptor.hits_addend.unwrap().value)
+        })
+        .collect();
+    assert_eq!(asked, [(3, 3), (3, 5)]);
 }

@@ -71,7 +71,7 @@ fn sources() -> Vec<v1::ValueSource> {
     .into()
 }
 
-fn provider(keys: v1::jwt_provider::Keys) -> v1::JwtProvider {
+pub fn provider(keys: v1::jwt_provider::Keys) -> v1::JwtProvider {
     v1::JwtProvider {
         name: "p".into(),
         issuer: "https://issuer.example".into(),

@@ -19,13 +19,13 @@ use super::support::client::Http;
 use super::support::{self, Proxy};
 
 /// A collector that takes everything, and what it was told: path, authorization, body.
-struct Collector {
-    backend: Backend,
+pub struct Collector {
+    pub backend: Backend,
     told: Arc<Mutex<Vec<(String, String, Bytes)>>>,
 }
 
 impl Collector {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let told = Arc::<Mutex<Vec<_>>>::default();
         let list = Arc::clone(&told);
         let backend = Backend::start(move |request| {
@@ -65,7 +65,7 @@ impl Collector {
     }
 
     /// The first message of each call at a path.
-    fn messages<M: Message + Default>(&self, path: &str) -> Vec<M> {
+    pub fn messages<M: Message + Default>(&self, path: &str) -> Vec<M> {
         self.at(path)
             .iter()
             .map(|body| M::decode(&body[5..]).unwrap())
@@ -73,7 +73,7 @@ impl Collector {
     }
 }
 
-fn receiver() -> v1::Receiver {
+pub fn receiver() -> v1::Receiver {
     v1::Receiver {
         backend: "backend/collector".into(),
         host: "collector".into(),
@@ -81,6 +81,7 @@ fn receiver() -> v1::Receiver {
             name: "authorization".into(),
             value: "Bearer secret".into(),
         }],
+        ..Default::default()
     }
 }
 
@@ -300,7 +301,7 @@ async fn logs_to_all_sinks() {
         format,
         matches: matches.iter().map(ToString::to_string).collect(),
         sinks,
-        routes_only: false,
+        ..Default::default()
     };
     let telemetry = v1::Telemetry {
         access_logs: Some(v1::AccessLogs {
@@ -334,6 +335,7 @@ async fn logs_to_all_sinks() {
                             tcp: false,
                             request_headers: vec!["x-user".into()],
                             response_headers: vec!["backend".into()],
+                            response_trailers: Vec::new(),
                         })),
                     ],
                 ),

@@ -3,12 +3,26 @@
 use sluice_config::v1;
 use sluice_crds::envoy::{EnvoyProxyGeoIP, GeoIPDBSource, GeoIPProviderType};
 
+use crate::translate::model::Geo;
+
 /// What is wrong with them, if anything.
 pub fn fault(from: &EnvoyProxyGeoIP) -> Option<&'static str> {
     match &from.provider {
         provider if provider.type_ != GeoIPProviderType::MaxMind => Some("geoIP.provider.type"),
         provider if provider.max_mind.is_none() => Some("geoIP.provider without maxMind"),
         _ => None,
+    }
+}
+
+/// Which there are.
+pub fn known(from: &EnvoyProxyGeoIP) -> Geo {
+    let databases = databases(from);
+    Geo {
+        city: !databases.city.is_empty(),
+        country: !databases.country.is_empty(),
+        asn: !databases.asn.is_empty(),
+        isp: !databases.isp.is_empty(),
+        anonymous: !databases.anonymous_ip.is_empty(),
     }
 }
 

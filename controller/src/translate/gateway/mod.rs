@@ -321,6 +321,13 @@ impl Read<'_, '_> {
             routing: self.routing(),
             keeps_route_order: self.parameters.proxy.preserve_route_order == Some(true),
             backend_tls,
+            geo: self
+                .parameters
+                .proxy
+                .geo_ip
+                .as_ref()
+                .map(geo::known)
+                .unwrap_or_default(),
             policies: policies.clone(),
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! Both come to the same configuration: a gRPC rule is an HTTP rule whose matches are of paths `/service/method`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sluice_config::v1;
 use sluice_crds::gateway::{
     BackendRef, GRPCRoute, HTTPRoute, HTTPRouteRetry, HTTPRouteRule, SessionPersistence,
@@ -15,8 +17,12 @@ use super::{matches, session};
 use crate::engine::BackendUsage;
 use crate::translate::fault::Fault;
 
+/// What annotations begin with that a route's metadata has.
+const TOLD: &str = "gateway.envoyproxy.io/";
+
 /// The rules of an HTTPRoute.
 pub fn http(route: &HTTPRoute, context: &mut Context<'_, '_>) -> v1::HttpRules {
+    let annotations = told_annotations(&route.metadata);
     // As the CRD would fill it in.
     let default = [HTTPRouteRule::default()];
     let rules = if route.spec.rules.is_empty() {
@@ -31,6 +37,7 @@ pub fn http(route: &HTTPRoute, context: &mut Context<'_, '_>) -> v1::HttpRules {
             let parts = Parts {
                 index: i,
                 name: rule.name.as_deref(),
+                annotations: &annotations,
                 usage: BackendUsage::Http,
                 session: rule.session_persistence.as_ref(),
             };
@@ -60,12 +67,14 @@ pub fn http(route: &HTTPRoute, context: &mut Context<'_, '_>) -> v1::HttpRules {
 
 /// The rules of a GRPCRoute.
 pub fn grpc(route: &GRPCRoute, context: &mut Context<'_, '_>) -> v1::HttpRules {
+    let annotations = told_annotations(&route.metadata);
     let mut all = Vec::with_capacity(route.spec.rules.len());
     for (i, rule) in route.spec.rules.iter().enumerate() {
         let translated = attempt(context, |context| {
             let parts = Parts {
                 index: i,
                 name: rule.name.as_deref(),
+                annotations: &annotations,
                 usage: BackendUsage::Grpc,
                 session: rule.session_persistence.as_ref(),
             };
@@ -85,6 +94,14 @@ pub fn grpc(route: &GRPCRoute, context: &mut Context<'_, '_>) -> v1::HttpRules {
     }
 }
 
+/// Annotations of a route that its metadata has, without their prefix.
+fn told_annotations(meta: &ObjectMeta) -> BTreeMap<String, String> {
+    let annotations = meta.annotations.iter().flatten();
+    annotations
+        .filter_map(|(name, value)| Some((name.strip_prefix(TOLD)?.to_owned(), value.clone())))
+        .collect()
+}
+
 /// A rule that is dropped needs nothing.
 fn attempt(
     context: &mut Context<'_, '_>,
@@ -102,6 +119,7 @@ fn attempt(
 struct Parts<'a> {
     index: usize,
     name: Option<&'a str>,
+    annotations: &'a BTreeMap<String, String>,
     usage: BackendUsage,
     session: Option<&'a SessionPersistence>,
 }
@@ -137,6 +155,7 @@ fn common<F: Filter>(
         filters,
         backends: weighted,
         session_persistence: session_persistence(context, parts, backends)?,
+        annotations: parts.annotations.clone(),
         matches,
         ..Default::default()
     };

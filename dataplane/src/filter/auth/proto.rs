@@ -1,6 +1,8 @@
 //! The part of Envoy's `envoy.service.auth.v3` that is spoken with an authorizer, field numbers as published.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use prost_types::Struct;
 
 /// Path of the call.
 pub const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -28,6 +30,17 @@ pub struct AttributeContext {
     /// What the configuration adds.
     #[prost(map = "string, string", tag = "10")]
     pub context_extensions: HashMap<String, String>,
+    /// Which route it is.
+    #[prost(message, optional, tag = "13")]
+    pub route_metadata_context: Option<Metadata>,
+}
+
+/// `core.v3.Metadata`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Metadata {
+    /// Values by their namespaces.
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub filter_metadata: BTreeMap<String, Struct>,
 }
 
 /// `AttributeContext.Peer`.
@@ -109,6 +122,9 @@ pub struct CheckResponse {
     /// What changes in the request if it is.
     #[prost(message, optional, tag = "3")]
     pub ok_response: Option<OkHttpResponse>,
+    /// What the authorizer says of the request.
+    #[prost(message, optional, tag = "4")]
+    pub dynamic_metadata: Option<Struct>,
 }
 
 /// `google.rpc.Status`.

@@ -111,6 +111,18 @@ impl Expression {
 
     /// What it comes to; `None` if it cannot be evaluated, or is neither true nor false.
     pub fn evaluate(&self, attributes: &dyn Attributes) -> Option<bool> {
+        match self.resolve(attributes)? {
+            Value::Bool(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// What it comes to, as JSON; `None` if it cannot be evaluated, or its value has no form in JSON.
+    pub fn value(&self, attributes: &dyn Attributes) -> Option<serde_json::Value> {
+        value::json(&self.resolve(attributes)?)
+    }
+
+    fn resolve(&self, attributes: &dyn Attributes) -> Option<Value> {
         let resolver = Resolver(attributes);
         let evaluated = catch_unwind(AssertUnwindSafe(|| {
             let mut scope = self.context.new_inner_scope();
@@ -118,8 +130,7 @@ impl Expression {
             Value::resolve(&self.tree, &scope)
         }));
         match evaluated {
-            Ok(Ok(Value::Bool(outcome))) => Some(outcome),
-            Ok(Ok(_)) => None,
+            Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 // The error itself may hold what a client has sent.
                 tracing::debug!(expression = %self, kind = kind(&error), "not evaluated");

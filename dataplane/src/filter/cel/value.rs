@@ -120,3 +120,26 @@ fn of_json(json: serde_json::Value, depth: usize) -> Option<Value> {
         }
     })
 }
+
+/// A value as JSON. `None`: it has no such form.
+pub(super) fn json(value: &Value) -> Option<serde_json::Value> {
+    Some(match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(is) => (*is).into(),
+        Value::Int(number) => (*number).into(),
+        Value::UInt(number) => (*number).into(),
+        #[expect(clippy::cast_possible_truncation, reason = "it is checked to be whole and small")]
+        Value::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => (*number as i64).into(),
+        Value::Float(number) => serde_json::Number::from_f64(*number)?.into(),
+        Value::String(text) => text.as_str().into(),
+        Value::Timestamp(time) => time.to_rfc3339().into(),
+        Value::Duration(duration) => format!("{}s", duration.as_seconds_f64()).into(),
+        Value::List(items) => items.iter().map(json).collect::<Option<Vec<_>>>()?.into(),
+        Value::Map(map) => {
+            let entry = |(name, value): (&Key, &Value)| Some((name.to_string(), json(value)?));
+            let entries: Option<serde_json::Map<_, _>> = map.map.iter().map(entry).collect();
+            entries?.into()
+        }
+        _ => return None,
+    })
+}

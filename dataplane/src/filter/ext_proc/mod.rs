@@ -96,6 +96,10 @@ pub struct Processor {
     pub only_watches: bool,
     /// True: its answers may change what it sees.
     pub allow_mode_override: bool,
+    /// Namespaces of metadata that it is shown.
+    pub reads: Box<[Box<str>]>,
+    /// Those that it may write.
+    pub writes: Box<[Box<str>]>,
 }
 
 impl Processor {
@@ -118,6 +122,8 @@ impl Processor {
             },
             only_watches: config.only_watches,
             allow_mode_override: config.allow_mode_override,
+            reads: names(&config.reads_metadata),
+            writes: names(&config.writes_metadata),
             backend: lookup.backend(&config.backend),
         })
     }
@@ -140,6 +146,10 @@ impl Processor {
     }
 }
 
+fn names(from: &[String]) -> Box<[Box<str>]> {
+    from.iter().map(|name| name.as_str().into()).collect()
+}
+
 fn direction(from: &config::Direction) -> Direction {
     use config::BodyMode as M;
     Direction {
@@ -150,6 +160,6 @@ fn direction(from: &config::Direction) -> Direction {
             M::BufferedPartial => BodyMode::Partial,
             M::FullDuplex => BodyMode::FullDuplex,
         },
-        attributes: from.attributes.iter().map(|name| name.as_str().into()).collect(),
+        attributes: names(&from.attributes),
     }
 }

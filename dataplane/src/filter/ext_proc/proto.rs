@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use prost_types::Struct;
 
-pub use crate::filter::auth::proto::{HeaderValue, HttpStatus};
+pub use crate::filter::auth::proto::{HeaderValue, HttpStatus, Metadata};
 
 /// Path of the call.
 pub const PROCESS: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
@@ -15,6 +15,9 @@ pub struct ProcessingRequest {
     /// What is shown.
     #[prost(oneof = "Shown", tags = "2, 3, 4, 5, 6, 7")]
     pub request: Option<Shown>,
+    /// What of the request's metadata the processor is shown.
+    #[prost(message, optional, tag = "8")]
+    pub metadata_context: Option<Metadata>,
     /// Attributes, by the name of Envoy's filter.
     #[prost(map = "string, message", tag = "9")]
     pub attributes: HashMap<String, Struct>,
@@ -104,6 +107,9 @@ pub struct ProcessingResponse {
     /// What is answered.
     #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub response: Option<Answer>,
+    /// What the processor says of the request: by namespaces.
+    #[prost(message, optional, tag = "8")]
+    pub dynamic_metadata: Option<Struct>,
     /// What the processor sees from now on.
     #[prost(message, optional, tag = "9")]
     pub mode_override: Option<ProcessingMode>,

@@ -138,12 +138,12 @@ impl RemoteKeys {
     }
 
     /// A set at an address that another answer has told.
-    pub fn at(backend: Arc<Slot>, host: &str, path: &str) -> Self {
+    pub fn at(backend: Arc<Slot>, host: &str, path: &str, timeout: Duration) -> Self {
         Self {
             backend,
             host: host.into(),
             path: path.into(),
-            timeout: DEFAULT_TIMEOUT,
+            timeout,
             ended: Notify::new(),
             fetching: AtomicBool::new(false),
             cache: DEFAULT_CACHE,

@@ -18,7 +18,6 @@ use sluice_config::v1;
 use super::session::TokenSet;
 use crate::filter::Lookup;
 use crate::filter::jwt::keys::RemoteKeys;
-use crate::retry::Retry;
 use crate::upstream::Slot;
 use crate::upstream::outside::{Outside, Reached};
 
@@ -26,6 +25,8 @@ use crate::upstream::outside::{Outside, Reached};
 const METADATA: &str = "/.well-known/openid-configuration";
 /// How long metadata is used before it is fetched anew.
 const FRESH: Duration = Duration::from_hours(1);
+/// How long it may take for an answer if the configuration does not say.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed fetch of metadata.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the outcome of a refresh serves requests that come with the old refresh token: those that the browser had
@@ -114,8 +115,8 @@ struct Metadata {
 pub struct Provider {
     /// As it names itself.
     pub issuer: Box<str>,
-    /// When and how it is asked again.
-    pub retry: Option<Retry>,
+    /// How long it may take for an answer.
+    pub timeout: Duration,
     /// Held while metadata is fetched; when that failed last.
     pub fetching: tokio::sync::Mutex<Option<Instant>>,
     config: v1::OidcProvider,
@@ -143,15 +144,12 @@ impl Provider {
                 parts(url).map_err(|e| format!("{field}: {e}"))?;
             }
         }
-        let retry = v1::Retry {
-            attempts: config.retries,
-            backoff_ms: config.backoff_ms,
-            max_backoff_ms: config.max_backoff_ms,
-            ..v1::Retry::default()
-        };
         Ok(Self {
             issuer: config.issuer.as_str().into(),
-            retry: (config.retries > 0).then(|| Retry::compile(&retry)).transpose()?,
+            timeout: match config.timeout_ms {
+                0 => TIMEOUT,
+                ms => Duration::from_millis(ms),
+            },
             fetching: tokio::sync::Mutex::default(),
             backend: (!config.backend.is_empty()).then(|| lookup.backend(&config.backend)),
             config: config.clone(),
@@ -249,6 +247,7 @@ impl Provider {
                 Arc::clone(&keys.slot),
                 keys.host.to_str().unwrap_or_default(),
                 &keys.path,
+                self.timeout,
             )),
             keys_host: keys.reached,
             basic: takes("client_secret_basic") && !takes("client_secret_post"),

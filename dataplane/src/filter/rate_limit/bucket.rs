@@ -53,6 +53,11 @@ impl Quota {
         Self { requests, unit }
     }
 
+    /// Another number of requests in as much time.
+    pub fn of(self, requests: u64) -> Self {
+        Self { requests, ..self }
+    }
+
     /// Takes `cost` tokens at `now` from a bucket that is full at `full_at`; returns when it is full then.
     fn take(self, full_at: u64, now: u64, cost: u64, how: How) -> (u64, Left) {
         let each = self.unit / self.requests.max(1);

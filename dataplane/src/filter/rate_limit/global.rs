@@ -8,12 +8,14 @@ use http::header::HeaderValue;
 use http::request::Parts;
 use sluice_config::v1;
 
+use super::amount::{self, Amount};
 use super::proto::{
     Code, DescriptorStatus, Entry, Limit, RateLimitDescriptor, RateLimitRequest, RateLimitResponse,
     UInt64Value, unit,
 };
 use super::selector::{Attribute, Distinct, Selector};
 use super::{Denial, Facts, Lookup, Shown, Tally, denial, selectors, shows};
+use crate::filter::metadata::{Metadata, Place};
 use crate::upstream::Slot;
 
 /// Whose limits they are, as the service is told.
@@ -45,9 +47,10 @@ struct Rule {
     name: Box<str>,
     selectors: Box<[Selector]>,
     limit: Limit,
+    limit_from: Option<Place>,
     unit_seconds: u64,
-    cost: u64,
-    response_cost: u64,
+    cost: Amount,
+    response_cost: Amount,
     shadow: bool,
     /// `None`: as the listener says.
     shows: Option<bool>,
@@ -58,6 +61,31 @@ struct Rule {
 pub struct Question<'a> {
     rules: Vec<&'a Rule>,
     descriptors: Vec<RateLimitDescriptor>,
+}
+
+/// What a response costs: each descriptor perhaps with the place where metadata says how much, in the end.
+#[derive(Debug)]
+pub struct Costs(Vec<(RateLimitDescriptor, Option<Place>)>);
+
+impl Costs {
+    /// Takes in what metadata says.
+    pub fn settle(&mut self, metadata: &Metadata) {
+        for (descriptor, from) in &mut self.0 {
+            if let Some(from) = from {
+                let value = metadata.number(from).unwrap_or_default();
+                descriptor.hits_addend = Some(UInt64Value { value });
+            }
+        }
+    }
+
+    /// What is sent to the service; `None`: it costs nothing.
+    pub fn request(&self) -> Option<RateLimitRequest> {
+        let costly = self.0.iter().map(|(descriptor, _)| descriptor);
+        let costly: Vec<_> = costly
+            .filter(|d| d.hits_addend != Some(UInt64Value { value: 0 }))
+            .collect();
+        (!costly.is_empty()).then(|| request(costly.into_iter().cloned().collect()))
+    }
 }
 
 impl Distinct for Vec<Entry> {
@@ -101,7 +129,7 @@ impl GlobalRateLimit {
     }
 
     /// What the service is to be asked; `None`: no rule counts the request.
-    pub fn question(&self, head: &Parts, facts: &Facts<'_>) -> Option<Question<'_>> {
+    pub fn question(&self, head: &Parts, facts: &Facts<'_>, metadata: &Metadata) -> Option<Question<'_>> {
         let mut question = Question {
             rules: Vec::new(),
             descriptors: Vec::new(),
@@ -117,7 +145,9 @@ impl GlobalRateLimit {
                 .all(|s| s.matches(head, facts, &mut entries))
             {
                 question.rules.push(rule);
-                question.descriptors.push(rule.descriptor(entries, rule.cost));
+                let limit = rule.limit(metadata);
+                let cost = rule.cost.of(metadata);
+                question.descriptors.push(descriptor(entries, limit, cost));
             }
         }
         (!question.rules.is_empty()).then_some(question)
@@ -136,21 +166,33 @@ impl Rule {
                 requests_per_unit: u32::try_from(config.requests).map_err(|_| "requests: too many")?,
                 unit: unit(config.unit_seconds).ok_or("unit_seconds: not one that services know")?,
             },
+            limit_from: config.limit_from.as_ref().map(Place::of),
             unit_seconds: config.unit_seconds,
-            cost: config.cost.unwrap_or(1),
-            response_cost: config.response_cost,
+            cost: Amount::of_request(config),
+            response_cost: Amount::of_response(config),
             shadow: config.shadow,
             shows: shows(config.headers()),
         })
     }
 
-    fn descriptor(&self, entries: Vec<Entry>, cost: u64) -> RateLimitDescriptor {
-        RateLimitDescriptor {
-            entries,
-            limit: Some(self.limit),
-            // Not said is 1.
-            hits_addend: (cost != 1).then_some(UInt64Value { value: cost }),
+    fn limit(&self, metadata: &Metadata) -> Limit {
+        let said = self.limit_from.as_ref().and_then(|from| metadata.get(from));
+        let Some((requests, seconds)) = said.as_ref().and_then(amount::limit) else {
+            return self.limit;
+        };
+        Limit {
+            requests_per_unit: u32::try_from(requests).unwrap_or(u32::MAX),
+            unit: seconds.and_then(unit).unwrap_or(self.limit.unit),
         }
+    }
+}
+
+fn descriptor(entries: Vec<Entry>, limit: Limit, cost: u64) -> RateLimitDescriptor {
+    RateLimitDescriptor {
+        entries,
+        limit: Some(limit),
+        // Not said is 1.
+        hits_addend: (cost != 1).then_some(UInt64Value { value: cost }),
     }
 }
 
@@ -160,16 +202,18 @@ impl Question<'_> {
         request(self.descriptors.clone())
     }
 
-    /// What is sent to it once the response has ended, if that costs anything.
-    pub fn of_response(self) -> Option<RateLimitRequest> {
-        let costly: Vec<_> = self
-            .rules
-            .into_iter()
-            .zip(self.descriptors)
-            .filter(|(rule, _)| rule.response_cost > 0)
-            .map(|(rule, descriptor)| rule.descriptor(descriptor.entries, rule.response_cost))
+    /// What is sent to it once the response has ended, if that may cost anything.
+    pub fn of_response(self) -> Option<Costs> {
+        let both = self.rules.into_iter().zip(self.descriptors);
+        let costly: Vec<_> = both
+            .filter(|(rule, _)| !rule.response_cost.is_nothing())
+            .map(|(rule, asked)| {
+                let (cost, from) = rule.response_cost.parts();
+                let limit = asked.limit.unwrap_or(rule.limit);
+                (descriptor(asked.entries, limit, cost), from.cloned())
+            })
             .collect();
-        (!costly.is_empty()).then(|| request(costly))
+        (!costly.is_empty()).then_some(Costs(costly))
     }
 
     /// Judges the request by the service's answer. A service that does not know of rules which only watch says that

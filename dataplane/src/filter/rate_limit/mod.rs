@@ -2,6 +2,7 @@
 //!
 //! Owns the settings, the counts of the former and what is said to the latter. Asking it is the forwarder's business.
 
+mod amount;
 mod bucket;
 mod global;
 pub mod proto;
@@ -16,11 +17,13 @@ use http::{HeaderMap, StatusCode};
 use sluice_config::v1;
 use sluice_config::v1::rate_limit_rule::Headers;
 
+use amount::Amount;
 pub use bucket::Buckets;
 use bucket::{Left, Quota};
-pub use global::{GlobalRateLimit, Question, Service};
+pub use global::{Costs, GlobalRateLimit, Question, Service};
 use selector::Selector;
 
+use super::metadata::{Metadata, Place};
 use super::{Denial, Facts, Lookup};
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -37,8 +40,9 @@ struct Rule {
     buckets: Arc<Buckets>,
     selectors: Box<[Selector]>,
     quota: Quota,
-    cost: u64,
-    response_cost: u64,
+    quota_from: Option<Place>,
+    cost: Amount,
+    response_cost: Amount,
     shadow: bool,
     /// `None`: as the listener says.
     shows: Option<bool>,
@@ -72,11 +76,15 @@ struct Charge {
     values: Vec<u8>,
     quota: Quota,
     cost: u64,
+    /// Where metadata says it, in the end.
+    from: Option<Place>,
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.buckets.charge(&self.values, self.quota, self.cost);
+        if self.cost > 0 {
+            self.buckets.charge(&self.values, self.quota, self.cost);
+        }
     }
 }
 
@@ -87,6 +95,15 @@ impl Tally {
             headers.append(LIMIT, shown.limit.clone());
             headers.append(REMAINING, shown.remaining.into());
             headers.append(RESET, shown.reset.into());
+        }
+    }
+
+    /// Takes in what metadata says that the response costs.
+    pub fn settle(&mut self, metadata: &Metadata) {
+        for charge in &mut self.charges {
+            if let Some(from) = &charge.from {
+                charge.cost = metadata.number(from).unwrap_or_default();
+            }
         }
     }
 
@@ -116,39 +133,48 @@ impl RateLimit {
     ///
     /// # Errors
     /// What the client is told if it is one too many.
-    pub fn check(&self, head: &Parts, facts: &Facts<'_>, tally: &mut Tally) -> Result<(), Box<Denial>> {
+    pub fn check(
+        &self,
+        head: &Parts,
+        facts: &Facts<'_>,
+        metadata: &Metadata,
+        tally: &mut Tally,
+    ) -> Result<(), Box<Denial>> {
         let mut values = Vec::new();
-        let mut strictest: Option<(&Rule, Left)> = None;
+        let mut strictest: Option<(&Rule, Quota, Left)> = None;
         // Only what passes has a response that could cost anything.
-        let mut costly: Vec<(&Rule, Vec<u8>)> = Vec::new();
+        let mut costly: Vec<(&Rule, Quota, Vec<u8>)> = Vec::new();
         for rule in &self.0 {
             values.clear();
             if !rule.selectors.iter().all(|s| s.matches(head, facts, &mut values)) {
                 continue;
             }
-            let left = rule.buckets.take(&values, rule.quota, rule.cost);
-            if rule.response_cost > 0 {
-                costly.push((rule, values.clone()));
+            let quota = rule.quota(metadata);
+            let left = rule.buckets.take(&values, quota, rule.cost.of(metadata));
+            if !rule.response_cost.is_nothing() {
+                costly.push((rule, quota, values.clone()));
             }
             if rule.shadow {
                 continue;
             }
-            if strictest.is_none_or(|(_, known)| left.remaining < known.remaining) || !left.allowed {
-                strictest = Some((rule, left));
+            if strictest.is_none_or(|(_, _, known)| left.remaining < known.remaining) || !left.allowed {
+                strictest = Some((rule, quota, left));
             }
             if !left.allowed {
                 break;
             }
         }
-        if let Some((rule, left)) = strictest {
+        if let Some((rule, quota, left)) = strictest {
             if rule.shows.unwrap_or(facts.shows_limits) {
-                tally.note(rule.shown(left));
+                tally.note(shown(quota, left));
             }
             if !left.allowed {
                 return Err(denial("local_rate_limited", "local_rate_limited"));
             }
         }
-        let charges = costly.into_iter().map(|(rule, values)| rule.charge(values));
+        let charges = costly
+            .into_iter()
+            .map(|(rule, quota, values)| rule.charge(quota, values));
         tally.charges.extend(charges);
         Ok(())
     }
@@ -166,30 +192,44 @@ impl Rule {
             selectors: selectors(config)?,
             buckets: lookup.store().buckets(&config.bucket),
             quota: Quota::new(config.requests, Duration::from_secs(config.unit_seconds)),
-            cost: config.cost.unwrap_or(1),
-            response_cost: config.response_cost,
+            quota_from: config.limit_from.as_ref().map(Place::of),
+            cost: Amount::of_request(config),
+            response_cost: Amount::of_response(config),
             shadow: config.shadow,
             shows: shows(config.headers()),
         })
     }
 
-    fn charge(&self, values: Vec<u8>) -> Charge {
-        Charge {
-            buckets: Arc::clone(&self.buckets),
-            values,
-            quota: self.quota,
-            cost: self.response_cost,
+    fn quota(&self, metadata: &Metadata) -> Quota {
+        let said = self.quota_from.as_ref().and_then(|from| metadata.get(from));
+        let Some((requests, seconds)) = said.as_ref().and_then(amount::limit) else {
+            return self.quota;
+        };
+        match seconds {
+            Some(seconds) => Quota::new(requests, Duration::from_secs(seconds)),
+            None => self.quota.of(requests),
         }
     }
 
-    /// Seconds are rounded up.
-    fn shown(&self, left: Left) -> Shown {
-        Shown {
-            limit: self.quota.requests.into(),
-            remaining: left.remaining,
-            reset: left.full_in.as_secs() + u64::from(left.full_in.subsec_nanos() > 0),
-            exceeded: !left.allowed,
+    fn charge(&self, quota: Quota, values: Vec<u8>) -> Charge {
+        let (cost, from) = self.response_cost.parts();
+        Charge {
+            buckets: Arc::clone(&self.buckets),
+            values,
+            quota,
+            cost,
+            from: from.cloned(),
         }
+    }
+}
+
+/// Seconds are rounded up.
+fn shown(quota: Quota, left: Left) -> Shown {
+    Shown {
+        limit: quota.requests.into(),
+        remaining: left.remaining,
+        reset: left.full_in.as_secs() + u64::from(left.full_in.subsec_nanos() > 0),
+        exceeded: !left.allowed,
     }
 }
 

@@ -25,6 +25,7 @@ use super::limits::Stop;
 use super::upstream::{BodyKind, Upstream};
 use crate::filter::Facts;
 use crate::filter::ext_proc::{Processor, Start, apply, headers, proto, pseudo};
+use crate::filter::metadata::Metadata;
 use session::{Raw, Session, Way};
 
 /// The processors of one request.
@@ -75,11 +76,16 @@ impl Pipe {
         conn: &Conn,
         head: &request::Parts,
         facts: &Facts<'_>,
+        metadata: &Metadata,
     ) -> Result<(), Stop> {
         let empty = self.is_empty(at);
         let Some(session) = self.sessions.get_mut(at) else {
             return Ok(());
         };
+        let reads = &session.processor.reads;
+        session.context = (!reads.is_empty() && !metadata.is_empty()).then(|| proto::Metadata {
+            filter_metadata: metadata.shown(reads.iter().map(|name| &**name)),
+        });
         session.open(conn, Way::Request).await?;
         let of = attributes::Subject { conn, head, facts };
         let processor = Arc::clone(&session.processor);
@@ -135,6 +141,15 @@ impl Pipe {
             );
         }
         Poll::Ready(Ok(session.side(Way::Request).reroutes))
+    }
+
+    /// Takes in what processors have said of the request since the last time.
+    pub(super) fn tell(&mut self, metadata: &mut Metadata) {
+        for session in &mut self.sessions {
+            for (namespace, fields) in session.said.drain(..) {
+                metadata.say(&namespace, fields);
+            }
+        }
     }
 
     /// What body the request has now, and its head says so.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use prost_types::Struct;
+use prost_types::value::Kind;
 
 use super::super::downstream::Chunk;
 use super::super::limits::{Deadline, Stop};
@@ -54,6 +55,10 @@ pub(super) struct Session {
     response: Side,
     /// Attributes that go with the response's head.
     pub(super) attributes: Option<Struct>,
+    /// What of the request's metadata the processor is shown.
+    pub(super) context: Option<proto::Metadata>,
+    /// What the processor has said of the request, and nobody has taken yet: by namespace.
+    pub(super) said: Vec<(String, Struct)>,
     first: bool,
     timer: Option<Deadline>,
 }
@@ -66,6 +71,8 @@ impl Session {
             processor: Arc::clone(processor),
             link: Link::New,
             attributes: None,
+            context: None,
+            said: Vec::new(),
             first: true,
             timer: None,
         }
@@ -90,14 +97,12 @@ impl Session {
         if !matches!(self.link, Link::New) || !self.side(way).shown {
             return Ok(());
         }
-        let opening = tokio::time::timeout(self.processor.timeout, Stream::connect(&self.processor, conn));
-        match opening.await {
-            Ok(Ok(stream)) => {
+        match Stream::connect(&self.processor, conn).await {
+            Ok(stream) => {
                 self.link = Link::Open(Box::new(stream));
                 Ok(())
             }
-            Ok(Err(reason)) => self.fail(&reason, false),
-            Err(_) => self.fail("timeout", true),
+            Err(failed) => self.fail(&failed.to_string(), failed.is_late()),
         }
     }
 
@@ -142,11 +147,12 @@ impl Session {
         });
         let message = proto::ProcessingRequest {
             request: Some(shown),
+            metadata_context: self.context.clone(),
             attributes: attributes.map(|of| (FILTER.to_owned(), of)).into_iter().collect(),
             observability_mode: self.processor.only_watches,
             protocol_config,
         };
-        let sent = stream.up.push(grpc::frame(&message));
+        let sent = stream.up().push(grpc::frame(&message));
         if let Some(expected) = expected.filter(|_| !self.processor.only_watches) {
             // Who answers in his own time is bounded by the request's own timeouts.
             let side = self.side_mut(way);
@@ -303,7 +309,7 @@ impl Session {
             return true;
         };
         // What fails here is told by the answers.
-        let has_room = stream.up.poll_room(cx).is_ready();
+        let has_room = stream.up().poll_room(cx).is_ready();
         if self.processor.only_watches {
             // Who only watches has no answer to be late with, but may not read.
             if has_room {
@@ -386,6 +392,9 @@ impl Session {
 
     /// Does what an answer asks for. The inner error says what is wrong with it.
     fn take(&mut self, message: proto::ProcessingResponse) -> Result<Result<(), &'static str>, Stop> {
+        if let Some(said) = message.dynamic_metadata {
+            self.note(said);
+        }
         let overrides = message
             .mode_override
             .filter(|_| self.processor.allow_mode_override);
@@ -438,6 +447,17 @@ impl Session {
             side.settle();
         }
         Ok(taken)
+    }
+
+    /// Remembers what the processor says of the request where it may.
+    fn note(&mut self, said: Struct) {
+        for (namespace, value) in said.fields {
+            if let Some(Kind::StructValue(fields)) = value.kind
+                && self.processor.writes.iter().any(|may| **may == *namespace)
+            {
+                self.said.push((namespace, fields));
+            }
+        }
     }
 
     /// Fails if the answer has been waited for too long; true if that changes anything.

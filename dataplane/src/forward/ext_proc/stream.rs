@@ -7,22 +7,20 @@ use http::StatusCode;
 use prost::Message;
 
 use super::super::downstream::Chunk;
-use super::super::upstream::{BodyKind, Upstream};
-use super::super::{Conn, grpc, subrequest};
+use super::super::subrequest::{self, Begun, Call, Failed};
+use super::super::upstream::Upstream;
+use super::super::{Conn, grpc};
 use crate::filter::ext_proc::{Processor, proto};
 use crate::upstream::connect::Version;
-use crate::upstream::{Active, Ask};
 
 /// Largest answer.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 /// One call of the processor.
 pub(super) struct Stream {
-    pub(super) up: Upstream,
+    call: Begun,
     inbox: BytesMut,
     headed: bool,
-    /// Counts as under way to the processor.
-    _active: Active,
 }
 
 /// How a stream ended.
@@ -34,25 +32,23 @@ pub(super) enum Ended {
 
 impl Stream {
     /// Calls it.
-    pub(super) async fn connect(processor: &Processor, conn: &Conn) -> Result<Self, String> {
-        let backend = processor.backend.load().ok_or("no such backend")?;
-        let active = backend.pick(Ask::default()).ok_or("no healthy upstream")?;
+    pub(super) async fn connect(processor: &Processor, conn: &Conn) -> Result<Self, Failed> {
         let (head, _) = grpc::request(proto::PROCESS, "ext-proc", &()).into_parts();
-        let up = subrequest::open(
-            &conn.worker,
-            &backend,
-            &active,
-            head,
-            BodyKind::Stream,
-            Version::Http2,
-        )
-        .await?;
+        let how = Call {
+            version: Version::Http2,
+            timeout: processor.timeout,
+            client: Some(conn.wire.peer().ip()),
+        };
         Ok(Self {
-            up,
+            call: subrequest::stream(&conn.worker, &processor.backend, &head, how).await?,
             inbox: BytesMut::new(),
             headed: false,
-            _active: active,
         })
+    }
+
+    /// The processor's side.
+    pub(super) fn up(&mut self) -> &mut Upstream {
+        &mut self.call.up
     }
 
     /// The next message.
@@ -66,22 +62,27 @@ impl Stream {
                 return Poll::Ready(message.map_err(Ended::Failed));
             }
             if !self.headed {
-                match self.up.poll_head(cx) {
+                match self.call.up.poll_head(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(failure)) => return failed(failure.to_string()),
+                    Poll::Ready(Err(failure)) => {
+                        self.call.report(None);
+                        return failed(failure.to_string());
+                    }
                     Poll::Ready(Ok(head)) if head.status.is_informational() => continue,
                     Poll::Ready(Ok(head)) if head.status != StatusCode::OK => {
+                        self.call.report(Some(head.status.as_u16()));
                         return failed(format!("status {}", head.status));
                     }
                     Poll::Ready(Ok(head)) => {
                         self.headed = true;
+                        self.call.report(Some(head.status.as_u16()));
                         if let Some(status) = head.headers.get("grpc-status") {
                             return Poll::Ready(Err(ended(Some(status))));
                         }
                     }
                 }
             }
-            match self.up.poll_body(cx) {
+            match self.call.up.poll_body(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(failure)) => return failed(failure.to_string()),
                 Poll::Ready(Ok(Some(Chunk::Data(data)))) => self.inbox.extend_from_slice(&data),

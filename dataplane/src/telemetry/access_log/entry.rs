@@ -52,6 +52,8 @@ pub struct Entry<'a> {
     pub downstream_remote: SocketAddr,
     /// SNI.
     pub server_name: Option<&'a str>,
+    /// JA3 and JA4 of the client's ClientHello, where they are computed.
+    pub fingerprints: [Option<&'a str>; 2],
     /// The route's name.
     pub route: Option<&'a str>,
 }
@@ -292,6 +294,7 @@ pub(super) mod tests {
             downstream_local: "10.0.0.2:10080".parse().unwrap(),
             downstream_remote: "[::1]:5".parse().unwrap(),
             server_name: None,
+            fingerprints: [None, None],
             route: Some("HTTPRoute/a/b"),
         }
     }

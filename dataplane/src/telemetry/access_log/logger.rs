@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use http::header::HeaderName;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use sluice_config::v1;
 
-use super::super::export::als::{
-    HttpEntries, HttpEntry, Identifier, Node, StreamAccessLogsMessage, TcpEntries, TcpEntry,
-};
-use super::super::export::{Counts, Queue, Receiver, als, otlp};
-use super::super::settings::note;
+use super::super::export::{Counts, als, otlp};
 use super::AccessLog;
+use super::sink::Sink;
 use super::template::{Subject, Template, Value};
 use crate::filter::Lookup;
 use crate::filter::cel::{Attribute, Attributes, Expression, request};
+use crate::rule;
 use crate::worker::WorkerHandle;
 
 /// Envoy Gateway's default fields.
@@ -59,8 +56,19 @@ pub struct Logger {
     /// Fields of the default format, for those who cannot take it as a line.
     fields: Vec<(String, Template)>,
     matches: Vec<Match>,
-    routes_only: bool,
+    scope: Scope,
     sinks: Vec<Sink>,
+}
+
+/// Of what there are lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Requests and sessions.
+    All,
+    /// Those that have met a route.
+    Routes,
+    /// Connections of clients.
+    Connections,
 }
 
 #[derive(Debug)]
@@ -75,28 +83,6 @@ impl std::fmt::Debug for Match {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Match")
     }
-}
-
-#[derive(Debug)]
-enum Sink {
-    File(AccessLog),
-    Otlp {
-        receiver: Receiver,
-        resource: BTreeMap<String, String>,
-        queue: Queue<LogRecord>,
-    },
-    Http {
-        receiver: Receiver,
-        name: String,
-        request: Vec<HeaderName>,
-        response: Vec<HeaderName>,
-        queue: Queue<HttpEntry>,
-    },
-    Tcp {
-        receiver: Receiver,
-        name: String,
-        queue: Queue<TcpEntry>,
-    },
 }
 
 impl Logger {
@@ -141,28 +127,47 @@ impl Logger {
             },
             format,
             matches: config.matches.iter().filter_map(read).collect(),
-            routes_only: config.routes_only,
+            scope: match (config.connections, config.routes_only) {
+                (true, _) => Scope::Connections,
+                (false, true) => Scope::Routes,
+                (false, false) => Scope::All,
+            },
             sinks,
         })
     }
 
+    /// True if it is of connections.
+    pub fn is_of_connections(&self) -> bool {
+        self.scope == Scope::Connections
+    }
+
     /// True if it speaks of headers.
     pub fn needs_head(&self) -> bool {
-        let formats = self
-            .format
-            .iter()
-            .flat_map(|f| f.text.iter().chain(f.json.iter().map(|(_, t)| t)));
         !self.matches.is_empty()
-            || formats
-                .chain(self.fields.iter().map(|(_, t)| t))
-                .any(Template::needs_head)
+            || self.templates().any(Template::needs_head)
             || self.sinks.iter().any(|sink| matches!(sink, Sink::Http { .. }))
+    }
+
+    /// True if it speaks of trailers of responses.
+    pub fn needs_trailers(&self) -> bool {
+        self.templates().any(Template::needs_trailers) || self.sinks.iter().any(Sink::needs_trailers)
+    }
+
+    fn templates(&self) -> impl Iterator<Item = &Template> {
+        let formats = self.format.iter();
+        formats
+            .flat_map(|f| f.text.iter().chain(f.json.iter().map(|(_, t)| t)))
+            .chain(self.fields.iter().map(|(_, t)| t))
     }
 
     /// Writes a line of what has ended, if it matches.
     pub fn write(&self, counts: &Counts, subject: &Subject<'_>) {
-        let routed = subject.entry.route.is_some() || !self.routes_only;
-        if !routed || !(self.matches.is_empty() || self.matches.iter().any(|m| m.0.matches(subject))) {
+        let is_meant = match self.scope {
+            Scope::All => !subject.is_connection,
+            Scope::Routes => !subject.is_connection && subject.entry.route.is_some(),
+            Scope::Connections => subject.is_connection,
+        };
+        if !is_meant || !(self.matches.is_empty() || self.matches.iter().any(|m| m.0.matches(subject))) {
             return;
         }
         for sink in &self.sinks {
@@ -171,17 +176,12 @@ impl Logger {
                     None => log.write(subject.entry),
                     Some(format) => log.append(format.line(subject).as_bytes()),
                 },
-                Sink::Otlp { queue, .. } => queue.push(counts, self.record(subject)),
-                Sink::Http {
-                    queue,
-                    request,
-                    response,
-                    ..
-                } if !subject.entry.method.is_empty() => {
-                    queue.push(counts, als::http(subject, request, response));
+                Sink::Otlp { sending, .. } => sending.push(counts, self.record(subject)),
+                Sink::Http { sending, fields, .. } if !subject.entry.method.is_empty() => {
+                    sending.push(counts, als::http(subject, fields));
                 }
-                Sink::Tcp { queue, .. } if subject.entry.method.is_empty() => {
-                    queue.push(counts, als::tcp(subject.entry));
+                Sink::Tcp { sending, .. } if subject.entry.method.is_empty() => {
+                    sending.push(counts, als::tcp(subject.entry));
                 }
                 Sink::Http { .. } | Sink::Tcp { .. } => {}
             }
@@ -197,6 +197,7 @@ impl Logger {
             Value::Absent => None,
             Value::Number(number) => Some(otlp::pair(name, otlp::number(number))),
             Value::Text(text) => Some(otlp::pair(name, otlp::text(text))),
+            Value::Json(value) => Some(otlp::pair(name, otlp::text(value.to_string()))),
         };
         let id = |part: Option<&str>| -> Vec<u8> {
             let digits = part.unwrap_or_default();
@@ -230,6 +231,7 @@ impl Format {
                     Value::Absent => Json::Null,
                     Value::Number(number) => number.into(),
                     Value::Text(text) => text.into(),
+                    Value::Json(value) => value,
                 };
                 let mut object: serde_json::Map<_, _> = self
                     .json
@@ -246,110 +248,6 @@ impl Format {
             line.push('\n');
         }
         line
-    }
-}
-
-impl Sink {
-    fn compile(
-        config: &v1::LogSink,
-        lookup: &mut dyn Lookup,
-        open: &dyn Fn(&str) -> Option<AccessLog>,
-    ) -> Result<Option<Self>, String> {
-        use v1::log_sink::Sink as S;
-        Ok(Some(match config.sink.as_ref().ok_or("sink: not set")? {
-            S::File(path) => return Ok(open(path).map(Self::File)),
-            S::Otlp(otlp) => Self::Otlp {
-                receiver: Receiver::compile(otlp.receiver.as_ref(), lookup)?,
-                resource: otlp.resource.clone(),
-                queue: Queue::default(),
-            },
-            S::Als(als) if als.tcp => Self::Tcp {
-                receiver: Receiver::compile(als.receiver.as_ref(), lookup)?,
-                name: als.log_name.clone(),
-                queue: Queue::default(),
-            },
-            S::Als(als) => {
-                let names = |names: &[String]| names.iter().filter_map(|name| name.parse().ok()).collect();
-                Self::Http {
-                    receiver: Receiver::compile(als.receiver.as_ref(), lookup)?,
-                    name: als.log_name.clone(),
-                    request: names(&als.request_headers),
-                    response: names(&als.response_headers),
-                    queue: Queue::default(),
-                }
-            }
-        }))
-    }
-
-    async fn flush(&self, worker: &WorkerHandle) {
-        let counts = worker.worker.shared.metrics.telemetry();
-        loop {
-            let (count, outcome) = match self {
-                Self::File(_) => return,
-                Self::Otlp {
-                    receiver,
-                    resource,
-                    queue,
-                } => {
-                    let batch = queue.take();
-                    if batch.is_empty() {
-                        return;
-                    }
-                    let count = batch.len();
-                    let message = otlp::logs(resource, batch);
-                    (count, receiver.grpc(worker, otlp::LOGS, &[message]).await)
-                }
-                Self::Http {
-                    receiver,
-                    name,
-                    queue,
-                    ..
-                } => {
-                    let log_entry = queue.take();
-                    if log_entry.is_empty() {
-                        return;
-                    }
-                    let count = log_entry.len();
-                    let message = StreamAccessLogsMessage {
-                        identifier: Some(identifier(name)),
-                        http_logs: Some(HttpEntries { log_entry }),
-                        tcp_logs: None,
-                    };
-                    (count, receiver.grpc(worker, als::STREAM, &[message]).await)
-                }
-                Self::Tcp {
-                    receiver,
-                    name,
-                    queue,
-                } => {
-                    let log_entry = queue.take();
-                    if log_entry.is_empty() {
-                        return;
-                    }
-                    let count = log_entry.len();
-                    let message = StreamAccessLogsMessage {
-                        identifier: Some(identifier(name)),
-                        http_logs: None,
-                        tcp_logs: Some(TcpEntries { log_entry }),
-                    };
-                    (count, receiver.grpc(worker, als::STREAM, &[message]).await)
-                }
-            };
-            let failed = outcome.is_err();
-            note(counts, count, outcome);
-            if failed {
-                return;
-            }
-        }
-    }
-}
-
-fn identifier(name: &str) -> Identifier {
-    Identifier {
-        node: Some(Node {
-            id: std::env::var("HOSTNAME").unwrap_or_default(),
-        }),
-        log_name: name.to_owned(),
     }
 }
 
@@ -377,8 +275,10 @@ const NAMES: &[&str] = &[
     "destination.address",
     "upstream.address",
     "connection.requested_server_name",
+    "metadata.filter_metadata",
     "xds.route_name",
     "xds.cluster_name",
+    "xds.route_metadata.filter_metadata",
 ];
 
 impl Attributes for Subject<'_> {
@@ -403,6 +303,13 @@ impl Attributes for Subject<'_> {
             "connection.requested_server_name" => text(entry.server_name),
             "xds.route_name" => text(entry.route),
             "xds.cluster_name" => text(entry.upstream_cluster),
+            "xds.route_metadata.filter_metadata" => {
+                let resources = self.rule?.resources();
+                Some(Attribute::Json(
+                    json!({ rule::NAMESPACE: { "resources": resources } }),
+                ))
+            }
+            "metadata.filter_metadata" => Some(Attribute::Json(self.metadata?.whole())),
             name => request::of_head(self.head?, self.https, name.strip_prefix("request.")?),
         }
     }

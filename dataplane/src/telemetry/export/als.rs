@@ -168,12 +168,44 @@ pub struct ResponseProperties {
     pub response_body_bytes: u64,
     #[prost(btree_map = "string, string", tag = "4")]
     pub response_headers: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub response_trailers: BTreeMap<String, String>,
     #[prost(string, tag = "6")]
     pub response_code_details: String,
 }
 
+/// A message of the log of this name.
+pub fn message(
+    name: &str,
+    http_logs: Option<HttpEntries>,
+    tcp_logs: Option<TcpEntries>,
+) -> StreamAccessLogsMessage {
+    let node = Node {
+        id: std::env::var("HOSTNAME").unwrap_or_default(),
+    };
+    StreamAccessLogsMessage {
+        identifier: Some(Identifier {
+            node: Some(node),
+            log_name: name.to_owned(),
+        }),
+        http_logs,
+        tcp_logs,
+    }
+}
+
+/// Which fields of requests are told besides the usual ones.
+#[derive(Debug, Default)]
+pub struct Fields {
+    /// Headers of requests.
+    pub request: Vec<HeaderName>,
+    /// Headers of responses.
+    pub response: Vec<HeaderName>,
+    /// Trailers of responses.
+    pub trailers: Vec<HeaderName>,
+}
+
 /// What is told of a request.
-pub fn http(subject: &Subject<'_>, request: &[HeaderName], response: &[HeaderName]) -> HttpEntry {
+pub fn http(subject: &Subject<'_>, fields: &Fields) -> HttpEntry {
     let entry = subject.entry;
     let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
     let referer = subject.head.and_then(|head| head.headers.get(REFERER));
@@ -195,12 +227,13 @@ pub fn http(subject: &Subject<'_>, request: &[HeaderName], response: &[HeaderNam
             forwarded_for: text(entry.forwarded_for),
             request_id: text(entry.request_id),
             request_body_bytes: entry.received,
-            request_headers: chosen(subject.head.map(|head| &head.headers), request),
+            request_headers: chosen(subject.head.map(|head| &head.headers), &fields.request),
         }),
         response: Some(ResponseProperties {
             response_code: (entry.status != 0).then(|| entry.status.into()),
             response_body_bytes: entry.sent,
-            response_headers: chosen(subject.response, response),
+            response_headers: chosen(subject.response, &fields.response),
+            response_trailers: chosen(subject.trailers, &fields.trailers),
             response_code_details: entry.details.to_owned(),
         }),
     }

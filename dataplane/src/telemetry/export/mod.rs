@@ -27,7 +27,7 @@ use crate::worker::WorkerHandle;
 
 /// How often queues are looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// How long a collector may take.
+/// How long a collector may take if the configuration does not say.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// What may wait for a collector.
 const CAPACITY: usize = 8192;
@@ -78,6 +78,7 @@ pub struct Receiver {
     slot: Arc<Slot>,
     host: HeaderValue,
     headers: Vec<(HeaderName, HeaderValue)>,
+    timeout: Duration,
 }
 
 impl Receiver {
@@ -102,6 +103,10 @@ impl Receiver {
             slot: lookup.backend(&config.backend),
             host: HeaderValue::from_str(host).map_err(|_| format!("receiver.host: {host:?} is no host"))?,
             headers: config.headers.iter().map(header).collect::<Result<_, String>>()?,
+            timeout: match config.timeout_ms {
+                0 => TIMEOUT,
+                ms => Duration::from_millis(ms),
+            },
         })
     }
 
@@ -152,16 +157,27 @@ impl Receiver {
         mut request: Request<Bytes>,
         version: Version,
     ) -> Result<(), String> {
-        let backend = self.slot.load().ok_or("no such backend")?;
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         for (name, value) in &self.headers {
             headers.append(name, value.clone());
         }
-        let telling = forward::tell(&worker.worker, &backend, request, version);
-        tokio::time::timeout(TIMEOUT, telling)
-            .await
-            .map_err(|_| "timeout".to_owned())?
+        let how = forward::Call {
+            version,
+            timeout: self.timeout,
+            client: None,
+        };
+        forward::tell(&worker.worker, &self.slot, request, how).await
+    }
+}
+
+/// Sends all that waits at the end of service, for as long as a collector may take for one message.
+pub async fn last(worker: WorkerHandle) {
+    let now = worker.worker.shared.telemetry.load_full();
+    if let Some(now) = now
+        && tokio::time::timeout(TIMEOUT, now.finish(&worker)).await.is_err()
+    {
+        tracing::warn!("telemetry: collectors are too slow to take what is left");
     }
 }
 

@@ -82,6 +82,7 @@ impl Tag {
     fn of(&self, subject: &Subject<'_>) -> Option<(String, Attribute)> {
         let value = match self.value.value(subject) {
             Value::Number(number) => number.to_string(),
+            Value::Json(value) => value.to_string(),
             Value::Text(text) if !text.is_empty() => text.into_owned(),
             Value::Text(_) | Value::Absent => self.default.to_string(),
         };

@@ -4,12 +4,13 @@ use sluice_config::v1;
 use sluice_config::v1::path_match;
 use sluice_crds::envoy::{
     Authorization, AuthorizationAction, AuthorizationRule, ClientIPGeoLocation, GeoIPAnonymousMatch, JWT,
-    JWTClaimValueType, JWTPrincipal, PathMatch,
+    JWTClaimValueType, JWTPrincipal, PathMatch, SecurityPolicySpec,
 };
 use sluice_crds::gateway::PathMatchType;
 
 use super::reader::Reader;
 use super::{expression, jwt};
+use crate::translate::model::Geo;
 
 /// `authorization`; `tokens` is the policy's `jwt`.
 pub fn translate(
@@ -124,6 +125,37 @@ fn location(reader: &mut Reader<'_, '_, '_>, from: &ClientIPGeoLocation, field: 
             is_proxy: from.is_proxy,
         }),
     }
+}
+
+/// The databases that a policy's locations are looked up in, and that are not among these.
+pub fn missing_databases(spec: &SecurityPolicySpec, geo: Geo) -> Vec<&'static str> {
+    let rules = spec
+        .authorization
+        .iter()
+        .flat_map(|authorization| &authorization.rules);
+    let locations = rules
+        .filter_map(|rule| rule.principal.as_ref())
+        .flat_map(|principal| &principal.client_ip_geo_locations);
+    let mut missing = Vec::new();
+    for location in locations {
+        let of_city = location.region.is_some() || location.city.is_some();
+        for (name, is_needed, is_there) in [
+            ("cityDbSource", of_city, geo.city),
+            (
+                "countryDbSource",
+                location.country.is_some(),
+                geo.country || geo.city,
+            ),
+            ("asnDbSource", location.asn.is_some(), geo.asn),
+            ("ispDbSource", location.isp.is_some(), geo.isp),
+            ("anonymousIpDbSource", location.anonymous.is_some(), geo.anonymous),
+        ] {
+            if is_needed && !is_there && !missing.contains(&name) {
+                missing.push(name);
+            }
+        }
+    }
+    missing
 }
 
 fn allows(reader: &mut Reader<'_, '_, '_>, action: &AuthorizationAction, field: &str) -> bool {

@@ -70,7 +70,17 @@ fn processor(
         .status_on_error
         .map(|status| reader.number(status, format_args!("{field}.statusOnError")))
         .unwrap_or_default();
+    let metadata = from.metadata.clone().unwrap_or_default();
+    for namespace in &metadata.writable_namespaces {
+        // They are what others say of requests that others rely on.
+        if namespace.starts_with("envoy.filters.http") {
+            let why = format_args!("{namespace:?} is a namespace of Envoy's own filters");
+            reader.fault(format_args!("{field}.metadata.writableNamespaces"), why);
+        }
+    }
     Some(v1::ExternalProcessor {
+        reads_metadata: metadata.accessible_namespaces,
+        writes_metadata: metadata.writable_namespaces,
         backend: reader.backend(owner, &from.cluster, BackendUsage::Grpc, field)?,
         request,
         response,

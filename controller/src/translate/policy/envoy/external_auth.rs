@@ -5,6 +5,7 @@ use sluice_config::v1::context_extension::Source;
 use sluice_config::v1::external_auth::Protocol;
 use sluice_crds::envoy::{ContextExtension, ContextExtensionValueType, ExtAuth};
 
+use super::destination;
 use super::reader::Reader;
 use crate::engine::BackendUsage;
 use crate::store::ObjectRef;
@@ -16,20 +17,16 @@ pub fn translate(
     owner: &ObjectRef,
     from: &ExtAuth,
 ) -> Option<v1::ExternalAuth> {
-    let (protocol, backend) = match (&from.grpc, &from.http) {
-        (Some(grpc), None) => (
-            Protocol::Grpc,
-            reader.backend(owner, &grpc.cluster, BackendUsage::Grpc, "extAuth.grpc"),
-        ),
-        (None, Some(http)) => (
-            Protocol::Http,
-            reader.backend(owner, &http.cluster, BackendUsage::Http, "extAuth.http"),
-        ),
+    let (protocol, cluster, usage, field) = match (&from.grpc, &from.http) {
+        (Some(grpc), None) => (Protocol::Grpc, &grpc.cluster, BackendUsage::Grpc, "extAuth.grpc"),
+        (None, Some(http)) => (Protocol::Http, &http.cluster, BackendUsage::Http, "extAuth.http"),
         _ => {
             reader.fault("extAuth", "exactly one of grpc and http must be set");
             return None;
         }
     };
+    let backend = reader.backend(owner, cluster, usage, field);
+    let bounds = [from.timeout.map(millis), destination::timeout(cluster)];
     let http = from.http.as_ref();
     let path = http.and_then(|http| http.path.as_deref()).unwrap_or_default();
     let path_override = http
@@ -62,7 +59,7 @@ pub fn translate(
             .unwrap_or_default(),
         path_override,
         only_allowed_response_headers: true,
-        timeout_ms: from.timeout.map(millis).unwrap_or_default(),
+        timeout_ms: bounds.into_iter().flatten().min().unwrap_or_default(),
         fail_open: from.fail_open.unwrap_or_default(),
         status_on_error: from
             .status_on_error
@@ -70,6 +67,7 @@ pub fn translate(
             .unwrap_or_default(),
         recompute_route: from.recompute_route.unwrap_or_default(),
         context_extensions,
+        include_route_metadata: from.include_route_metadata.unwrap_or_default(),
     })
 }
 

@@ -7,6 +7,7 @@ use sluice_config::v1::resource::Body;
 use sluice_config::v1::value_source::{Header, Source};
 use sluice_crds::envoy::{JWT, JWTExtractor, JWTProvider, LocalJWKS, LocalJWKSType, RemoteJWKS};
 
+use super::destination;
 use super::reader::Reader;
 use crate::engine::BackendUsage;
 use crate::store::ObjectRef;
@@ -161,7 +162,7 @@ fn remote(
     } else {
         let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
         let name = format!("{}/{}/{provider}", owner.namespace, owner.name);
-        host(reader, &name, authority.host(), port, https)
+        reader.host(&name, (authority.host(), port, https), &from.cluster, &field)
     };
     Some(v1::RemoteJwks {
         backend,
@@ -169,38 +170,8 @@ fn remote(
         path: path.to_owned(),
         cache_ms: from.cache_duration.map(millis).unwrap_or_default(),
         failed_refetch_ms: from.failed_refetch_duration.map(millis).unwrap_or_default(),
-        timeout_ms: 0,
+        timeout_ms: destination::timeout(&from.cluster).unwrap_or_default(),
     })
-}
-
-/// Key of a backend for a host of the Internet.
-fn host(reader: &mut Reader<'_, '_, '_>, name: &str, host: &str, port: u16, https: bool) -> String {
-    let plain = host.trim_start_matches('[').trim_end_matches(']');
-    let mut endpoint = v1::Endpoint {
-        port: u32::from(port),
-        ..v1::Endpoint::default()
-    };
-    if plain.parse::<std::net::IpAddr>().is_ok() {
-        plain.clone_into(&mut endpoint.address);
-    } else {
-        host.clone_into(&mut endpoint.hostname);
-    }
-    let endpoints = Body::Endpoints(v1::Endpoints {
-        endpoints: vec![endpoint],
-    });
-    let endpoints = reader.resource("endpoints/host", name, endpoints);
-    let tls = https.then(|| v1::UpstreamTls {
-        hostname: plain.to_owned(),
-        system_ca: true,
-        ..v1::UpstreamTls::default()
-    });
-    let backend = v1::Backend {
-        name: format!("{host}:{port}"),
-        endpoints,
-        tls,
-        ..v1::Backend::default()
-    };
-    reader.resource("backend/host", name, Body::Backend(backend))
 }
 
 /// Whether there is a provider of this name, for authorization rules.

@@ -4,8 +4,8 @@ use sluice_config::v1;
 use sluice_config::v1::rate_limit_rule::Headers;
 use sluice_config::v1::selector_value::Kind as Compared;
 use sluice_crds::envoy::{
-    RateLimitCostSpecifier, RateLimitHeaderMatch, RateLimitRule, RateLimitSelectCondition, RateLimitUnit,
-    SourceMatch, SourceMatchType, XRateLimitHeadersOption,
+    RateLimitCostFrom, RateLimitCostSpecifier, RateLimitHeaderMatch, RateLimitRule, RateLimitSelectCondition,
+    RateLimitUnit, SourceMatch, SourceMatchType, XRateLimitHeadersOption,
 };
 
 use super::authorization::request_path;
@@ -90,6 +90,7 @@ fn rule(
         reader.fault(format_args!("{field}.limit.requests"), why);
     }
     let cost = from.cost.clone().unwrap_or_default();
+    let limit_from = from.limit.from_metadata.as_ref();
     v1::RateLimitRule {
         bucket,
         selectors,
@@ -99,12 +100,46 @@ fn rule(
         headers: headers.into(),
         shadow: from.shadow_mode.unwrap_or_default(),
         response_cost: number(cost.response.as_ref()).unwrap_or_default(),
+        cost_from: said(reader, cost.request.as_ref(), &format!("{field}.cost.request")),
+        response_cost_from: said(reader, cost.response.as_ref(), &format!("{field}.cost.response")),
+        limit_from: limit_from.map(|from| v1::MetadataKey {
+            namespace: from.namespace.clone(),
+            key: from.key.clone(),
+        }),
     }
 }
 
 fn number(cost: Option<&RateLimitCostSpecifier>) -> Option<u64> {
-    let number = cost?.number?;
+    let cost = cost.filter(|cost| cost.from != RateLimitCostFrom::Metadata)?;
+    let number = cost.number?;
     Some(u64::try_from(number).unwrap_or_default())
+}
+
+/// Where metadata says it.
+fn said(
+    reader: &mut Reader<'_, '_, '_>,
+    cost: Option<&RateLimitCostSpecifier>,
+    field: &str,
+) -> Option<v1::MetadataKey> {
+    let cost = cost?;
+    match (&cost.from, &cost.metadata) {
+        (RateLimitCostFrom::Number, _) => None,
+        (RateLimitCostFrom::Metadata, Some(from)) => Some(v1::MetadataKey {
+            namespace: from.namespace.clone(),
+            key: from.key.clone(),
+        }),
+        (RateLimitCostFrom::Metadata, None) => {
+            reader.fault(format_args!("{field}.metadata"), "from Metadata needs it");
+            None
+        }
+        (RateLimitCostFrom::Other(other), _) => {
+            reader.fault(
+                format_args!("{field}.from"),
+                format_args!("{other:?} is not known"),
+            );
+            None
+        }
+    }
 }
 
 fn seconds(reader: &mut Reader<'_, '_, '_>, unit: &RateLimitUnit, field: &str) -> u64 {

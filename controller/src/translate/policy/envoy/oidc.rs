@@ -10,6 +10,7 @@ use sluice_config::v1::resource::Body;
 use sluice_config::v1::value_source::Source;
 use sluice_crds::envoy::{OIDC, OIDCProvider};
 
+use super::destination;
 use super::reader::{Reader, string_match};
 use crate::engine::{BackendUsage, Mode};
 use crate::store::ObjectRef;
@@ -24,8 +25,6 @@ const LOGOUT: &str = "/logout";
 const CLIENT_ID: &str = "client-id";
 const CLIENT_SECRET: &str = "client-secret";
 const KEY: &str = "key";
-/// Retries of a policy that asks for them and does not say how many.
-const RETRIES: i64 = 2;
 
 /// `oidc`; `jwt` is what judges requests that need no session.
 pub fn translate(
@@ -105,28 +104,15 @@ fn provider(
     let backend = if cluster.backend_ref.is_some() || !cluster.backend_refs.is_empty() {
         reader.backend(owner, cluster, BackendUsage::Http, field)?
     } else {
-        String::new()
+        reader.hosts(cluster, field).unwrap_or_default()
     };
-    let retry = cluster
-        .backend_settings
-        .as_ref()
-        .and_then(|settings| settings.retry.as_ref());
-    let pause = retry
-        .and_then(|retry| retry.per_retry.as_ref())
-        .and_then(|per| per.back_off.clone())
-        .unwrap_or_default();
     Some(v1::OidcProvider {
         issuer: from.issuer.clone(),
         authorization_endpoint: authorization,
         token_endpoint: token,
         end_session_endpoint: end,
         backend,
-        retries: retry.map_or(0, |retry| {
-            let retries = retry.num_retries.unwrap_or(RETRIES);
-            reader.number(retries, "oidc.provider.backendSettings.retry.numRetries")
-        }),
-        backoff_ms: pause.base_interval.map(millis).unwrap_or_default(),
-        max_backoff_ms: pause.max_interval.map(millis).unwrap_or_default(),
+        timeout_ms: destination::timeout(cluster).unwrap_or_default(),
     })
 }
 

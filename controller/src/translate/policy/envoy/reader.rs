@@ -5,10 +5,10 @@ use std::fmt;
 
 use sluice_config::v1;
 use sluice_config::v1::resource::Body;
-use sluice_crds::envoy::{BackendCluster, StringMatch, StringMatchType};
+use sluice_crds::envoy::{StringMatch, StringMatchType};
 use sluice_crds::gateway::{LocalObjectReference, SecretObjectReference};
 
-use crate::engine::{BackendUsage, Unit};
+use crate::engine::Unit;
 use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
 use crate::translate::route::Context;
@@ -24,6 +24,8 @@ pub struct Reader<'c, 'v, 'w> {
     pub needs: Vec<Unit>,
     /// Resources that go with it.
     pub resources: Vec<(String, Body)>,
+    /// What fields are named with in front, while those of something nested are read.
+    pub prefix: String,
     /// What is wrong.
     pub faults: Vec<Fault>,
     /// What has no effect.
@@ -46,6 +48,7 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
             scope,
             needs: Vec::new(),
             resources: Vec::new(),
+            prefix: String::new(),
             faults: Vec::new(),
             warnings: Vec::new(),
         }
@@ -53,8 +56,9 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
 
     /// Notes that a field is wrong.
     pub fn fault(&mut self, field: impl fmt::Display, why: impl fmt::Display) {
-        self.faults
-            .push(Fault::at("Invalid", format_args!("spec.{field}"), why));
+        let field = format_args!("spec.{}{field}", self.prefix);
+        let fault = Fault::at("Invalid", field, why);
+        self.faults.push(fault);
     }
 
     /// The entries of a Secret that `owner` refers to.
@@ -143,39 +147,6 @@ impl<'c, 'v, 'w> Reader<'c, 'v, 'w> {
             secret: data.key,
             entry: found?,
         })
-    }
-
-    /// Key of the backend that a service of the proxy's own is asked at.
-    pub fn backend(
-        &mut self,
-        owner: &ObjectRef,
-        cluster: &BackendCluster,
-        usage: BackendUsage,
-        field: &str,
-    ) -> Option<String> {
-        let single = cluster.backend_ref.as_ref();
-        let mut all = single
-            .into_iter()
-            .chain(cluster.backend_refs.iter().map(|backend| &backend.object));
-        let Some(first) = all.next() else {
-            self.fault(field, "it names no backend");
-            return None;
-        };
-        if all.next().is_some() {
-            self.fault(
-                format_args!("{field}.backendRefs"),
-                "only one backend is supported",
-            );
-        }
-        let mut context = self.context.of(owner);
-        let key = context.backend(first, usage, format_args!("spec.{field}.backendRefs[0]"));
-        let problem = context.problems.first_unresolved().cloned();
-        let needs = std::mem::take(&mut context.needs);
-        self.needs.extend(needs);
-        if let Some(problem) = problem {
-            self.faults.push(Fault::new("Invalid", problem.message));
-        }
-        key
     }
 
     /// Adds a resource that belongs to no object of its own; gives its key.

@@ -1,6 +1,6 @@
 //! What the statuses of policies say: for each Gateway that a target leads to whether the policy is honoured there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sluice_crds::envoy::{
@@ -11,11 +11,12 @@ use sluice_crds::gateway::ParentReference;
 use super::attach::{Candidates, Effective, Policies, effective};
 use super::reader::Reader;
 use super::target::{self, Target};
-use super::{EnvoyPolicy, client, extension, gaps, security, traffic};
+use super::{EnvoyPolicy, authorization, client, extension, gaps, security, traffic};
 use crate::engine::{AncestorStatus, GatewayRef, Output, Status, View};
 use crate::store::{Kind, ObjectRef};
 use crate::translate::condition::Condition;
 use crate::translate::fault::{Fault, stated};
+use crate::translate::model::{GatewayModel, ListenerModel, Protocol};
 use crate::translate::policy::{MOST_ANCESTORS, gateway_reference};
 use crate::translate::route::Context;
 
@@ -49,6 +50,79 @@ trait Stating: EnvoyPolicy {
 
     /// What is wrong with it where its target is of kind `target` and `inherited` would hold without it.
     fn findings(view: &View<'_>, policy: &Arc<Self>, target: Kind, inherited: &Policies) -> Findings;
+
+    /// The listeners of a Gateway where it is not what holds, though it is for them.
+    fn lost(_policy: &ObjectRef, _model: &GatewayModel) -> Option<Lost> {
+        None
+    }
+
+    /// What it needs of a Gateway that governs its target, and that one does not have.
+    fn lacks(_policy: &Self, _model: &GatewayModel) -> Vec<String>
+    where
+        Self: Sized,
+    {
+        Vec::new()
+    }
+
+    /// What of it has no effect on the listeners that it holds for: those of `target`, or one of them.
+    fn remarks(_policy: &Self, _own: &Governed<'_, Self>) -> Vec<String>
+    where
+        Self: Sized,
+    {
+        Vec::new()
+    }
+}
+
+/// Listeners for which another one's policy holds, because they share connections.
+#[derive(Clone)]
+struct Lost {
+    ports: BTreeSet<u16>,
+    /// There are listeners for which this one holds.
+    holds: bool,
+}
+
+impl Lost {
+    fn all(&self) -> bool {
+        !self.holds
+    }
+
+    fn message(&self) -> String {
+        let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
+        format!(
+            "listeners share port {} in cleartext, and connections are as another one's policy has them",
+            ports.join(", ")
+        )
+    }
+
+    fn fault(self) -> Fault {
+        Fault::new("Conflicted", self.message())
+    }
+
+    fn condition(self) -> Condition {
+        Condition::warns("Conflicted", "Conflicted", self.message())
+    }
+}
+
+/// What a policy of listeners is for.
+struct Governed<'a, P> {
+    /// A Gateway or ListenerSet.
+    target: &'a ObjectRef,
+    section: Option<&'a str>,
+    model: &'a GatewayModel,
+    candidates: &'a Candidates<P>,
+}
+
+impl<P: EnvoyPolicy> Governed<'_, P> {
+    /// The listeners. Those of ListenerSets that a Gateway's policy holds for are not among them.
+    fn listeners(&self, policy: &P) -> impl Iterator<Item = &ListenerModel> {
+        let policy = ObjectRef::of(policy);
+        self.model.listeners.iter().filter(move |listener| {
+            let prevails = self.candidates.most_specific(Some(&listener.name));
+            listener.parent == *self.target
+                && self.section.is_none_or(|section| section == &*listener.name)
+                && prevails.is_some_and(|prevails| ObjectRef::of(prevails.as_ref()) == policy)
+        })
+    }
 }
 
 /// Reads what policy holds where `inherited` would hold without it.
@@ -97,6 +171,18 @@ impl Stating for SecurityPolicy {
             }
         })
     }
+
+    fn lacks(policy: &Self, model: &GatewayModel) -> Vec<String> {
+        let missing = authorization::missing_databases(&policy.spec, model.geo);
+        if missing.is_empty() {
+            return Vec::new();
+        }
+        let field = "spec.authorization.rules[].principal.clientIPGeoLocations";
+        let names = missing.join(", ");
+        vec![format!(
+            "{field}: geoIP of the Gateway's EnvoyProxy names no {names}"
+        )]
+    }
 }
 
 impl Stating for BackendTrafficPolicy {
@@ -139,6 +225,41 @@ impl Stating for ClientTrafficPolicy {
             merged_into: None,
         }
     }
+
+    fn lost(policy: &ObjectRef, model: &GatewayModel) -> Option<Lost> {
+        let own = |listener: &&ListenerModel| listener.client_policy.as_ref() == Some(policy);
+        let own = model.listeners.iter().filter(own);
+        let (lost, held): (Vec<_>, Vec<_>) = own.partition(|listener| listener.overruled);
+        (!lost.is_empty()).then(|| Lost {
+            ports: lost.iter().map(|listener| listener.port).collect(),
+            holds: !held.is_empty(),
+        })
+    }
+
+    fn remarks(policy: &Self, own: &Governed<'_, Self>) -> Vec<String> {
+        if !client::asks_for_http3(&policy.spec) {
+            return Vec::new();
+        }
+        let https = |listener: &&ListenerModel| listener.protocol == Protocol::Https;
+        let mut remarks: Vec<_> = own
+            .listeners(policy)
+            .filter(|listener| https(listener) && listener.serving && !listener.http3)
+            .map(|listener| {
+                format!(
+                    "http3: the UDP port {} of listener {} belongs to another listener",
+                    listener.port, listener.name
+                )
+            })
+            .collect();
+        let is_for_some = match own.section {
+            Some(_) => own.listeners(policy).any(|listener| https(&listener)),
+            None => own.model.listeners.iter().any(|listener| https(&listener)),
+        };
+        if !is_for_some {
+            remarks.push("http3: no listener of protocol HTTPS".to_owned());
+        }
+        remarks
+    }
 }
 
 fn of_kind<P: Stating>(policy: &ObjectRef, view: &View<'_>) -> Output {
@@ -159,8 +280,21 @@ fn of_kind<P: Stating>(policy: &ObjectRef, view: &View<'_>) -> Output {
                 Kind::Gateway | Kind::ListenerSet => Policies::default(),
                 _ => model.policies.clone(),
             };
-            let findings = P::findings(view, &object, target.kind, &inherited);
-            let mut conditions = conditions(fault.clone(), &findings);
+            let mut findings = P::findings(view, &object, target.kind, &inherited);
+            findings.warnings.extend(P::lacks(&object, &model));
+            if matches!(target.kind, Kind::Gateway | Kind::ListenerSet) {
+                let own = Governed {
+                    target: &target,
+                    section: section.as_deref(),
+                    model: &model,
+                    candidates: &Candidates::of(view, &target, found.labels.as_ref()),
+                };
+                findings.warnings.extend(P::remarks(&object, &own));
+            }
+            let lost = P::lost(policy, &model);
+            let overruled = lost.clone().filter(Lost::all).map(Lost::fault);
+            let mut conditions = conditions(fault.clone().or(overruled), &findings);
+            conditions.extend(lost.filter(|lost| !lost.all()).map(Lost::condition));
             if fault.is_none() {
                 conditions.extend(overridden::<P>(
                     view,

@@ -90,7 +90,10 @@ pub fn apply(
         }
         telemetry::of_route(from)
     });
-    let metrics = spec.telemetry.as_ref().and_then(|telemetry| telemetry.metrics.as_ref());
+    let metrics = spec
+        .telemetry
+        .as_ref()
+        .and_then(|telemetry| telemetry.metrics.as_ref());
     if let Some(name) = metrics.and_then(|metrics| metrics.route_stat_name.as_ref()) {
         policy.stat_name = stats::route_name(reader, name);
     }
