@@ -5,15 +5,42 @@ use http::header::{HeaderName, HeaderValue};
 use sluice_config::v1;
 
 use super::text::TextMatch;
+use crate::listen::Fingerprints;
 
 /// Changes to a set of header fields: removals first, then `set`, `add` and `add_if_absent`.
 #[derive(Debug, Default)]
 pub struct HeaderModifier {
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
+    set: Vec<(HeaderName, Value)>,
+    add: Vec<(HeaderName, Value)>,
     remove: Vec<HeaderName>,
-    add_if_absent: Vec<(HeaderName, HeaderValue)>,
+    add_if_absent: Vec<(HeaderName, Value)>,
     remove_on_match: Vec<TextMatch>,
+}
+
+/// What a field is given.
+#[derive(Debug)]
+enum Value {
+    Plain(HeaderValue),
+    Ja3,
+    Ja4,
+}
+
+impl Value {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "%TLS_JA3_FINGERPRINT%" => Self::Ja3,
+            "%TLS_JA4_FINGERPRINT%" => Self::Ja4,
+            text => Self::Plain(value(text)?),
+        })
+    }
+
+    fn of(&self, fingerprints: Option<&Fingerprints>) -> Option<HeaderValue> {
+        match self {
+            Self::Plain(value) => Some(value.clone()),
+            Self::Ja3 => fingerprints?.ja3.clone(),
+            Self::Ja4 => fingerprints?.ja4.clone(),
+        }
+    }
 }
 
 impl HeaderModifier {
@@ -25,7 +52,7 @@ impl HeaderModifier {
         let pairs = |headers: &[v1::Header]| {
             headers
                 .iter()
-                .map(|h| Ok((name(&h.name)?, value(&h.value)?)))
+                .map(|h| Ok((name(&h.name)?, Value::parse(&h.value)?)))
                 .collect::<Result<_, String>>()
         };
         Ok(Self {
@@ -41,8 +68,13 @@ impl HeaderModifier {
         })
     }
 
-    /// Applies the changes.
+    /// Applies the changes where nothing is known of the client's TLS.
     pub fn apply(&self, headers: &mut HeaderMap) {
+        self.apply_with(headers, None);
+    }
+
+    /// Applies the changes. A field that is to say a fingerprint which is not known is not there afterwards.
+    pub fn apply_with(&self, headers: &mut HeaderMap, fingerprints: Option<&Fingerprints>) {
         for name in &self.remove {
             headers.remove(name);
         }
@@ -50,14 +82,21 @@ impl HeaderModifier {
             self.remove_matching(headers);
         }
         for (name, value) in &self.set {
-            headers.insert(name, value.clone());
+            match value.of(fingerprints) {
+                Some(value) => drop(headers.insert(name, value)),
+                None => drop(headers.remove(name)),
+            }
         }
         for (name, value) in &self.add {
-            headers.append(name, value.clone());
+            if let Some(value) = value.of(fingerprints) {
+                headers.append(name, value);
+            }
         }
         for (name, value) in &self.add_if_absent {
-            if !headers.contains_key(name) {
-                headers.insert(name, value.clone());
+            if !headers.contains_key(name)
+                && let Some(value) = value.of(fingerprints)
+            {
+                headers.insert(name, value);
             }
         }
     }
@@ -137,6 +176,30 @@ mod tests {
         assert!(!headers.contains_key("x-remove"));
         assert!(!headers.contains_key("x-internal-a"));
         assert_eq!(headers["x-absent"], "1");
+    }
+
+    #[test]
+    fn fingerprints_are_said_where_they_are_known() {
+        let modifier = HeaderModifier::compile(&v1::HeaderModifier {
+            set: vec![header("x-ja4", "%TLS_JA4_FINGERPRINT%")],
+            add_if_absent: vec![header("x-ja3", "%TLS_JA3_FINGERPRINT%")],
+            ..Default::default()
+        })
+        .unwrap();
+        let known = Fingerprints {
+            ja3: None,
+            ja4: Some(HeaderValue::from_static("t13d")),
+        };
+        for (known, expected) in [(Some(&known), Some("t13d")), (None, None)] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-ja4", HeaderValue::from_static("forged"));
+            modifier.apply_with(&mut headers, known);
+            assert_eq!(
+                headers.get("x-ja4").map(|value| value.to_str().unwrap()),
+                expected
+            );
+            assert!(!headers.contains_key("x-ja3"));
+        }
     }
 
     #[test]

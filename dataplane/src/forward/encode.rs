@@ -56,7 +56,11 @@ pub fn request_head(out: &mut BytesMut, head: &request::Parts, own: Own<'_>) {
     let target = match head.headers.get(HOST) {
         // Where the tunnel is to lead (RFC 9112 section 3.2.3).
         Some(host) if head.method == Method::CONNECT => host.as_bytes(),
-        _ => head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
+        _ => head
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str())
+            .as_bytes(),
     };
     out.reserve(128 + target.len() + head.headers.len() * 48);
     out.put_slice(head.method.as_str().as_bytes());

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use tokio::time::{Instant, Sleep};
 
-use super::downstream::{Downstream, H1};
+use super::downstream::{Downstream, H1, adopt};
 use super::message::{NoHead, Reader, head};
 use super::{Conn, encode, request};
 use crate::wire::Wire;
@@ -46,23 +46,32 @@ pub(super) async fn serve(conn: Arc<Conn>, wire: Wire) {
         head: conn.head_timeout(),
         idle: conn.idle(),
     };
+    let http1 = conn.client.as_ref().and_then(|client| client.http1.as_ref());
+    let spelled = http1.is_some_and(|http1| http1.spelled);
     let (age, most) = conn.life();
     let born = Instant::now();
+    let aged = age
+        .filter(|_| http1.is_some_and(|http1| http1.close_when_aged))
+        .and_then(|age| born.checked_add(age));
     let mut served = 0;
-    let mut clock = Box::pin(tokio::time::sleep(bounds.period()));
+    let mut clock = Box::pin(tokio::time::sleep_until(bounds.next(born, aged)));
     let drain = conn.worker.shared.drain.clone();
     let mut draining = Box::pin(drain.draining());
     let mut watches = false;
     let mut reader = Reader::new(wire.clone());
     loop {
+        if aged.is_some_and(|aged| Instant::now() >= aged) && !reader.has_rest() {
+            return;
+        }
         let mut wait = Wait {
             clock: &mut clock,
             bounds,
+            aged,
             begun: None,
             idle_since: Instant::now(),
         };
         let read = std::future::poll_fn(|cx| {
-            if let Poll::Ready(read) = reader.poll_head(cx, head::request) {
+            if let Poll::Ready(read) = reader.poll_head(cx, |bytes| head::request(bytes, spelled)) {
                 return Poll::Ready(read.map_err(Ended::from));
             }
             // While service goes on once is enough: the task stays registered.
@@ -74,10 +83,9 @@ pub(super) async fn serve(conn: Arc<Conn>, wire: Wire) {
             wait.poll_timeout(cx, reader.has_rest())
         })
         .await;
-        let (h1, head) = match read {
+        let (h1, mut head) = match read {
             Ok(request) => {
                 let (mut h1, head) = H1::new(reader, request);
-                let http1 = conn.client.as_ref().and_then(|client| client.http1.as_ref());
                 if http1.is_some_and(|http1| !http1.trailers) {
                     h1.drop_trailers();
                 }
@@ -86,7 +94,7 @@ pub(super) async fn serve(conn: Arc<Conn>, wire: Wire) {
             Err(Ended::Quietly) => return,
             Err(Ended::With(status)) => return refuse(&wire, status).await,
         };
-        let mut down = Downstream::H1(h1);
+        let mut down = adopt(Downstream::H1(h1), conn.client.as_deref(), &mut head);
         served += 1;
         if most.is_some_and(|most| served >= most) || age.is_some_and(|age| born.elapsed() >= age) {
             down.close_after();
@@ -109,9 +117,11 @@ struct Bounds {
 }
 
 impl Bounds {
-    /// How often the clock looks.
-    fn period(self) -> Duration {
-        self.head.min(self.idle)
+    /// When the clock looks next.
+    fn next(self, now: Instant, aged: Option<Instant>) -> Instant {
+        let next = now + self.head.min(self.idle);
+        aged.filter(|aged| *aged > now)
+            .map_or(next, |aged| next.min(aged))
     }
 }
 
@@ -120,6 +130,8 @@ struct Wait<'a> {
     /// Runs through all waits of the connection, so that no request has to set it.
     clock: &'a mut std::pin::Pin<Box<Sleep>>,
     bounds: Bounds,
+    /// When it ends in any case.
+    aged: Option<Instant>,
     /// When the clock first found the head begun.
     begun: Option<Instant>,
     idle_since: Instant,
@@ -129,13 +141,15 @@ impl Wait<'_> {
     fn poll_timeout<T>(&mut self, cx: &mut Context<'_>, has_begun: bool) -> Poll<Result<T, Ended>> {
         while self.clock.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            self.clock.as_mut().reset(now + self.bounds.period());
+            self.clock.as_mut().reset(self.bounds.next(now, self.aged));
             if has_begun {
                 let begun = *self.begun.get_or_insert(now);
                 if now.saturating_duration_since(begun) >= self.bounds.head {
                     return Poll::Ready(Err(Ended::With(StatusCode::REQUEST_TIMEOUT)));
                 }
-            } else if now.saturating_duration_since(self.idle_since) >= self.bounds.idle {
+            } else if now.saturating_duration_since(self.idle_since) >= self.bounds.idle
+                || self.aged.is_some_and(|aged| now >= aged)
+            {
                 return Poll::Ready(Err(Ended::Quietly));
             }
         }
@@ -152,13 +166,15 @@ async fn refuse(wire: &Wire, status: StatusCode) {
         http::header::DATE,
         pingora_core::protocols::http::date::get_cached_date(),
     );
-    wire.put(|out| encode::head(out, status, &headers));
+    wire.put(|out| encode::head(out, status, &headers, None));
     close(wire).await;
 }
 
 /// Ends one request on the connection; its reader, if the connection goes on.
 async fn finish(wire: &Wire, down: Downstream) -> Option<Reader> {
-    let Downstream::H1(mut h1) = down else { return None };
+    let Downstream::H1(mut h1) = down.into_plain() else {
+        return None;
+    };
     let sent = drain(wire).await;
     // What has been sent of an aborted response must not look complete, so the connection is cut as it is.
     if h1.is_aborted() || !sent {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 
-use super::downstream::{Downstream, H2};
+use super::downstream::{Downstream, H2, adopt};
 use super::limits::Deadline;
-use super::{Conn, request};
+use super::{Conn, ping, request};
 use crate::wire::Wire;
 
 /// Requests that a client may have under way at once; Envoy Gateway's default.
@@ -46,12 +46,20 @@ pub(super) async fn serve(conn: Arc<Conn>, wire: Wire) {
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
     let wire = wire.unbuffered();
+    let pinged = ping::is_wanted(&settings).then(|| wire.clone());
     let handshake = builder.handshake::<_, Bytes>(wire);
     let mut connection = match tokio::time::timeout(conn.head_timeout(), handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%error, "HTTP/2 handshake"),
         Err(_) => return,
     };
+    let mut pings = pinged.and_then(|wire| {
+        Some(Box::pin(ping::unanswered(
+            connection.ping_pong()?,
+            settings,
+            wire,
+        )))
+    });
     let drain = conn.worker.shared.drain.clone();
     let mut draining = std::pin::pin!(drain.draining());
     let mut leaving = false;
@@ -61,6 +69,10 @@ pub(super) async fn serve(conn: Arc<Conn>, wire: Wire) {
     let mut idle = Deadline::after(conn.idle());
     loop {
         let accepted = std::future::poll_fn(|cx| {
+            if pings.as_mut().is_some_and(|pings| pings.as_mut().poll(cx).is_ready()) {
+                tracing::debug!(peer = %conn.wire.peer(), "HTTP/2 connection: a ping was not answered in time");
+                return Poll::Ready(None);
+            }
             if !leaving
                 && (draining.as_mut().poll(cx).is_ready()
                     || idle.has_passed(cx)
@@ -92,7 +104,8 @@ pub(super) async fn serve(conn: Arc<Conn>, wire: Wire) {
 }
 
 async fn stream(conn: Arc<Conn>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let (head, body) = request.into_parts();
-    let mut down = Downstream::H2(H2::new(body, respond, &head));
+    let (mut head, body) = request.into_parts();
+    let down = Downstream::H2(H2::new(body, respond, &head));
+    let mut down = adopt(down, conn.client.as_deref(), &mut head);
     request::serve(&conn, &mut down, head).await;
 }

@@ -2,29 +2,40 @@
 //!
 //! Owns settings only; `listen` and `forward` act on them. A listener that says nothing has none of this.
 
-use std::net::IpAddr;
+mod detection;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ALT_SVC, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
-use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use sluice_config::v1;
 
-use super::Http3;
+pub use detection::Detection;
+
+use super::{Http3, forwarded_cert};
 use crate::filter::HeaderModifier;
+use crate::filter::text::TextMatch;
+use crate::tls::material::KeyPair;
+use crate::tls::server;
 use crate::upstream::tuning::keepalive;
 
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// As good as no bound, and no clock runs over.
+const ENDLESS: Duration = Duration::from_hours(24 * 365);
 
 /// Settings of one listener.
 #[derive(Debug)]
 pub struct Client {
     /// Whose address a client has; `None`: as the proxy's settings say.
     pub detection: Option<Detection>,
+    /// The peer is not appended to X-Forwarded-For.
+    pub no_forwarded_for_append: bool,
     /// What becomes of header fields.
     pub headers: Headers,
     /// What becomes of escaped slashes in a path.
@@ -47,24 +58,10 @@ pub struct Client {
     pub health_path: Option<Box<str>>,
     /// Requests to backends say the scheme of the backend's connection.
     pub scheme_matches_backend: bool,
+    /// Requests of gRPC-Web are served.
+    pub grpc_web: bool,
     /// Set if HTTP/3 is served.
     pub http3: Option<Http3>,
-}
-
-/// How the client's address is found.
-#[derive(Debug)]
-pub enum Detection {
-    /// What so many trusted proxies have appended to X-Forwarded-For.
-    Hops(u32),
-    /// The last of X-Forwarded-For that is not of a trusted network.
-    Networks(Vec<IpNet>),
-    /// What a header says.
-    Header {
-        /// The header.
-        name: HeaderName,
-        /// Without a valid one the request is refused.
-        fail_closed: bool,
-    },
 }
 
 /// What becomes of header fields.
@@ -78,6 +75,8 @@ pub struct Headers {
     pub client_cert: v1::client_headers::ForwardedClientCert,
     /// What it says of the client's certificate.
     pub cert_details: Vec<v1::client_headers::CertDetail>,
+    /// What it says of the certificates that the listener serves, if anything.
+    pub own: Vec<(Arc<KeyPair>, Box<str>)>,
     /// x-envoy-* fields are added.
     pub envoy: bool,
     /// Responses carry no x-ratelimit-* fields, unless a rule says otherwise.
@@ -86,6 +85,8 @@ pub struct Headers {
     pub early_request: Option<HeaderModifier>,
     /// After anything else has been done with a response.
     pub late_response: Option<HeaderModifier>,
+    /// The dot at the end of a host is removed.
+    pub strip_trailing_host_dot: bool,
 }
 
 /// Bounds in time. `None`: the default. Zero: none.
@@ -101,6 +102,10 @@ pub struct Timeouts {
     pub stream_idle: Option<Duration>,
     /// From a request's first byte to the end of its head.
     pub headers_received: Option<Duration>,
+    /// From the end of the ClientHello to the end of the handshake.
+    pub tls_handshake: Option<Duration>,
+    /// From a connection's beginning until PROXY protocol header and ClientHello have been read.
+    pub inspection: Option<Duration>,
 }
 
 /// What HTTP/1 is like.
@@ -112,6 +117,12 @@ pub struct Http1 {
     pub default_host: Option<HeaderValue>,
     /// Trailers are passed on.
     pub trailers: bool,
+    /// Names of header fields keep the case in which they came.
+    pub spelled: bool,
+    /// A connection that is old enough ends as soon as nothing is under way on it.
+    pub close_when_aged: bool,
+    /// Protocols that nobody goes on with.
+    ignored_upgrades: Vec<TextMatch>,
 }
 
 impl Client {
@@ -129,6 +140,10 @@ impl Client {
             ));
         }
         Ok(Self {
+            no_forwarded_for_append: config
+                .ip_detection
+                .as_ref()
+                .is_some_and(|detection| detection.no_forwarded_for_append),
             detection: detection
                 .map(Detection::compile)
                 .transpose()
@@ -154,8 +169,28 @@ impl Client {
                 .filter(|path| !path.is_empty())
                 .map(Into::into),
             scheme_matches_backend: config.scheme_matches_backend,
+            grpc_web: config.grpc_web,
             http3: None,
         })
+    }
+
+    /// Has X-Forwarded-Client-Cert say which of these certificates was served, if it is to say anything.
+    pub fn serve_certificates(&mut self, pairs: &[Arc<KeyPair>]) {
+        use v1::client_headers::ForwardedClientCert as Forwarded;
+        if !matches!(
+            self.headers.client_cert,
+            Forwarded::AppendForward | Forwarded::SanitizeSet
+        ) {
+            return;
+        }
+        let own = |pair: &Arc<KeyPair>| (Arc::clone(pair), forwarded_cert::by(pair.chain()).into());
+        self.headers.own = pairs.iter().map(own).collect();
+    }
+
+    /// Bytes that the system's buffers of a connection are asked to have; 0: as many as it likes.
+    pub fn socket_buffers(&self) -> usize {
+        // What the kernel takes is an i32, and it doubles that.
+        usize::try_from(self.connections.socket_buffer_bytes.min(1 << 30)).unwrap_or_default()
     }
 
     /// Bytes that may wait in a connection's output buffer; 0: the default.
@@ -207,88 +242,6 @@ impl Client {
     }
 }
 
-impl Detection {
-    fn compile(config: &v1::client_ip_detection::Source) -> Result<Self, String> {
-        use v1::client_ip_detection::Source;
-        Ok(match config {
-            Source::TrustedHops(hops) => Self::Hops(*hops),
-            Source::TrustedNetworks(networks) => {
-                let nets = networks.cidrs.iter().map(|cidr| network(cidr));
-                Self::Networks(nets.collect::<Result<_, _>>()?)
-            }
-            Source::Header(header) => Self::Header {
-                name: HeaderName::from_bytes(header.name.as_bytes())
-                    .map_err(|_| format!("header.name: `{}` is not a header name", header.name))?,
-                fail_closed: header.fail_closed,
-            },
-        })
-    }
-
-    /// The client's address, and whether the peer is trusted to speak of it. `None`: the request is to be refused.
-    pub fn client(&self, headers: &HeaderMap, peer: IpAddr) -> Option<(IpAddr, bool)> {
-        match self {
-            Self::Hops(0) => Some((peer, false)),
-            Self::Hops(hops) => {
-                let mut entries = forwarded_for(headers).into_iter().rev();
-                let address = entries.nth(*hops as usize - 1).and_then(|entry| address(&entry));
-                Some((address.unwrap_or(peer), true))
-            }
-            Self::Networks(networks) => {
-                let trusted = |address: IpAddr| networks.iter().any(|net| net.contains(&address));
-                if !trusted(peer) {
-                    return Some((peer, false));
-                }
-                let mut client = peer;
-                for entry in forwarded_for(headers).iter().rev() {
-                    // Who appended this is trusted, but it says nothing of use.
-                    let Some(entry) = address(entry) else { break };
-                    client = entry;
-                    if !trusted(entry) {
-                        break;
-                    }
-                }
-                Some((client, true))
-            }
-            Self::Header { name, fail_closed } => {
-                let mut values = headers.get_all(name).iter();
-                let only = values.next().filter(|_| values.next().is_none());
-                match only.and_then(|value| value.to_str().ok()).and_then(address) {
-                    Some(address) => Some((address, false)),
-                    None if *fail_closed => None,
-                    None => Some((peer, false)),
-                }
-            }
-        }
-    }
-}
-
-/// The entries of X-Forwarded-For, over all its fields.
-fn forwarded_for(headers: &HeaderMap) -> Vec<String> {
-    headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(|entry| String::from_utf8_lossy(entry).trim().to_owned())
-        .collect()
-}
-
-/// An address as a header has it: bare, or with a port.
-fn address(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    bare.unwrap_or(text)
-        .parse::<IpAddr>()
-        .or_else(|_| text.parse::<std::net::SocketAddr>().map(|address| address.ip()))
-        .ok()
-        .map(|address| address.to_canonical())
-}
-
-fn network(cidr: &str) -> Result<IpNet, String> {
-    cidr.parse::<IpNet>()
-        .or_else(|_| cidr.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| format!("trusted_networks.cidrs: `{cidr}` is not a network"))
-}
-
 impl Headers {
     fn compile(config: &v1::ClientHeaders) -> Result<Self, String> {
         let modifier = |field: &str, modifier: Option<&v1::HeaderModifier>| {
@@ -306,7 +259,19 @@ impl Headers {
             no_rate_limit: config.no_rate_limit_headers,
             early_request: modifier("early_request", config.early_request.as_ref())?,
             late_response: modifier("late_response", config.late_response.as_ref())?,
+            strip_trailing_host_dot: config.strip_trailing_host_dot,
+            own: Vec::new(),
         })
+    }
+
+    /// What X-Forwarded-Client-Cert says of a client that asked for `name` and showed this chain, if anything is to be said.
+    pub fn describe(&self, chain: Option<&[CertificateDer<'_>]>, name: Option<&str>) -> Option<HeaderValue> {
+        use v1::client_headers::ForwardedClientCert as Forwarded;
+        if matches!(self.client_cert, Forwarded::Unspecified | Forwarded::Sanitize) {
+            return None;
+        }
+        let own = server::served(&self.own, |(pair, _)| pair, name);
+        forwarded_cert::element(chain?, &self.cert_details, own.map_or("", |(_, by)| by))
     }
 
     /// Deals with fields that have underscores in their names; false if the request is to be refused.
@@ -336,6 +301,8 @@ impl Timeouts {
             request_received: duration(config.request_received_ms),
             stream_idle: duration(config.stream_idle_ms),
             headers_received: duration(config.request_headers_received_ms),
+            tls_handshake: duration(config.tls_handshake_ms),
+            inspection: duration(config.inspection_ms),
         }
     }
 }
@@ -344,17 +311,13 @@ impl Timeouts {
 pub fn bound(setting: Option<Duration>, default: Duration) -> Duration {
     match setting {
         None => default,
-        // As good as none, and no clock runs over.
-        Some(Duration::ZERO) => Duration::from_hours(24 * 365),
-        Some(setting) => setting,
+        Some(Duration::ZERO) => ENDLESS,
+        Some(setting) => setting.min(ENDLESS),
     }
 }
 
 impl Http1 {
     fn compile(config: &v1::ClientHttp1) -> Result<Self, String> {
-        if config.preserve_header_case {
-            return Err("preserve_header_case: not known to this version".into());
-        }
         let host = config.http10_default_host.as_str();
         Ok(Self {
             http10: config.http10,
@@ -363,78 +326,31 @@ impl Http1 {
                 .transpose()
                 .map_err(|_| format!("http10_default_host: `{host}` is not a host"))?,
             trailers: config.trailers,
+            spelled: config.preserve_header_case,
+            close_when_aged: config.close_when_aged,
+            ignored_upgrades: config
+                .ignored_upgrades
+                .iter()
+                .enumerate()
+                .map(|(i, name)| TextMatch::compile(name).map_err(|e| format!("ignored_upgrades[{i}].{e}")))
+                .collect::<Result<_, _>>()?,
         })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(lines: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(X_FORWARDED_FOR, line.parse().unwrap());
+    /// The protocols of an Upgrade field that are not ignored; `None`: none is left.
+    pub fn heeded(&self, upgrade: HeaderValue) -> Option<HeaderValue> {
+        if self.ignored_upgrades.is_empty() {
+            return Some(upgrade);
         }
-        headers
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn hops_are_counted_from_the_end() {
-        let find = |hops, lines: &[&str]| {
-            Detection::Hops(hops)
-                .client(&headers(lines), ip("10.0.0.1"))
-                .unwrap()
-                .0
+        let Ok(protocols) = upgrade.to_str() else {
+            return Some(upgrade);
         };
-        assert_eq!(find(0, &["192.0.2.1"]), ip("10.0.0.1"));
-        assert_eq!(find(1, &["forged, 192.0.2.1"]), ip("192.0.2.1"));
-        assert_eq!(find(2, &["192.0.2.1", "192.0.2.2"]), ip("192.0.2.1"));
-        assert_eq!(find(3, &["192.0.2.1", "192.0.2.2"]), ip("10.0.0.1"));
-        assert_eq!(find(1, &["nonsense"]), ip("10.0.0.1"));
-    }
-
-    #[test]
-    fn networks_are_skipped_from_the_end() {
-        let networks = Detection::Networks(vec![
-            network("10.0.0.0/8").unwrap(),
-            network("2001:db8::1").unwrap(),
-        ]);
-        let find = |peer, lines: &[&str]| networks.client(&headers(lines), ip(peer)).unwrap();
-        assert_eq!(find("192.0.2.9", &["1.1.1.1"]), (ip("192.0.2.9"), false));
-        assert_eq!(
-            find("10.0.0.1", &["forged, 192.0.2.1:4711, [2001:db8::1], 10.1.1.1"]),
-            (ip("192.0.2.1"), true)
-        );
-        assert_eq!(find("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), (ip("10.0.0.3"), true));
-        assert_eq!(
-            find("10.0.0.1", &["192.0.2.1, nonsense,10.0.0.2"]),
-            (ip("10.0.0.2"), true)
-        );
-        assert_eq!(find("10.0.0.1", &[]), (ip("10.0.0.1"), true));
-        assert!(network("10.0.0.0/33").is_err());
-    }
-
-    #[test]
-    fn a_header_may_be_demanded() {
-        let detection = |fail_closed| Detection::Header {
-            name: X_FORWARDED_FOR,
-            fail_closed,
-        };
-        let peer = ip("10.0.0.1");
-        let one = headers(&["192.0.2.1"]);
-        assert_eq!(detection(true).client(&one, peer), Some((ip("192.0.2.1"), false)));
-        for bad in [
-            headers(&[]),
-            headers(&["nonsense"]),
-            headers(&["192.0.2.1", "192.0.2.2"]),
-        ] {
-            assert_eq!(detection(true).client(&bad, peer), None);
-            assert_eq!(detection(false).client(&bad, peer), Some((peer, false)));
+        let ignored = |protocol: &&str| self.ignored_upgrades.iter().any(|one| one.accepts(protocol));
+        let all = protocols.split(',').map(str::trim);
+        let left: Vec<&str> = all.filter(|protocol| !ignored(protocol)).collect();
+        if left.is_empty() {
+            return None;
         }
+        HeaderValue::from_str(&left.join(", ")).ok()
     }
 }

@@ -23,12 +23,28 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// The element for a client that showed this chain, its own certificate first. `None`: it showed none, or one that
-/// cannot be read.
-pub(super) fn element(chain: &[CertificateDer<'_>], details: &[CertDetail]) -> Option<HeaderValue> {
+/// What elements say of our own certificate: each of its URIs, with a delimiter after it.
+pub(super) fn by(chain: &[CertificateDer<'_>]) -> String {
+    let mut text = String::new();
+    let parsed = chain
+        .first()
+        .and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    let Some((_, parsed)) = parsed else { return text };
+    let names = parsed.subject_alternative_name().ok().flatten();
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        if let GeneralName::URI(uri) = name {
+            let _ = write!(text, "By={};", delimited(uri));
+        }
+    }
+    text
+}
+
+/// The element for a client that showed this chain, its own certificate first; `by` is what [`by`] says of ours. `None`:
+/// it showed none, or one that cannot be read.
+pub(super) fn element(chain: &[CertificateDer<'_>], details: &[CertDetail], by: &str) -> Option<HeaderValue> {
     let leaf = chain.first()?;
     let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
-    let mut text = String::from("Hash=");
+    let mut text = format!("{by}Hash=");
     for byte in ring::digest::digest(&ring::digest::SHA256, leaf).as_ref() {
         let _ = write!(text, "{byte:02x}");
     }
@@ -169,8 +185,10 @@ mod tests {
             CertDetail::Uri,
             CertDetail::Cert,
         ];
-        let value = element(std::slice::from_ref(&der), &all).unwrap();
+        assert_eq!(by(std::slice::from_ref(&der)), "By=spiffe://cluster/ns/a;");
+        let value = element(std::slice::from_ref(&der), &all, "By=spiffe://cluster/gw;").unwrap();
         let text = value.to_str().unwrap();
+        let text = text.strip_prefix("By=spiffe://cluster/gw;").unwrap();
         assert!(text.starts_with("Hash=") && text.as_bytes()[69] == b';', "{text}");
         assert!(
             text.contains(
@@ -182,8 +200,9 @@ mod tests {
             text.contains(r#";Cert="-----BEGIN%20CERTIFICATE-----%0A"#),
             "{text}"
         );
-        assert!(element(&[], &all).is_none());
-        assert!(element(&[CertificateDer::from(vec![1, 2, 3])], &all).is_none());
+        assert!(element(&[], &all, "").is_none());
+        assert!(element(&[CertificateDer::from(vec![1, 2, 3])], &all, "").is_none());
+        assert_eq!(by(&[CertificateDer::from(vec![1, 2, 3])]), "");
     }
 
     #[test]

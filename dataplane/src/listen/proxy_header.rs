@@ -11,8 +11,9 @@ use bytes::BytesMut;
 use ppp::{PartialResult, v1, v2};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-/// How long a client may take for it.
+/// How long a client may take for it, unless the listener says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest header of version 1, line end included (haproxy's proxy-protocol.txt, section 2.1).
 const LONGEST_V1: usize = 107;
@@ -38,10 +39,15 @@ enum Read {
 /// Reads the header. Returns what it says and what was read beyond it.
 ///
 /// # Errors
-/// If the connection ends, takes too long, or has no valid header although it must (`optional` is false) or begins like
+/// If the connection ends, takes longer than until `deadline` (`None`: ten seconds), or has no valid header although it must (`optional` is false) or begins like
 /// one.
-pub(super) async fn read(tcp: &mut TcpStream, optional: bool) -> io::Result<(Option<Ends>, BytesMut)> {
-    tokio::time::timeout(TIMEOUT, read_untimed(tcp, optional)).await?
+pub(super) async fn read(
+    tcp: &mut TcpStream,
+    optional: bool,
+    deadline: Option<Instant>,
+) -> io::Result<(Option<Ends>, BytesMut)> {
+    let deadline = deadline.unwrap_or_else(|| Instant::now() + TIMEOUT);
+    tokio::time::timeout_at(deadline, read_untimed(tcp, optional)).await?
 }
 
 async fn read_untimed(tcp: &mut TcpStream, optional: bool) -> io::Result<(Option<Ends>, BytesMut)> {

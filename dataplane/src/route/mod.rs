@@ -34,6 +34,7 @@ pub use site::Site;
 
 use crate::filter::Filter;
 use crate::l4::L4Route;
+use crate::listen::fingerprint::Wanted;
 use crate::listen::{Client, Http3, TlsSession};
 use crate::rule::Rule;
 use crate::telemetry::ListenerMetrics;
@@ -57,6 +58,8 @@ pub struct Listener {
     pub tls: Termination,
     /// What it says of its clients, if anything.
     pub client: Option<Arc<Client>>,
+    /// What is computed of ClientHellos.
+    pub fingerprints: Wanted,
     /// Its counters.
     pub metrics: Arc<ListenerMetrics>,
 }
@@ -109,8 +112,8 @@ pub struct Port {
     number: u16,
     table: ArcSwap<Table>,
     datagrams: Arc<ArcSwapOption<L4Route>>,
-    /// Some listener serves HTTP/3.
-    http3: watch::Sender<bool>,
+    /// The UDP port at which some listener serves HTTP/3.
+    http3: watch::Sender<Option<u16>>,
     /// Connections that are open, where they are counted.
     open: AtomicU64,
 }
@@ -126,7 +129,7 @@ impl Port {
             number,
             table: ArcSwap::from_pointee(table),
             datagrams: Arc::default(),
-            http3: watch::Sender::new(false),
+            http3: watch::Sender::new(None),
             open: AtomicU64::new(0),
         }
     }
@@ -191,8 +194,8 @@ impl Port {
         &self.datagrams
     }
 
-    /// Whether some listener serves HTTP/3; tells of changes.
-    pub fn http3(&self) -> watch::Receiver<bool> {
+    /// The UDP port at which some listener serves HTTP/3; tells of changes.
+    pub fn http3(&self) -> watch::Receiver<Option<u16>> {
         self.http3.subscribe()
     }
 
@@ -210,7 +213,10 @@ impl Port {
             self.datagrams
                 .store(table.sites.get("").and_then(|site| site.l4("").cloned()));
         }
-        let http3 = table.sites.values().any(|site| site.listener.http3().is_some());
+        let http3 = table
+            .sites
+            .values()
+            .find_map(|site| Some(site.listener.http3()?.bind_port));
         self.table.store(Arc::new(table));
         self.http3
             .send_if_modified(|current| std::mem::replace(current, http3) != http3);

@@ -7,10 +7,11 @@ use sluice_config::v1;
 
 use super::slots::Slots;
 use crate::filter::Filter;
+use crate::listen::fingerprint::Wanted;
 use crate::listen::{Client, Http3};
 use crate::route::{Kind, Listener, Termination};
 use crate::tls::client_check::{ClientCheck, only_pinned, takes_any};
-use crate::tls::material::root_store;
+use crate::tls::material::{KeyPair, root_store};
 use crate::tls::server;
 
 /// Where a listener's socket is.
@@ -59,7 +60,7 @@ impl Compiled {
         };
         let https = config.protocol() == v1::Protocol::Https;
         let tls = match (&config.tls, kind) {
-            (Some(tls), Kind::Tls) => terminate(tls, https, &config.name, slots)?,
+            (Some(tls), Kind::Tls) => terminate(tls, &key_pairs(tls, slots), https, &config.name, slots)?,
             (None, Kind::Tls) if https => return Err("tls: not set, but the protocol is HTTPS".into()),
             (None, Kind::Tls) => Termination::Passthrough,
             _ => Termination::Cleartext,
@@ -68,11 +69,18 @@ impl Compiled {
             None => None,
             Some(client) => Some(Client::compile(client).map_err(|e| format!("client.{e}"))?),
         };
+        if let (Some(client), Some(tls)) = (&mut client, &config.tls) {
+            client.serve_certificates(&key_pairs(tls, slots));
+        }
         if let (Some(client), Termination::Terminate(tls)) = (&mut client, &tls)
             && https
             && config.client.as_ref().is_some_and(|client| client.http3)
         {
-            client.http3 = Some(Http3::compile(tls, port).map_err(|e| format!("client.http3: {e}"))?);
+            let at = match config.http3_bind_port {
+                0 => bind_port,
+                at => self::port("http3_bind_port", at)?,
+            };
+            client.http3 = Some(Http3::compile(tls, port, at).map_err(|e| format!("client.http3: {e}"))?);
         }
         let listener = Listener {
             key: key.into(),
@@ -83,6 +91,7 @@ impl Compiled {
             filters: Filter::compile_all(&config.filters, slots)?,
             tls,
             client: client.map(Arc::new),
+            fingerprints: Wanted::new(config.tls.as_ref().and_then(|tls| tls.parameters.as_ref())),
             metrics: slots.metrics().listener(&config.name),
         };
         Ok(Self {
@@ -132,19 +141,20 @@ fn hostname(name: &str) -> Result<String, String> {
     Ok(name.to_ascii_lowercase())
 }
 
+/// The certificates that are there.
+fn key_pairs(config: &v1::TlsTermination, slots: &Slots) -> Vec<Arc<KeyPair>> {
+    let keys = config.certificate_secrets.iter();
+    keys.filter_map(|key| slots.key_pair(key)).cloned().collect()
+}
+
 /// What is missing makes the listener refuse connections, never serve them with less than was asked for.
 fn terminate(
     config: &v1::TlsTermination,
+    pairs: &[Arc<KeyPair>],
     http: bool,
     name: &str,
     slots: &Slots,
 ) -> Result<Termination, String> {
-    let pairs: Vec<_> = config
-        .certificate_secrets
-        .iter()
-        .filter_map(|key| slots.key_pair(key))
-        .cloned()
-        .collect();
     if pairs.is_empty() {
         tracing::warn!(listener = name, "no certificate: connections are refused");
         return Ok(Termination::Refused);
@@ -173,10 +183,10 @@ fn terminate(
         }
         let roots = root_store(anchors);
         check = Some(move |provider: &Arc<CryptoProvider>| {
-            ClientCheck::build(validation, roots, lists, provider)
+            ClientCheck::build(validation, roots, lists, config.parameters.as_ref(), provider)
         });
     }
-    server::config(pairs, config.parameters.as_ref(), check, http).map(Termination::Terminate)
+    server::config(pairs.to_vec(), config.parameters.as_ref(), check, http).map(Termination::Terminate)
 }
 
 #[cfg(test)]

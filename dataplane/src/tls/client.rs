@@ -13,6 +13,7 @@ use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_an
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use sluice_config::v1;
 use tokio_rustls::TlsConnector;
@@ -20,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use x509_parser::extensions::GeneralName;
 
 use super::material::{KeyPair, provider};
-use super::parameters;
+use super::{parameters, signatures};
 use crate::wire::Socket;
 
 /// Where system trust anchors are looked for, in this order.
@@ -83,16 +84,18 @@ impl ClientTls {
         };
         let settings = config.parameters.as_ref();
         let (provider, versions) = parameters::choose(settings)?;
+        let schemes = signatures::choose(settings, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions)
             .map_err(|e| format!("tls: {e}"))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier);
+            .with_custom_certificate_verifier(signatures::verifying(verifier, schemes.clone()));
         let mut h1 = match client_certificate {
             None => builder.with_no_client_auth(),
-            Some(pair) => builder
-                .with_client_auth_cert(pair.chain(), pair.key())
-                .map_err(|e| format!("tls.client_certificate_secret: {e}"))?,
+            Some(pair) => {
+                let certified = signatures::signing(pair.certified(), &schemes);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
         };
         let raw = h1.clone();
         h1.alpn_protocols = parameters::alpn(settings, &[b"http/1.1"]);

@@ -4,6 +4,7 @@
 //! revoked, and whether it is one of those or has one of the names that are asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,7 +24,11 @@ use x509_parser::der_parser::parse_der;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::signatures::{self, Schemes};
 use crate::filter::text::TextMatch;
+
+/// Certificates of a chain whose times are tried where expired ones are taken.
+const MOST_DATED: usize = 4;
 
 /// True if certificates are those that are listed, whoever has signed them.
 pub fn only_pinned(config: &v1::ClientValidation) -> bool {
@@ -43,6 +48,9 @@ pub struct ClientCheck {
     certificates: Vec<[u8; 32]>,
     keys: Vec<[u8; 32]>,
     names: Vec<Name>,
+    /// A certificate is taken although its time has passed, or has not come.
+    allow_expired: bool,
+    schemes: Schemes,
     provider: Arc<CryptoProvider>,
 }
 
@@ -63,7 +71,7 @@ pub fn takes_any(config: &v1::ClientValidation) -> bool {
 }
 
 impl ClientCheck {
-    /// Reads the resource; `roots` are its anchors, `lists` its revocation lists.
+    /// Reads the resource; `roots` are its anchors, `lists` its revocation lists, `parameters` those of the listener.
     ///
     /// # Errors
     /// Names the field that cannot be honoured.
@@ -71,6 +79,7 @@ impl ClientCheck {
         config: &v1::ClientValidation,
         roots: RootCertStore,
         lists: Vec<CertificateRevocationListDer<'static>>,
+        parameters: Option<&v1::TlsParameters>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Arc<Self>, String> {
         let mandatory = match config.mode() {
@@ -110,6 +119,8 @@ impl ClientCheck {
                         .map_err(|e| format!("tls.client_validation.subject_alt_names[{i}].{e}"))
                 })
                 .collect::<Result<_, _>>()?,
+            allow_expired: config.allow_expired,
+            schemes: signatures::choose(parameters, provider)?,
             provider: Arc::clone(provider),
         }))
     }
@@ -167,7 +178,15 @@ impl ClientCertVerifier for ClientCheck {
             return Ok(ClientCertVerified::assertion());
         }
         if let Some(strict) = &self.strict {
-            strict.verify_client_cert(end_entity, intermediates, now)?;
+            let verify = |at| strict.verify_client_cert(end_entity, intermediates, at);
+            match verify(now) {
+                Err(error) if self.allow_expired && is_of_time(&error) => {
+                    let chain = std::iter::once(end_entity).chain(intermediates);
+                    let timely = times(chain).any(|at| verify(at).is_ok());
+                    timely.then_some(()).ok_or(error)?;
+                }
+                verified => drop(verified?),
+            }
         }
         self.check_particulars(end_entity)?;
         Ok(ClientCertVerified::assertion())
@@ -179,6 +198,7 @@ impl ClientCertVerifier for ClientCheck {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        signatures::check(&self.schemes, dss)?;
         verify_tls12_signature(
             message,
             cert,
@@ -193,6 +213,7 @@ impl ClientCertVerifier for ClientCheck {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        signatures::check(&self.schemes, dss)?;
         verify_tls13_signature(
             message,
             cert,
@@ -202,10 +223,38 @@ impl ClientCertVerifier for ClientCheck {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        let all = || {
+            self.provider
+                .signature_verification_algorithms
+                .supported_schemes()
+        };
+        self.schemes.as_ref().map_or_else(all, |schemes| schemes.to_vec())
     }
+}
+
+/// True if it says no more than that a certificate's time has passed, or has not come.
+fn is_of_time(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+        )
+    )
+}
+
+/// When certificates of a chain begin and cease to be valid: if there is a time at which all of them are, it is among these.
+fn times<'a>(chain: impl Iterator<Item = &'a CertificateDer<'a>>) -> impl Iterator<Item = UnixTime> {
+    let parsed = chain
+        .take(MOST_DATED)
+        .filter_map(|one| X509Certificate::from_der(one).ok());
+    let ends = parsed.map(|(_, one)| [one.validity().not_after, one.validity().not_before]);
+    let seconds = ends
+        .flatten()
+        .filter_map(|time| u64::try_from(time.timestamp()).ok());
+    seconds.map(|seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }
 
 fn hashes(

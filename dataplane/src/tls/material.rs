@@ -85,7 +85,6 @@ pub fn root_store<'a>(
 #[derive(Debug)]
 pub struct KeyPair {
     certified: Arc<CertifiedKey>,
-    key: PrivateKeyDer<'static>,
 }
 
 impl KeyPair {
@@ -94,27 +93,21 @@ impl KeyPair {
             .map_err(|e| format!("certificate_key_pair.certificate_chain_pem: {e}"))?;
         let key = PrivateKeyDer::from_pem_slice(&config.private_key_pem)
             .map_err(|e| format!("certificate_key_pair.private_key_pem: {e}"))?;
-        let certified = CertifiedKey::from_der(chain, key.clone_key(), &provider())
+        let certified = CertifiedKey::from_der(chain, key, &provider())
             .map_err(|e| format!("certificate_key_pair: {e}"))?;
         Ok(Self {
             certified: Arc::new(certified),
-            key,
         })
     }
 
-    /// For a server.
+    /// The chain with the key.
     pub fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }
 
-    /// The chain, for a client.
-    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.certified.cert.clone()
-    }
-
-    /// The key, for a client.
-    pub fn key(&self) -> PrivateKeyDer<'static> {
-        self.key.clone_key()
+    /// The chain.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
     }
 
     /// True if the certificate is valid for this host.

@@ -7,3 +7,4 @@ pub mod client_check;
 pub mod material;
 pub mod parameters;
 pub mod server;
+mod signatures;

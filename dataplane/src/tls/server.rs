@@ -13,7 +13,7 @@ use sluice_config::v1;
 
 use super::client_check::ClientCheck;
 use super::material::KeyPair;
-use super::parameters;
+use super::{parameters, signatures};
 
 /// Sessions that are remembered where they are resumed by ID.
 const SESSIONS: usize = 4096;
@@ -40,7 +40,10 @@ pub fn config(
         None => builder.with_no_client_auth(),
         Some(check) => builder.with_client_cert_verifier(check(&provider)?),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(Certificates(pairs)));
+    let schemes = signatures::choose(settings, &provider)?;
+    let signing = |pair: Arc<KeyPair>| (signatures::signing(pair.certified(), &schemes), pair);
+    let certificates = Certificates(pairs.into_iter().map(signing).collect());
+    let mut config = builder.with_cert_resolver(Arc::new(certificates));
     let offered: &[&[u8]] = if http { &[b"h2", b"http/1.1"] } else { &[] };
     config.alpn_protocols = parameters::alpn(settings, offered);
     resumption(
@@ -70,18 +73,21 @@ fn resumption(
     Ok(())
 }
 
+/// The one that is served to a client that asks for `name`: the first that covers it, else the first.
+pub fn served<'a, T>(all: &'a [T], pair: impl Fn(&T) -> &KeyPair, name: Option<&str>) -> Option<&'a T> {
+    let covering = match (all, name) {
+        ([_], _) | (_, None) => None,
+        (all, Some(name)) => all.iter().find(|one| pair(one).covers(name)),
+    };
+    covering.or(all.first())
+}
+
 /// The certificates of a listener: the first that covers the SNI, else the first.
 #[derive(Debug)]
-struct Certificates(Vec<Arc<KeyPair>>);
+struct Certificates(Vec<(Arc<CertifiedKey>, Arc<KeyPair>)>);
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let covering = match (self.0.as_slice(), hello.server_name()) {
-            ([_], _) | (_, None) => None,
-            (pairs, Some(name)) => pairs.iter().find(|pair| pair.covers(name)),
-        };
-        covering
-            .or(self.0.first())
-            .map(|pair| Arc::clone(pair.certified()))
+        served(&self.0, |(_, pair)| pair, hello.server_name()).map(|(certified, _)| Arc::clone(certified))
     }
 }

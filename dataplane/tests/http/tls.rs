@@ -138,3 +138,35 @@ async fn towards_backends() {
         assert_eq!(seen.body_len, body.len());
     }
 }
+
+#[tokio::test]
+async fn backends_sign_as_they_may() {
+    let server = certificate("inner.example");
+    let tls = acceptor(&server, &[b"http/1.1"]);
+    let backend = Backend::start_tls(Some(tls), |request| describe("b", request)).await;
+    let port = support::free_port();
+    let mut resources = vec![cfg::http_listener("l", port), cfg::trust("ca", &server.pem)];
+    let mut rules = Vec::new();
+    // The backend's key is of P-256.
+    for (name, algorithm) in [("good", "ecdsa_secp256r1_sha256"), ("bad", "rsa_pss_rsae_sha256")] {
+        let config = v1::Backend {
+            tls: Some(v1::UpstreamTls {
+                hostname: "inner.example".into(),
+                ca_secrets: vec!["secret/ca".into()],
+                parameters: Some(v1::TlsParameters {
+                    signature_algorithms: vec![algorithm.into()],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        resources.extend(cfg::backend_with(name, &[backend.address], config));
+        rules.push(cfg::rule(&format!("/{name}"), &[name]));
+    }
+    resources.push(cfg::route("r", "l", rules));
+    let _proxy = Proxy::start(resources).await;
+    let client = Http::new(port);
+    assert_eq!(client.get("/good").await.status, 200);
+    assert_eq!(client.get("/bad").await.status, 503);
+}

@@ -154,7 +154,10 @@ async fn clients_addresses_are_found() {
     use v1::client_ip_detection::{CustomHeader, Networks, Source};
     let backend = Backend::echo("b").await;
     let detect = |source| v1::ClientSettings {
-        ip_detection: Some(v1::ClientIpDetection { source: Some(source) }),
+        ip_detection: Some(v1::ClientIpDetection {
+            source: Some(source),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let ask = async |source, name: &str, value: &str| {

@@ -211,6 +211,178 @@ async fn certificates_are_demanded_and_told_of() {
     }
 }
 
+/// One that says who it is by a URI as well, and is not valid any more from this year on.
+fn identified(name: &str, uri: &str, until: i32) -> Certificate {
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let uri = uri.try_into().unwrap();
+    params.subject_alt_names.push(rcgen::SanType::URI(uri));
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    Certificate {
+        pem: made.pem(),
+        key_pem: key.serialize_pem(),
+        der: made.der().clone(),
+        key_der: key.serialize_der(),
+    }
+}
+
+#[tokio::test]
+async fn who_was_spoken_to_is_told_as_well() {
+    use v1::client_headers::ForwardedClientCert as F;
+    let server = identified("www.example.com", "spiffe://test/gateway", 4000);
+    let client = certificate("friend.example");
+    let tls = v1::TlsTermination {
+        client_validation: Some(v1::ClientValidation {
+            mode: v1::client_validation::Mode::RequireAny.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let (_proxy, port, _backend) = proxy(&server, tls, certificates(F::SanitizeSet), None).await;
+    let dial = Dial {
+        port,
+        server: &server,
+        client: Some(&client),
+        version: &TLS13,
+        alpn: &[],
+        begin: b"",
+    };
+    let (got, _) = dial.get("").await.unwrap();
+    let expected = r#"["x-forwarded-client-cert","By=spiffe://test/gateway;Hash="#;
+    assert!(got.contains(expected), "{got}");
+}
+
+#[tokio::test]
+async fn certificates_that_are_out_of_date_are_taken_where_it_is_asked_for() {
+    let server = certificate("www.example.com");
+    let (friend, stranger) = (
+        identified("friend.example", "a:b", 2020),
+        identified("friend.example", "a:b", 2020),
+    );
+    for (allow_expired, who, served) in [
+        (false, &friend, false),
+        (true, &friend, true),
+        (true, &stranger, false),
+    ] {
+        let tls = v1::TlsTermination {
+            client_validation: Some(v1::ClientValidation {
+                ca_secrets: vec!["secret/ca".into()],
+                allow_expired,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let settings = v1::ClientSettings::default();
+        let (_proxy, port, _backend) = proxy(&server, tls, settings, Some(&friend)).await;
+        let dial = Dial {
+            port,
+            server: &server,
+            client: Some(who),
+            version: &TLS13,
+            alpn: &[],
+            begin: b"",
+        };
+        assert_eq!(dial.get("").await.is_some(), served, "{allow_expired}");
+    }
+}
+
+#[tokio::test]
+async fn either_side_signs_as_it_may() {
+    let server = certificate("www.example.com");
+    let client = certificate("friend.example");
+    // The keys of both are of P-256.
+    for (algorithms, shows, served) in [
+        (&["ecdsa_secp256r1_sha256"][..], true, true),
+        (&["ecdsa_secp384r1_sha384"], false, false),
+        (&["rsa_pss_rsae_sha256", "ECDSA+SHA256"], true, true),
+    ] {
+        for version in [&TLS12, &TLS13] {
+            let tls = v1::TlsTermination {
+                parameters: Some(v1::TlsParameters {
+                    signature_algorithms: algorithms.iter().map(ToString::to_string).collect(),
+                    ..Default::default()
+                }),
+                client_validation: shows.then(|| v1::ClientValidation {
+                    mode: v1::client_validation::Mode::RequireAny.into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            let settings = v1::ClientSettings::default();
+            let (_proxy, port, _backend) = proxy(&server, tls, settings, None).await;
+            let dial = Dial {
+                port,
+                server: &server,
+                client: shows.then_some(&client),
+                version,
+                alpn: &[],
+                begin: b"",
+            };
+            assert_eq!(dial.get("").await.is_some(), served, "{algorithms:?} {version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fingerprints_of_clients_are_told() {
+    let server = certificate("www.example.com");
+    let tls = v1::TlsTermination {
+        parameters: Some(v1::TlsParameters {
+            fingerprints: vec![v1::TlsFingerprint::Ja3.into(), v1::TlsFingerprint::Ja4.into()],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let settings = v1::ClientSettings {
+        headers: Some(v1::ClientHeaders {
+            early_request: Some(v1::HeaderModifier {
+                set: vec![cfg::header("x-ja4", "%TLS_JA4_FINGERPRINT%")],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let (proxy, port, _backend) = proxy(&server, tls, settings, None).await;
+    let modifier = v1::filter::Filter::RequestHeaders(v1::HeaderModifier {
+        set: vec![cfg::header("x-ja3", "%TLS_JA3_FINGERPRINT%")],
+        ..Default::default()
+    });
+    let rule = v1::HttpRule {
+        filters: vec![cfg::filter(modifier)],
+        ..cfg::rule("/", &["b"])
+    };
+    proxy.apply(vec![cfg::route("r", "l", vec![rule])]);
+    for (version, alpn, begins) in [(&TLS13, &[&b"http/1.1"[..]][..], "t13d"), (&TLS12, &[], "t12d")] {
+        let dial = Dial {
+            port,
+            server: &server,
+            client: None,
+            version,
+            alpn,
+            begin: b"",
+        };
+        let forged = "x-ja4: forged\r\nx-ja3: forged\r\n";
+        let (got, _) = dial.get(forged).await.unwrap();
+        let said = |name: &str| {
+            let (_, after) = got.split_once(&format!("[\"{name}\",\"")).unwrap();
+            after.split_once('"').unwrap().0.to_owned()
+        };
+        let (ja3, ja4) = (said("x-ja3"), said("x-ja4"));
+        assert!(
+            ja3.len() == 32 && ja3.chars().all(|c| c.is_ascii_hexdigit()),
+            "{ja3}"
+        );
+        let protocol = if alpn.is_empty() { "00" } else { "h1" };
+        assert!(
+            ja4.starts_with(begins) && &ja4[8..11] == format!("{protocol}_"),
+            "{ja4}"
+        );
+        assert_eq!(ja4.len(), 36, "{ja4}");
+    }
+}
+
 #[tokio::test]
 async fn a_proxy_header_comes_before_tls() {
     let server = certificate("www.example.com");

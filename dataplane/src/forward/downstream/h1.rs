@@ -9,6 +9,7 @@ use pingora_core::protocols::http::date::get_cached_date;
 
 use super::{Chunk, Gone};
 use crate::forward::encode::{self, Framing};
+use crate::forward::message::spelling::Spelling;
 use crate::forward::message::{Body, Reader, head};
 
 /// The client's side of one HTTP/1.1 request.
@@ -104,7 +105,7 @@ impl H1 {
         if std::mem::take(&mut self.expects_continue) && !self.request_done && !self.responded {
             self.reader
                 .wire()
-                .put(|out| encode::head(out, StatusCode::CONTINUE, &HeaderMap::new()));
+                .put(|out| encode::head(out, StatusCode::CONTINUE, &HeaderMap::new(), None));
         }
         if !self.request_done {
             let mut data = BytesMut::new();
@@ -128,10 +129,14 @@ impl H1 {
 
     pub(super) fn inform(&mut self, head: &response::Parts) {
         if self.version == Version::HTTP_11 && !self.responded {
-            self.reader
-                .wire()
-                .put(|out| encode::head(out, head.status, &head.headers));
+            self.put_head(head);
         }
+    }
+
+    fn put_head(&self, head: &response::Parts) {
+        let spelling = Spelling::of(&head.extensions);
+        let wire = self.reader.wire();
+        wire.put(|out| encode::head(out, head.status, &head.headers, spelling));
     }
 
     pub(super) fn respond(&mut self, mut head: response::Parts, end: bool) {
@@ -164,9 +169,7 @@ impl H1 {
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("keep-alive"));
         }
-        self.reader
-            .wire()
-            .put(|out| encode::head(out, head.status, &head.headers));
+        self.put_head(&head);
     }
 
     pub(super) fn push(&mut self, data: &[u8]) {
@@ -187,9 +190,7 @@ impl H1 {
     }
 
     pub(super) fn switch_protocols(&mut self, head: &response::Parts) {
-        self.reader
-            .wire()
-            .put(|out| encode::head(out, head.status, &head.headers));
+        self.put_head(head);
         self.reader.begin_body(Body::UntilClose);
         self.responded = true;
         self.request_done = false;

@@ -6,6 +6,7 @@
 mod h1;
 mod h2;
 mod h3;
+mod web;
 
 use std::task::{Context, Poll};
 
@@ -16,6 +17,7 @@ pub use h1::H1;
 pub use h2::H2;
 pub(super) use h2::poll_capacity;
 pub use h3::H3;
+pub use web::adopt;
 
 /// A piece of a message body.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub enum Downstream {
     H2(H2),
     /// A stream of an HTTP/3 connection.
     H3(Box<H3>),
+    /// Any of them, with a client that speaks gRPC-Web.
+    Web(Box<web::Web>),
 }
 
 impl Downstream {
@@ -48,6 +52,7 @@ impl Downstream {
             Self::H1(h1) => h1.request_done,
             Self::H2(h2) => h2.body_is_empty(),
             Self::H3(h3) => h3.body_is_empty(),
+            Self::Web(web) => web.inner().body_is_empty(),
         }
     }
 
@@ -57,6 +62,7 @@ impl Downstream {
             Self::H1(h1) => h1.poll_body(cx),
             Self::H2(h2) => h2.poll_body(cx),
             Self::H3(h3) => h3.poll_body(cx),
+            Self::Web(web) => web.poll_body(cx),
         }
     }
 
@@ -66,6 +72,7 @@ impl Downstream {
             Self::H1(h1) => h1.poll_gone(cx),
             Self::H2(h2) => h2.poll_gone(cx),
             Self::H3(h3) => h3.poll_gone(cx),
+            Self::Web(web) => web.inner_mut().poll_gone(cx),
         }
     }
 
@@ -74,8 +81,8 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.inform(&head),
             Self::H2(h2) => h2.inform(head),
-            // Not known to the library; a client may do without (RFC 9110 section 15.2).
-            Self::H3(_) => {}
+            Self::H3(h3) => h3.inform(head),
+            Self::Web(web) => web.inner_mut().inform(head),
         }
     }
 
@@ -91,6 +98,7 @@ impl Downstream {
             }
             Self::H2(h2) => h2.respond(head, end),
             Self::H3(h3) => h3.respond(head, end),
+            Self::Web(web) => web.respond(head, end),
         }
     }
 
@@ -107,6 +115,7 @@ impl Downstream {
             Self::H2(h2) => h2.switch_protocols(head),
             // No upgrade is asked for over HTTP/3: extended CONNECT is not offered.
             Self::H3(_) => Err(Gone("HTTP/3 has no upgrades".to_owned())),
+            Self::Web(web) => web.inner_mut().switch_protocols(head),
         }
     }
 
@@ -122,6 +131,7 @@ impl Downstream {
             }
             Self::H2(h2) => h2.push(data),
             Self::H3(h3) => h3.push(data),
+            Self::Web(web) => web.push(data),
         }
     }
 
@@ -137,6 +147,7 @@ impl Downstream {
             }
             Self::H2(h2) => h2.push(Bytes::copy_from_slice(data)),
             Self::H3(h3) => h3.push(Bytes::copy_from_slice(data)),
+            Self::Web(web) => web.push(Bytes::copy_from_slice(data)),
         }
     }
 
@@ -152,6 +163,7 @@ impl Downstream {
             }
             Self::H2(h2) => h2.finish(trailers),
             Self::H3(h3) => h3.finish(trailers),
+            Self::Web(web) => web.finish(trailers),
         }
     }
 
@@ -161,6 +173,7 @@ impl Downstream {
             Self::H1(h1) => h1.abort(),
             Self::H2(h2) => h2.reset(::h2::Reason::INTERNAL_ERROR),
             Self::H3(h3) => h3.abort(),
+            Self::Web(web) => web.inner_mut().abort(),
         }
     }
 
@@ -170,6 +183,7 @@ impl Downstream {
             Self::H1(h1) => h1.reader.wire().poll_room(cx).map_err(|e| Gone(e.to_string())),
             Self::H2(h2) => h2.poll_room(cx),
             Self::H3(h3) => h3.poll_room(cx),
+            Self::Web(web) => web.inner_mut().poll_room(cx),
         }
     }
 
@@ -180,13 +194,24 @@ impl Downstream {
             // The connection's own task sends.
             Self::H2(_) => Poll::Ready(Ok(())),
             Self::H3(h3) => h3.poll_drain(cx),
+            Self::Web(web) => web.inner_mut().poll_drain(cx),
         }
     }
 
     /// From now on the connection ends after this response. HTTP/2 connections see to that themselves.
     pub fn close_after(&mut self) {
-        if let Self::H1(h1) = self {
-            h1.close_after();
+        match self {
+            Self::H1(h1) => h1.close_after(),
+            Self::Web(web) => web.inner_mut().close_after(),
+            Self::H2(_) | Self::H3(_) => {}
+        }
+    }
+
+    /// What the connection knows of the request, whatever is spoken on top of HTTP.
+    pub fn into_plain(self) -> Self {
+        match self {
+            Self::Web(web) => web.into_inner(),
+            plain => plain,
         }
     }
 
@@ -196,6 +221,7 @@ impl Downstream {
             Self::H1(h1) => h1.sent,
             Self::H2(h2) => h2.sent,
             Self::H3(h3) => h3.sent,
+            Self::Web(web) => web.inner().bytes_sent(),
         }
     }
 
@@ -205,6 +231,7 @@ impl Downstream {
             Self::H1(h1) => h1.responded,
             Self::H2(h2) => h2.responded,
             Self::H3(h3) => h3.responded,
+            Self::Web(web) => web.inner().responded(),
         }
     }
 }

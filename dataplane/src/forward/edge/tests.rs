@@ -1,3 +1,6 @@
+use super::forwarded::{
+    X_ENVOY_EXTERNAL_ADDRESS, X_ENVOY_INTERNAL, X_FORWARDED_CLIENT_CERT, X_FORWARDED_PROTO,
+};
 use super::*;
 
 fn arrival(peer: &str, trusted_hops: u32) -> Arrival<'static> {
@@ -7,6 +10,7 @@ fn arrival(peer: &str, trusted_hops: u32) -> Arrival<'static> {
         trusted_hops,
         client: None,
         certificate: None,
+        fingerprints: None,
     }
 }
 

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 use percent_encoding::{AsciiSet, CONTROLS};
 use std::mem::MaybeUninit;
 
+use super::spelling::Spelling;
 use super::{Body, NoHead};
 use crate::forward::encode::is_bodiless;
 
@@ -48,11 +49,11 @@ pub struct Response {
     pub keepalive: bool,
 }
 
-/// Parses a request's head.
+/// Parses a request's head; `spelled` says that the case of names is kept, in an extension.
 ///
 /// # Errors
 /// [`NoHead::Invalid`] or [`NoHead::Coding`].
-pub fn request(bytes: &[u8]) -> Result<Option<(Request, usize)>, NoHead> {
+pub fn request(bytes: &[u8], spelled: bool) -> Result<Option<(Request, usize)>, NoHead> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let length = match httparse::ParserConfig::default().parse_request_with_uninit_headers(
@@ -72,6 +73,9 @@ pub fn request(bytes: &[u8]) -> Result<Option<(Request, usize)>, NoHead> {
     parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| NoHead::Invalid("method"))?;
     parts.version = version(parsed.version);
     parts.headers = headers(parsed.headers, bytes, &copy, SPARE_FIELDS)?;
+    if spelled {
+        parts.extensions.insert(spelling(parsed.headers, bytes, &copy)?);
+    }
     parts.uri = uri(target, shared(&copy, bytes, target.as_bytes()))?;
     adopt_authority(&mut parts)?;
     // Everyone on the way may take another one.
@@ -88,11 +92,12 @@ pub fn request(bytes: &[u8]) -> Result<Option<(Request, usize)>, NoHead> {
     Ok(Some((request, length)))
 }
 
-/// Parses a response's head; `to_head` says that it answers a HEAD request.
+/// Parses a response's head; `to_head` says that it answers a HEAD request, `spelled` that the case of names is kept, in an
+/// extension.
 ///
 /// # Errors
 /// [`NoHead::Invalid`] or [`NoHead::Coding`].
-pub fn response(bytes: &[u8], to_head: bool) -> Result<Option<(Response, usize)>, NoHead> {
+pub fn response(bytes: &[u8], to_head: bool, spelled: bool) -> Result<Option<(Response, usize)>, NoHead> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
@@ -108,6 +113,9 @@ pub fn response(bytes: &[u8], to_head: bool) -> Result<Option<(Response, usize)>
         StatusCode::from_u16(parsed.code.unwrap_or_default()).map_err(|_| NoHead::Invalid("status"))?;
     parts.version = version(parsed.version);
     parts.headers = headers(parsed.headers, bytes, &copy, SPARE_FIELDS)?;
+    if spelled {
+        parts.extensions.insert(spelling(parsed.headers, bytes, &copy)?);
+    }
     let mut keepalive = keepalive(parts.version, &parts.headers);
     let body = response_body(&mut parts, to_head, &mut keepalive)?;
     let response = Response {
@@ -162,6 +170,18 @@ fn headers(
         headers.try_append(name, value).map_err(|_| NoHead::TooLarge)?;
     }
     Ok(headers)
+}
+
+fn spelling(fields: &[httparse::Header<'_>], original: &[u8], copy: &Bytes) -> Result<Spelling, NoHead> {
+    let mut names = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let written = field.name.as_bytes();
+        let name = HeaderName::from_bytes(written).map_err(|_| NoHead::Invalid("field name"))?;
+        names
+            .try_append(name, shared(copy, original, written))
+            .map_err(|_| NoHead::TooLarge)?;
+    }
+    Ok(Spelling::new(names))
 }
 
 fn uri(target: &str, bytes: Bytes) -> Result<Uri, NoHead> {
@@ -321,28 +341,38 @@ mod tests {
     use super::*;
 
     fn parse(head: &str) -> Result<Request, NoHead> {
-        request(head.as_bytes()).map(|parsed| parsed.unwrap().0)
+        request(head.as_bytes(), false).map(|parsed| parsed.unwrap().0)
     }
 
     fn answer(head: &str, to_head: bool) -> Result<Response, NoHead> {
-        response(head.as_bytes(), to_head).map(|parsed| parsed.unwrap().0)
+        response(head.as_bytes(), to_head, false).map(|parsed| parsed.unwrap().0)
     }
 
     #[test]
     fn a_request() {
         let text =
             "POST /a?b=c HTTP/1.1\r\nHost: H.example\r\nX: 1\r\nx:  2 \r\nContent-Length: 3\r\n\r\nabcGET";
-        let (request, length) = request(text.as_bytes()).unwrap().unwrap();
+        let (request, length) = request(text.as_bytes(), true).unwrap().unwrap();
         assert_eq!(&text[length..], "abcGET");
         assert_eq!(request.parts.method, "POST");
         assert_eq!(request.parts.uri, "/a?b=c");
         let values: Vec<_> = request.parts.headers.get_all("x").iter().collect();
         assert_eq!(values, ["1", "2"]);
+        let spelling = Spelling::of(&request.parts.extensions).unwrap();
+        let written = ["host", "x", "x", "x", "other"].map(|name| name.parse().unwrap());
+        let found: Vec<_> = (0..)
+            .zip(&written)
+            .map(|(place, name)| spelling.get(name, usize::saturating_sub(place, 1)))
+            .collect();
+        assert_eq!(
+            found,
+            [Some(&b"Host"[..]), Some(b"X"), Some(b"x"), Some(b"X"), None]
+        );
         assert!(matches!(request.body, Body::Length(3)));
         assert!(request.keepalive);
         for end in 0..length {
             assert!(
-                super::request(&text.as_bytes()[..end]).unwrap().is_none(),
+                super::request(&text.as_bytes()[..end], true).unwrap().is_none(),
                 "{end}"
             );
         }
@@ -431,10 +461,10 @@ mod tests {
     proptest! {
         #[test]
         fn anything_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = request(&bytes);
-            let _ = response(&bytes, false);
+            let _ = request(&bytes, true);
+            let _ = response(&bytes, false, true);
             let line = [b"GET /", &bytes[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
-            let _ = request(&line);
+            let _ = request(&line, false);
         }
     }
 }

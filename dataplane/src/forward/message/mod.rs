@@ -7,6 +7,7 @@
 
 pub(super) mod chunked;
 pub(super) mod head;
+pub(super) mod spelling;
 
 use std::io;
 use std::task::{Context, Poll, ready};

@@ -25,8 +25,13 @@ impl Authority {
     }
 
     fn issue(&self, serial: u64) -> CertificateDer<'static> {
+        self.issue_until(serial, 4096)
+    }
+
+    fn issue_until(&self, serial: u64, year: i32) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["Client.example".into()]).unwrap();
         params.serial_number = Some(SerialNumber::from(serial));
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         params.subject_alt_names.extend([
             SanType::URI("spiffe://a/b".try_into().unwrap()),
             SanType::Rfc822Name("a@b.example".try_into().unwrap()),
@@ -66,7 +71,7 @@ fn check(
         ..Default::default()
     };
     change(&mut config);
-    ClientCheck::build(&config, authority.roots(), lists, &provider())
+    ClientCheck::build(&config, authority.roots(), lists, None, &provider())
 }
 
 fn takes(check: &ClientCheck, certificate: &CertificateDer<'_>) -> bool {
@@ -111,7 +116,7 @@ fn certificates_are_pinned() {
         ..Default::default()
     };
     let without_ca =
-        ClientCheck::build(&without_ca, RootCertStore::empty(), Vec::new(), &provider()).unwrap();
+        ClientCheck::build(&without_ca, RootCertStore::empty(), Vec::new(), None, &provider()).unwrap();
     for check in [by_hash, by_key, without_ca] {
         assert!(takes(&check, &known) && !takes(&check, &other));
     }
@@ -160,4 +165,20 @@ fn the_revoked_are_refused() {
     let (good, revoked) = (ours.issue(1), ours.issue(2));
     let check = check(&ours, vec![ours.revoke(2)], |c| c.crl_leaf_only = true).unwrap();
     assert!(takes(&check, &good) && !takes(&check, &revoked));
+}
+
+#[test]
+fn certificates_may_be_out_of_date() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    for (allow_expired, certificate, expected) in [
+        (false, ours.issue(1), true),
+        (false, ours.issue_until(1, 2020), false),
+        (true, ours.issue_until(1, 2020), true),
+        (true, theirs.issue_until(1, 2020), false),
+        // Revoked for all times.
+        (true, ours.issue_until(7, 2020), false),
+    ] {
+        let check = check(&ours, vec![ours.revoke(7)], |c| c.allow_expired = allow_expired).unwrap();
+        assert_eq!(takes(&check, &certificate), expected, "{allow_expired}");
+    }
 }

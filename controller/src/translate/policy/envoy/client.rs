@@ -11,8 +11,8 @@ use sluice_config::v1::client_path::EscapedSlashes;
 use sluice_config::v1::resource::Body;
 use sluice_crds::envoy::{
     ClientConnection, ClientIPDetectionSettings, ClientTimeout, ClientTrafficPolicy, ClientTrafficPolicySpec,
-    HeaderFilter, HeaderSettings, PathEscapedSlashAction, PathSettings, RequestIDAction,
-    SchemeHeaderTransform, WithUnderscoresAction, XFCCCertData, XFCCForwardMode,
+    HTTP1Settings, HeaderFilter, HeaderSettings, PathEscapedSlashAction, PathSettings, RequestIDAction,
+    SchemeHeaderTransform, TLSVersion, WithUnderscoresAction, XFCCCertData, XFCCForwardMode,
 };
 
 use super::reader::Reader;
@@ -79,19 +79,6 @@ fn settings(
     spec: &ClientTrafficPolicySpec,
     hostname: Option<&str>,
 ) -> v1::ClientSettings {
-    let http1 = spec.http1.as_ref().map(|http1| {
-        let default_host = http1
-            .http10
-            .as_ref()
-            .is_some_and(|old| old.use_default_host == Some(true));
-        let host = hostname.filter(|host| default_host && !host.starts_with('*'));
-        v1::ClientHttp1 {
-            http10: http1.http10.is_some(),
-            http10_default_host: host.unwrap_or_default().to_owned(),
-            trailers: http1.enable_trailers.unwrap_or_default(),
-            preserve_header_case: http1.preserve_header_case.unwrap_or_default(),
-        }
-    });
     let proxy_protocol = match (&spec.proxy_protocol, spec.enable_proxy_protocol) {
         (Some(from), _) => Some(v1::ClientProxyProtocol {
             optional: from.optional.unwrap_or_default(),
@@ -108,7 +95,7 @@ fn settings(
         path: spec.path.as_ref().map(|from| path(reader, from)),
         timeouts: spec.timeout.as_ref().map(timeouts),
         connections: spec.connection.as_ref().map(|from| connections(reader, from)),
-        http1,
+        http1: spec.http1.as_ref().map(|from| http1(reader, from, hostname)),
         http2: spec.http2.as_ref().map(|from| cluster::http2(reader, from)),
         proxy_protocol,
         tcp_keepalive: spec
@@ -121,7 +108,46 @@ fn settings(
             .map(|check| check.path.clone())
             .unwrap_or_default(),
         scheme_matches_backend: spec.scheme == Some(SchemeHeaderTransform::MatchBackend),
-        http3: false,
+        http3: http3(reader, spec),
+        grpc_web: spec
+            .grpc
+            .as_ref()
+            .is_some_and(|grpc| grpc.enable_web == Some(true)),
+    }
+}
+
+/// Whether HTTP/3 is asked for, and TLS allows it.
+pub fn asks_for_http3(spec: &ClientTrafficPolicySpec) -> bool {
+    let highest = spec.tls.as_ref().and_then(|tls| tls.settings.max_version.as_ref());
+    let has_13 = matches!(highest, None | Some(TLSVersion::Auto | TLSVersion::V13));
+    spec.http3.is_some() && has_13
+}
+
+fn http3(reader: &mut Reader<'_, '_, '_>, spec: &ClientTrafficPolicySpec) -> bool {
+    let asks = asks_for_http3(spec);
+    if spec.http3.is_some() && !asks {
+        reader.warnings.push("http3: it needs TLS 1.3, see tls.maxVersion".to_owned());
+    }
+    asks
+}
+
+fn http1(reader: &mut Reader<'_, '_, '_>, from: &HTTP1Settings, hostname: Option<&str>) -> v1::ClientHttp1 {
+    let default_host = from
+        .http10
+        .as_ref()
+        .is_some_and(|old| old.use_default_host == Some(true));
+    let host = hostname.filter(|host| default_host && !host.starts_with('*'));
+    let mut ignored_upgrades = Vec::new();
+    for name in &from.ignored_upgrade_types {
+        ignored_upgrades.push(string_match(reader, name, "http1.ignoredUpgradeTypes"));
+    }
+    v1::ClientHttp1 {
+        http10: from.http10.is_some(),
+        http10_default_host: host.unwrap_or_default().to_owned(),
+        trailers: from.enable_trailers.unwrap_or_default(),
+        preserve_header_case: from.preserve_header_case.unwrap_or_default(),
+        close_when_aged: from.disable_safe_max_connection_duration.unwrap_or_default(),
+        ignored_upgrades,
     }
 }
 
@@ -153,7 +179,11 @@ fn ip_detection(
             return None;
         }
     };
-    Some(v1::ClientIpDetection { source: Some(source) })
+    let xff = from.x_forwarded_for.as_ref();
+    Some(v1::ClientIpDetection {
+        source: Some(source),
+        no_forwarded_for_append: xff.is_some_and(|xff| xff.disable_x_forwarded_for_append == Some(true)),
+    })
 }
 
 fn headers(reader: &mut Reader<'_, '_, '_>, from: &HeaderSettings) -> v1::ClientHeaders {
@@ -223,6 +253,10 @@ fn headers(reader: &mut Reader<'_, '_, '_>, from: &HeaderSettings) -> v1::Client
             .late_response_headers
             .as_ref()
             .map(|from| modifier(reader, from, "headers.lateResponseHeaders")),
+        strip_trailing_host_dot: from
+            .host
+            .as_ref()
+            .is_some_and(|host| host.strip_trailing_host_dot == Some(true)),
     }
 }
 
@@ -267,12 +301,15 @@ fn path(reader: &mut Reader<'_, '_, '_>, from: &PathSettings) -> v1::ClientPath 
 
 fn timeouts(from: &ClientTimeout) -> v1::ClientTimeouts {
     let http = from.http.clone().unwrap_or_default();
+    let tcp = from.tcp.clone().unwrap_or_default();
     v1::ClientTimeouts {
-        tcp_idle_ms: from.tcp.as_ref().and_then(|tcp| tcp.idle_timeout).map(millis),
+        tcp_idle_ms: tcp.idle_timeout.map(millis),
         http_idle_ms: http.idle_timeout.map(millis),
         request_received_ms: http.request_received_timeout.map(millis),
         stream_idle_ms: http.stream_idle_timeout.map(millis),
         request_headers_received_ms: http.request_headers_received_timeout.map(millis),
+        tls_handshake_ms: tcp.tls_handshake_timeout.map(millis),
+        inspection_ms: tcp.connection_inspection_timeout.map(millis),
     }
 }
 
@@ -297,5 +334,10 @@ fn connections(reader: &mut Reader<'_, '_, '_>, from: &ClientConnection) -> v1::
         max_connection_duration_ms: limit.max_connection_duration.map(millis).unwrap_or_default(),
         max_requests_per_connection: u64::try_from(requests).unwrap_or_default(),
         max_stream_duration_ms: limit.max_stream_duration.map(millis).unwrap_or_default(),
+        socket_buffer_bytes: from
+            .socket_buffer_limit
+            .as_ref()
+            .map(|limit| bytes(reader, limit, "connection.socketBufferLimit"))
+            .unwrap_or_default(),
     }
 }

@@ -8,8 +8,8 @@ use sluice_config::v1::resource::Body;
 use sluice_config::v1::subject_alt_name_match::Kind as NameKind;
 use sluice_config::v1::tls_parameters::{AlpnProtocols, SessionResumption};
 use sluice_crds::envoy::{
-    ClientTLSSettings, ClientValidationContext, ClientValidationModeType, StringMatch, TLSSettings,
-    TLSVersion,
+    ClientTLSSettings, ClientValidationContext, ClientValidationModeType, StringMatch, TLSFingerprintType,
+    TLSSettings, TLSVersion,
 };
 use sluice_crds::gateway::SecretObjectReference;
 
@@ -32,8 +32,19 @@ pub(super) fn parameters(reader: &mut Reader<'_, '_, '_>, from: &ClientTLSSettin
             stateful: resumption.stateful.is_some(),
         }
     });
+    let mut fingerprints = Vec::new();
+    for kind in &from.settings.fingerprints {
+        match kind {
+            TLSFingerprintType::JA3 => fingerprints.push(v1::TlsFingerprint::Ja3.into()),
+            TLSFingerprintType::JA4 => fingerprints.push(v1::TlsFingerprint::Ja4.into()),
+            TLSFingerprintType::Other(other) => {
+                reader.fault("tls.fingerprints", format_args!("{other:?} is not known"));
+            }
+        }
+    }
     v1::TlsParameters {
         resumption,
+        fingerprints,
         ..common(reader, &from.settings)
     }
 }
@@ -66,6 +77,8 @@ pub fn common(reader: &mut Reader<'_, '_, '_>, from: &TLSSettings) -> v1::TlsPar
                 .map(|protocol| protocol.as_str().to_owned())
                 .collect(),
         }),
+        signature_algorithms: from.signature_algorithms.clone(),
+        fingerprints: Vec::new(),
         resumption: None,
     }
 }
@@ -136,6 +149,7 @@ pub(super) fn validation(
             .crl
             .as_ref()
             .is_some_and(|crl| crl.only_verify_leaf_certificate == Some(true)),
+        allow_expired: from.allow_expired_certificate.unwrap_or_default(),
         ..v1::ClientValidation::default()
     }
 }
