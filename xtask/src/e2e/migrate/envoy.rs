@@ -22,6 +22,18 @@ const GROUPS: [&str; 3] = [
     ".gateway.envoyproxy.io",
 ];
 
+/// What helm leaves behind, because it belongs to hooks.
+const HOOKS: [(&str, &str); 2] = [
+    (
+        "mutatingwebhookconfiguration",
+        "envoy-gateway-topology-injector.envoy-gateway-system",
+    ),
+    (
+        "clusterrole,clusterrolebinding",
+        "eg-gateway-helm-certgen:envoy-gateway-system",
+    ),
+];
+
 /// Installs it, with its CRDs and those of Gateway API that it comes with.
 pub fn install(cluster: &Cluster, scratch: &Path) -> Result<()> {
     let chart = scratch.join("gateway-helm");
@@ -36,7 +48,6 @@ pub fn install(cluster: &Cluster, scratch: &Path) -> Result<()> {
         fs::write(chart.join("values.yaml"), values)?;
     }
     let values = json!({
-        "global": {"images": {"envoyProxy": {"image": images::ENVOY_IMAGE}}},
         "config": {"envoyGateway": {
             "provider": {"kubernetes": {"shutdownManager": {"image": images::ENVOY_GATEWAY_IMAGE}}},
             "extensionApis": {"enableBackend": true},
@@ -72,6 +83,21 @@ pub fn remove(cluster: &Cluster) -> Result<()> {
     }
     // There may be no such kind.
     cluster.command("sh").args(["-c", UNHOLD]).succeeds();
+    // Its proxies would take six minutes to end, and their namespace waits for that.
+    cluster
+        .kubectl([
+            "delete",
+            "deployments,replicasets,pods",
+            "--all",
+            "--force",
+            "--grace-period=0",
+            "--ignore-not-found",
+        ])
+        .args(["--namespace", NAMESPACE])
+        .text()?;
+    for (kind, name) in HOOKS {
+        site::delete(cluster, kind, &[name])?;
+    }
     let all = cluster.kubectl(["get", "crds", "--output=name"]).text()?;
     let names: Vec<&str> = all
         .lines()

@@ -47,9 +47,9 @@ fn oidc(world: &World) -> Result<()> {
     let curl = || {
         let mut curl = world.cluster.command_from(Netns::Client, "curl");
         curl.args(["--cacert", &ca]);
-        resolve.iter().for_each(|known| {
+        for known in &resolve {
             curl.args(["--resolve", known]);
-        });
+        }
         curl
     };
     let browser = Browser::new(&directory, "alice", &curl)?;
