@@ -155,6 +155,7 @@ fn route(number: usize) -> v1::Route {
             rules: vec![rule],
             grpc: false,
         })),
+        ..Default::default()
     }
 }
 
