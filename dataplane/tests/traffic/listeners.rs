@@ -56,11 +56,12 @@ fn timeouts(timeouts: v1::ClientTimeouts) -> v1::ClientSettings {
 
 /// The first of them ends while the other stands.
 async fn ends_before(mut one: Raw, mut other: Raw) {
-    tokio::select! {
+    let in_order = tokio::select! {
         biased;
-        _ = other.rest() => panic!("the other one has ended"),
-        _ = one.rest() => {}
-    }
+        _ = other.rest() => false,
+        _ = one.rest() => true,
+    };
+    assert!(in_order, "the other one has ended");
 }
 
 #[tokio::test]
