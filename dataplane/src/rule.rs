@@ -48,8 +48,8 @@ pub struct Rule {
     pub tracing: Option<Box<RouteTracing>>,
     /// Counters of the route.
     pub metrics: Arc<RouteMetrics>,
-    /// Annotations of the route object that its metadata has; boxed, for most have none.
-    annotations: Option<Box<BTreeMap<String, String>>>,
+    /// Annotations of the route object that its metadata has.
+    annotations: BTreeMap<String, String>,
 }
 
 impl Rule {
@@ -93,7 +93,7 @@ impl Rule {
                 .as_ref()
                 .and_then(|policy| policy.tracing.as_ref())
                 .map(|tracing| Box::new(RouteTracing::compile(tracing))),
-            annotations: (!rule.annotations.is_empty()).then(|| Box::new(rule.annotations.clone())),
+            annotations: rule.annotations.clone(),
             metrics: lookup.route_metrics(counted_as(rule.policy.as_ref(), route_name)),
         })
     }
@@ -108,8 +108,8 @@ impl Rule {
         if !self.rule_name.is_empty() {
             object["sectionName"] = json!(self.rule_name);
         }
-        if let Some(annotations) = &self.annotations {
-            object["annotations"] = json!(annotations);
+        if !self.annotations.is_empty() {
+            object["annotations"] = json!(self.annotations);
         }
         json!([object])
     }

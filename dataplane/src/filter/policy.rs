@@ -119,7 +119,10 @@ fn of_policy(
         all.push((Stage::Cors, Filter::Cors(cors.into())));
     }
     if let Some(csrf) = &policy.csrf {
-        let csrf = field("csrf", Csrf::compile(csrf, lookup.route_metrics(counted_as(Some(policy), route))))?;
+        let csrf = field(
+            "csrf",
+            Csrf::compile(csrf, lookup.route_metrics(counted_as(Some(policy), route))),
+        )?;
         all.push((Stage::Csrf, Filter::Csrf(csrf.into())));
     }
     if let Some(auth) = &policy.external_auth {
@@ -223,13 +226,17 @@ impl Extras {
                 .transpose()
                 .map_err(|e| format!("bandwidth_limit.{e}"))?,
             upgrades,
-            tunnel: policy.upgrades.as_ref().and_then(|upgrades| upgrades.connect).map(|connect| {
-                if connect.terminate {
-                    Tunnel::Terminate
-                } else {
-                    Tunnel::Pass
-                }
-            }),
+            tunnel: policy
+                .upgrades
+                .as_ref()
+                .and_then(|upgrades| upgrades.connect)
+                .map(|connect| {
+                    if connect.terminate {
+                        Tunnel::Terminate
+                    } else {
+                        Tunnel::Pass
+                    }
+                }),
             admission: policy
                 .admission_control
                 .as_ref()

@@ -15,7 +15,7 @@ pub(super) fn look(
     backend: &Arc<Backend>,
     active: &Active,
     version: Version,
-) -> Option<Counted> {
+) -> Option<Box<Counted>> {
     let ahead = backend.ahead.as_ref()?;
     let endpoint = active.endpoint();
     let idle = |all: bool| {
@@ -42,7 +42,7 @@ pub(super) fn look(
             open(worker, backend, (at, Some(&next)), version);
         }
     }
-    Some(counted)
+    Some(Box::new(counted))
 }
 
 fn open(

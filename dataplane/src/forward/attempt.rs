@@ -166,7 +166,7 @@ impl Tries<'_> {
     fn turn(&mut self, retries: u32, record: &mut Record) {
         let every = self.rule.retry.as_ref().map_or(0, |retry| retry.per_priority);
         if every != 0
-            && retries % every == 0
+            && retries.is_multiple_of(every)
             && let Some(backend) = self.rule.backends.beyond(&self.backend)
         {
             record.backend = Some(Arc::clone(&backend));

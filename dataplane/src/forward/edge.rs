@@ -181,7 +181,12 @@ fn adopt_destination(head: &mut request::Parts) -> Result<(), Refusal> {
     }
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Invalid("invalid host"))?;
     // Somebody on the way may have believed the other.
-    if head.headers.get_all(HOST).iter().any(|other| !other.as_bytes().eq_ignore_ascii_case(host.as_bytes())) {
+    if head
+        .headers
+        .get_all(HOST)
+        .iter()
+        .any(|other| !other.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+    {
         return Err(Refusal::Invalid("target and host differ"));
     }
     head.headers.insert(HOST, host);

@@ -78,11 +78,7 @@ impl Ahead {
 
     /// A request goes to this endpoint. `idle` says how many connections there are with nothing to do: to this endpoint, and
     /// to all.
-    pub fn begin(
-        self: &Arc<Self>,
-        address: SocketAddr,
-        idle: impl Fn(bool) -> u32,
-    ) -> (Counted, Wanted) {
+    pub fn begin(self: &Arc<Self>, address: SocketAddr, idle: impl Fn(bool) -> u32) -> (Counted, Wanted) {
         let counted = self.count(address, false);
         let mut workers = self.lock();
         let busy = workers.entry(counted.worker).or_default();
@@ -93,7 +89,9 @@ impl Ahead {
             }
             let want = (u64::from(requests) * u64::from(beyond)).div_ceil(100);
             // The request itself takes one of those to its endpoint.
-            let have = idle(all).saturating_sub(u32::from(idle(false) > 0)).saturating_add(opening);
+            let have = idle(all)
+                .saturating_sub(u32::from(idle(false) > 0))
+                .saturating_add(opening);
             let missing = want.saturating_sub(u64::from(have)).min(u64::from(AT_ONCE));
             u32::try_from(missing).unwrap_or(AT_ONCE)
         };
@@ -220,6 +218,9 @@ mod tests {
         assert_eq!(foreseen.take(), None);
         let kept = (0..100).filter(|port| foreseen.push(address(*port))).count();
         assert_eq!(kept, FORESEEN);
-        assert_eq!([foreseen.take(), foreseen.take()], [Some(address(0)), Some(address(1))]);
+        assert_eq!(
+            [foreseen.take(), foreseen.take()],
+            [Some(address(0)), Some(address(1))]
+        );
     }
 }

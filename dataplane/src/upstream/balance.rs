@@ -3,6 +3,8 @@
 //! Owns one backend's view of its endpoints: their health, since when they take traffic, the hash table. A backend that
 //! asks for nothing has none of this: [`super::EndpointSet::pick`] chooses. Opens no connection.
 
+mod zones;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use http::header::HeaderName;
 use rand::Rng;
 use sluice_config::v1;
 
+use self::zones::{PreferLocal, draw_zone};
 use super::ahead::Foreseen;
 use super::endpoints::Active;
 use super::hashing::{ConsistentHash, Table};
@@ -60,14 +63,6 @@ pub struct Balancer {
     planning: Mutex<()>,
     turn: AtomicUsize,
     metrics: Arc<BackendMetrics>,
-}
-
-#[derive(Debug)]
-struct PreferLocal {
-    zone: Box<str>,
-    min_endpoints: usize,
-    force: Option<usize>,
-    percent: u32,
 }
 
 /// The endpoints as of one endpoint set.
@@ -474,43 +469,6 @@ impl Balancer {
             ..Plan::default()
         })
     }
-}
-
-impl PreferLocal {
-    fn new(config: &v1::load_balancer::PreferLocal, zone: &str) -> Self {
-        Self {
-            zone: zone.into(),
-            min_endpoints: config.min_endpoints as usize,
-            force: config.force_min_endpoints_in_zone.map(|least| least as usize),
-            percent: config.percent.unwrap_or(100),
-        }
-    }
-
-    fn applies(&self, plan: &Plan) -> bool {
-        let all = plan.members().len();
-        plan.local > 0
-            && plan.local < all
-            && all >= self.min_endpoints
-            && (self.percent >= 100 || rand::rng().random_range(0..100) < self.percent)
-    }
-
-    /// Whether a request stays in the zone: as many as the zone can take without more load than the others have.
-    fn draws_local(&self, plan: &Plan) -> bool {
-        if self.force.is_some_and(|least| plan.local >= least.max(1)) {
-            return true;
-        }
-        // The zone has local/all of the endpoints, and its proxies see 1/zones of the traffic.
-        let (can, need) = (plan.local * plan.zones, plan.members().len());
-        can >= need || rand::rng().random_range(0..need) < can
-    }
-}
-
-/// Draws a zone by weight.
-fn draw_zone(weighted: &[(Box<str>, u64)]) -> Option<&str> {
-    let (_, sum) = weighted.last()?;
-    let drawn = rand::rng().random_range(0..*sum);
-    let place = weighted.partition_point(|(_, up_to)| *up_to <= drawn);
-    weighted.get(place).map(|(zone, _)| &**zone)
 }
 
 /// Draws a place; walks on from one that is not acceptable.

@@ -3,7 +3,6 @@
 //! Owns the task of a connection that is pinged; one that is not is Pingora's to drive. Opens no transport and sends no
 //! request.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,7 +32,7 @@ const MAX_FRAME: u32 = 1 << 16;
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When a connection is pinged.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Pings {
     interval: Option<Duration>,
     /// Percent of the interval that may be added to it.
@@ -93,7 +92,10 @@ pub async fn handshake(
         .or_err(ErrorType::HandshakeError, "during HTTP/2 handshake")?;
     let max_streams = max_streams.min(connection.max_concurrent_send_streams());
     if max_streams == 0 {
-        return Err(Error::explain(ErrorType::H2Error, "the endpoint takes no streams"));
+        return Err(Error::explain(
+            ErrorType::H2Error,
+            "the endpoint takes no streams",
+        ));
     }
     let pings = Pings {
         interval: (asked.ping_interval_ms != 0).then(|| Duration::from_millis(asked.ping_interval_ms)),
@@ -148,29 +150,23 @@ async fn drive<I>(
 }
 
 /// Pings; ends once there is no answer in time.
-fn unanswered_ping(
-    ping_pong: Option<PingPong>,
-    pings: Pings,
-    ask: Arc<Notify>,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        let Some(mut ping_pong) = ping_pong else {
-            return std::future::pending().await;
-        };
-        loop {
-            match pings.interval {
-                None => ask.notified().await,
-                Some(interval) => {
-                    let most = interval * pings.jitter / 100;
-                    let pause = interval + most.mul_f64(rand::rng().random_range(0.0..=1.0));
-                    // An early ping does for the next one.
-                    let _ = tokio::time::timeout(pause, ask.notified()).await;
-                }
+async fn unanswered_ping(ping_pong: Option<PingPong>, pings: Pings, ask: Arc<Notify>) {
+    let Some(mut ping_pong) = ping_pong else {
+        return std::future::pending().await;
+    };
+    loop {
+        match pings.interval {
+            None => ask.notified().await,
+            Some(interval) => {
+                let most = interval * pings.jitter / 100;
+                let pause = interval + most.mul_f64(rand::rng().random_range(0.0..=1.0));
+                // An early ping does for the next one.
+                let _ = tokio::time::timeout(pause, ask.notified()).await;
             }
-            match tokio::time::timeout(pings.timeout, ping_pong.ping(Ping::opaque())).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) | Err(_) => return,
-            }
+        }
+        match tokio::time::timeout(pings.timeout, ping_pong.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
         }
     }
 }

@@ -167,7 +167,16 @@ mod tests {
 
     #[test]
     fn what_is_no_report_is_none() {
-        for value in ["", "TEXT", "TEXT a", "TEXT cpu=much", "TEXT foo.bar=1", "JSON {", "XML <a/>", "BIN !"] {
+        for value in [
+            "",
+            "TEXT",
+            "TEXT a",
+            "TEXT cpu=much",
+            "TEXT foo.bar=1",
+            "JSON {",
+            "XML <a/>",
+            "BIN !",
+        ] {
             assert_eq!(read(TEXT, value), None, "{value}");
         }
         assert_eq!(read(BINARY, "AAAA"), None);

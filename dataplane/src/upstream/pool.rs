@@ -118,7 +118,12 @@ impl Pool {
         if let Some(lease) = &found.shared.lease {
             lease.begin();
         }
-        if let Some(ping) = found.shared.idle_ping.as_ref().filter(|_| found.shared.connection.is_idle()) {
+        if let Some(ping) = found
+            .shared
+            .idle_ping
+            .as_ref()
+            .filter(|_| found.shared.connection.is_idle())
+        {
             ping.used_after(found.used.elapsed());
         }
         found.used = Instant::now();

@@ -131,8 +131,7 @@ async fn run(backend: Weak<Backend>, plan: Plan, log: Option<Log>) {
         while let Some((member, verdict)) = checks.next().await {
             let run = runs.entry(member.endpoint().address()).or_default();
             let first_check = *run == Run::default();
-            let news = judge(run, verdict, &plan)
-                .filter(|failing| balancer.set_failing(&member, *failing));
+            let news = judge(run, verdict, &plan).filter(|failing| balancer.set_failing(&member, *failing));
             if let Some(log) = &log {
                 let seen = Seen {
                     verdict,
@@ -189,7 +188,11 @@ mod tests {
         let mut run = Run::default();
         let mut see = |verdict| judge(&mut run, verdict, &plan);
         assert_eq!(
-            [see(Verdict::Failed(Cause::Answer)), see(Verdict::Failed(Cause::Answer)), see(Verdict::Failed(Cause::Answer))],
+            [
+                see(Verdict::Failed(Cause::Answer)),
+                see(Verdict::Failed(Cause::Answer)),
+                see(Verdict::Failed(Cause::Answer))
+            ],
             [None, None, Some(true)]
         );
         assert_eq!(

@@ -93,7 +93,11 @@ impl Utilization {
             expiration: or(config.expiration_ms, EXPIRATION_MS),
             update: or(config.update_ms, UPDATE_MS).max(MIN_UPDATE_MS),
             penalty: f64::from(config.error_penalty_percent) / 100.0,
-            metrics: config.metric_names.iter().map(|name| name.as_str().into()).collect(),
+            metrics: config
+                .metric_names
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
             keep_headers: config.keep_response_headers,
             out_of_band: config.out_of_band.is_some(),
             weights: ArcSwap::default(),
@@ -230,7 +234,12 @@ mod tests {
         Utilization::new(Some(&config))
     }
 
-    fn shares(policy: &Utilization, set: &Arc<EndpointSet>, members: &[Arc<Member>], all: usize) -> Vec<usize> {
+    fn shares(
+        policy: &Utilization,
+        set: &Arc<EndpointSet>,
+        members: &[Arc<Member>],
+        all: usize,
+    ) -> Vec<usize> {
         let mut shares = vec![0; members.len()];
         for _ in 0..all {
             let chosen = policy.next(set, members, &|_| true).unwrap();

@@ -2,10 +2,10 @@
 
 use sluice_config::v1;
 
+use super::cfg;
 use super::support::backend::{Backend, response};
 use super::support::client::Http;
 use super::support::{self, Proxy};
-use super::cfg;
 
 /// Bytes that pass at once, and some more.
 const BODY: usize = 30_000;
@@ -48,7 +48,11 @@ async fn trailers_say_how_long_a_response_was_held_back() {
         let (_proxy, _backend, port) = proxy(limited(Some(prefix))).await;
         let http = Http::h2(port);
         let short = http.get("/short").await;
-        assert_eq!((short.status, short.trailers), (200, None), "it was not held back");
+        assert_eq!(
+            (short.status, short.trailers),
+            (200, None),
+            "it was not held back"
+        );
         // Pieces come one after the other, so more than one response may be needed to owe something.
         let mut trailers = None;
         for _ in 0..3 {
@@ -57,13 +61,32 @@ async fn trailers_say_how_long_a_response_was_held_back() {
             trailers = got.trailers.or(trailers);
         }
         let trailers = trailers.expect("they were held back");
-        let ms = |name: String| trailers.get(name.as_str()).unwrap().to_str().unwrap().parse::<u64>().unwrap();
+        let ms = |name: String| {
+            trailers
+                .get(name.as_str())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
         assert!(ms(format!("{name}-filter-delay-ms")) > 0, "{trailers:?}");
-        assert!(trailers.get(format!("{name}-delay-ms").as_str()).is_none_or(|ms| ms != "0"));
-        assert!(!trailers.keys().any(|name| name.as_str().contains("request")), "{trailers:?}");
+        assert!(
+            trailers
+                .get(format!("{name}-delay-ms").as_str())
+                .is_none_or(|ms| ms != "0")
+        );
+        assert!(
+            !trailers.keys().any(|name| name.as_str().contains("request")),
+            "{trailers:?}"
+        );
     }
     let (_proxy, _backend, port) = proxy(limited(None)).await;
     for _ in 0..3 {
-        assert_eq!(Http::h2(port).get("/").await.trailers, None, "nobody asks for them");
+        assert_eq!(
+            Http::h2(port).get("/").await.trailers,
+            None,
+            "nobody asks for them"
+        );
     }
 }

@@ -46,10 +46,7 @@ fn dynamic(allow_local: bool, tls: Option<v1::UpstreamTls>) -> Vec<v1::Resource>
 
 fn dynamic_with(allow_local: bool, tls: Option<v1::UpstreamTls>, dns: Option<v1::Dns>) -> Vec<v1::Resource> {
     let config = v1::Backend {
-        dynamic: Some(v1::DynamicResolver {
-            allow_local,
-            dns,
-        }),
+        dynamic: Some(v1::DynamicResolver { allow_local, dns }),
         tls,
         ..Default::default()
     };
@@ -103,7 +100,11 @@ async fn hosts_are_looked_up_as_often_as_the_backend_says() {
     let ask = async || http.get_with("/", &[("host", &host)]).await.status;
     assert_eq!((ask().await, names.asked()), (200, 1), "one family is asked");
     tokio::time::sleep(std::time::Duration::from_millis(150)).await;
-    assert_eq!((ask().await, names.asked()), (200, 2), "the answer has lived for long enough");
+    assert_eq!(
+        (ask().await, names.asked()),
+        (200, 2),
+        "the answer has lived for long enough"
+    );
 }
 
 #[tokio::test]
@@ -278,7 +279,11 @@ async fn pinged(answers: bool) -> (std::net::SocketAddr, Arc<AtomicUsize>, Arc<A
                     (4, 0) => &[0, 0, 0, 4, 1, 0, 0, 0, 0],
                     (6, 0) => {
                         counts.0.fetch_add(1, Ordering::SeqCst);
-                        if answers { &[0, 0, 8, 6, 1, 0, 0, 0, 0] } else { &[] }
+                        if answers {
+                            &[0, 0, 8, 6, 1, 0, 0, 0, 0]
+                        } else {
+                            &[]
+                        }
                     }
                     // HEADERS with END_HEADERS and END_STREAM: `:status: 204` is entry 9 of the static table.
                     (1, _) => &[0, 0, 1, 1, 5, 0, 0, 0, head[8], 0x80 | 9],

@@ -16,8 +16,15 @@ async fn a_rule_is_counted_under_the_name_that_a_policy_gives() {
     let metrics = proxy.dataplane.metrics().encode();
     let lines: Vec<_> = metrics.lines().filter(|line| line.contains("route=")).collect();
     assert!(
-        lines.iter().any(|line| line.contains(r#"route="httproute/test/shop""#) && line.ends_with(" 1")),
+        lines
+            .iter()
+            .any(|line| line.contains(r#"route="httproute/test/shop""#) && line.ends_with(" 1")),
         "{metrics}"
     );
-    assert!(!lines.iter().any(|line| line.contains(r#"route="HTTPRoute/test/r""#)), "{metrics}");
+    assert!(
+        !lines
+            .iter()
+            .any(|line| line.contains(r#"route="HTTPRoute/test/r""#)),
+        "{metrics}"
+    );
 }

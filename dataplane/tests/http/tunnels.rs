@@ -71,7 +71,8 @@ async fn proxy(address: std::net::SocketAddr, terminate: bool) -> (Proxy, u16) {
 
 async fn connect(port: u16, host: &str) -> (Raw, String) {
     let mut raw = Raw::connect(port).await;
-    raw.send(format!("CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n")).await;
+    raw.send(format!("CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n"))
+        .await;
     let head = raw.head().await;
     (raw, head)
 }
@@ -82,7 +83,10 @@ async fn a_tunnel_ends_here() {
     let (mut raw, head) = connect(port, "any.example").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     let lower = head.to_ascii_lowercase();
-    assert!(!lower.contains("content-length") && !lower.contains("transfer-encoding"), "{head}");
+    assert!(
+        !lower.contains("content-length") && !lower.contains("transfer-encoding"),
+        "{head}"
+    );
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     for bytes in [&b"\x16\x03\x01 not HTTP"[..], b"more"] {
         raw.send(bytes).await;
@@ -113,14 +117,20 @@ async fn a_tunnel_of_http2_ends_here() {
     assert_eq!(response.status(), 200);
     let mut reading = response.into_body();
     body.send_data(Bytes::from_static(b"ping"), false).unwrap();
-    assert_eq!(reading.data().await.unwrap().unwrap(), Bytes::from_static(b"ping"));
+    assert_eq!(
+        reading.data().await.unwrap().unwrap(),
+        Bytes::from_static(b"ping")
+    );
 }
 
 #[tokio::test]
 async fn a_tunnel_goes_on_to_the_next_proxy() {
     let (_proxy, port) = proxy(next_proxy().await, false).await;
     let (mut raw, head) = connect(port, "good.example").await;
-    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("via-next: yes"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 200 ") && head.contains("via-next: yes"),
+        "{head}"
+    );
     assert!(!head.to_ascii_lowercase().contains("content-length"), "{head}");
     raw.send("hello").await;
     assert_eq!(raw.exactly(5).await, b"hello");
@@ -170,8 +180,12 @@ async fn a_tunnel_has_a_connection_of_its_own() {
     assert_eq!(backend.connections(), 1);
     // What the tunnel carries is the backend's own protocol here.
     let (mut raw, _) = connect(port, "any.example").await;
-    raw.send("GET /in-tunnel HTTP/1.1\r\nHost: inner\r\nConnection: close\r\n\r\n").await;
+    raw.send("GET /in-tunnel HTTP/1.1\r\nHost: inner\r\nConnection: close\r\n\r\n")
+        .await;
     let answer = raw.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("/in-tunnel"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("/in-tunnel"),
+        "{answer}"
+    );
     eventually("it has its own", || backend.connections() == 2).await;
 }

@@ -45,7 +45,9 @@ async fn the_body_of_a_check_is_on_the_wire() {
             let (head, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let length = head.headers.get("content-length").cloned();
-            kept.lock().unwrap().push((head.method, head.uri.to_string(), length, body));
+            kept.lock()
+                .unwrap()
+                .push((head.method, head.uri.to_string(), length, body));
             response(200, "")
         }
     })
@@ -67,7 +69,10 @@ async fn the_body_of_a_check_is_on_the_wire() {
     eventually("it is checked twice", || seen.lock().unwrap().len() >= 2).await;
     for (method, uri, length, body) in seen.lock().unwrap().iter().take(2) {
         assert_eq!((method.as_str(), uri.as_str()), ("POST", "/healthz"));
-        assert_eq!((length.as_ref().unwrap(), &body[..]), (&http::HeaderValue::from(9), &br#"{"ask":1}"#[..]));
+        assert_eq!(
+            (length.as_ref().unwrap(), &body[..]),
+            (&http::HeaderValue::from(9), &br#"{"ask":1}"#[..])
+        );
     }
 }
 
@@ -103,7 +108,9 @@ async fn outcomes_are_written_to_the_file() {
     .await;
     let lines = || {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines.collect::<Vec<_>>()
     };
     let until = async |count: usize| {
@@ -123,7 +130,10 @@ async fn outcomes_are_written_to_the_file() {
     let first = &lines[0];
     assert_eq!(first["health_checker_type"], "HTTP");
     assert_eq!(first["cluster_name"], "test/b:80");
-    assert_eq!(first["host"]["socket_address"]["port_value"], backend.address.port());
+    assert_eq!(
+        first["host"]["socket_address"]["port_value"],
+        backend.address.port()
+    );
     let events = [
         "successful_health_check_event",
         "health_check_failure_event",

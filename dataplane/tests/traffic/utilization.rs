@@ -16,7 +16,9 @@ async fn reporting(name: &'static str, report: &'static str, in_trailers: bool) 
     Backend::start(move |_| async move {
         let mut response = response(200, name);
         if !in_trailers {
-            response.headers_mut().insert("endpoint-load-metrics", report.parse().unwrap());
+            response
+                .headers_mut()
+                .insert("endpoint-load-metrics", report.parse().unwrap());
             return response;
         }
         let mut trailers = HeaderMap::new();
@@ -74,8 +76,14 @@ async fn share(client: &Http, backends: [&Backend; 2]) -> (usize, usize) {
 #[tokio::test]
 async fn who_has_less_to_do_gets_more() {
     let reports = [
-        ("TEXT cpu_utilization=0.1,rps_fractional=10", "TEXT cpu_utilization=0.9,rps_fractional=10"),
-        (r#"JSON {"cpu_utilization": 0.1}"#, r#"JSON {"cpu_utilization": 0.9}"#),
+        (
+            "TEXT cpu_utilization=0.1,rps_fractional=10",
+            "TEXT cpu_utilization=0.9,rps_fractional=10",
+        ),
+        (
+            r#"JSON {"cpu_utilization": 0.1}"#,
+            r#"JSON {"cpu_utilization": 0.9}"#,
+        ),
     ];
     for (n, (low, high)) in reports.into_iter().enumerate() {
         let in_trailers = n == 1;
@@ -114,7 +122,10 @@ async fn clients_are_told_of_the_load_only_if_the_policy_says_so() {
         };
         let (_proxy, port) = proxy(&[&head], utilization.clone()).await;
         let got = Http::h2(port).get("/").await;
-        assert_eq!(got.headers.contains_key("endpoint-load-metrics"), keep_response_headers);
+        assert_eq!(
+            got.headers.contains_key("endpoint-load-metrics"),
+            keep_response_headers
+        );
         let (_proxy, port) = proxy(&[&trailers], utilization).await;
         let got = Http::h2(port).get("/").await.trailers.unwrap();
         assert_eq!(got.contains_key("endpoint-load-metrics"), keep_response_headers);

@@ -48,7 +48,13 @@ pub fn are_named(target: &ObjectRef, view: &View<'_>) -> bool {
             .is_some_and(|object| x_backend::hostname(&object).is_some()),
         Kind::Backend => view
             .get::<Backend>(&target.namespace, &target.name)
-            .is_some_and(|object| object.spec.endpoints.iter().any(|endpoint| endpoint.fqdn.is_some())),
+            .is_some_and(|object| {
+                object
+                    .spec
+                    .endpoints
+                    .iter()
+                    .any(|endpoint| endpoint.fqdn.is_some())
+            }),
         _ => false,
     }
 }

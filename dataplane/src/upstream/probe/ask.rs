@@ -220,7 +220,11 @@ async fn http(
                 .await?
                 .to_bytes();
             let found = body.windows(content.len()).any(|window| window == *content);
-            Ok(if found { Verdict::Healthy } else { Verdict::Failed(Cause::Answer) })
+            Ok(if found {
+                Verdict::Healthy
+            } else {
+                Verdict::Failed(Cause::Answer)
+            })
         }
         Check::Grpc { .. } => grpc_verdict(response).await,
         Check::Tcp { .. } => Ok(Verdict::Failed(Cause::Answer)),
@@ -288,7 +292,11 @@ fn request(
 }
 
 /// Sends a request on a connection of its own.
-pub(super) async fn exchange<I>(io: I, http2: bool, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error>
+pub(super) async fn exchange<I>(
+    io: I,
+    http2: bool,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

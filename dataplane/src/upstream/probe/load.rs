@@ -189,7 +189,9 @@ async fn listen(
         buffered.extend_from_slice(&data);
         while let Some(message) = next_message(&mut buffered)? {
             let report = Report::decode(message)?;
-            let Some(held) = backend.upgrade() else { return Ok(()) };
+            let Some(held) = backend.upgrade() else {
+                return Ok(());
+            };
             held.put_load(member, &report);
             *pause = FIRST_PAUSE;
         }

@@ -54,7 +54,11 @@ impl Logs {
             Check::Tcp(_) => "TCP",
             Check::Grpc(_) => "GRPC",
         };
-        let path = if wanted.path.is_empty() { STDOUT } else { &wanted.path };
+        let path = if wanted.path.is_empty() {
+            STDOUT
+        } else {
+            &wanted.path
+        };
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let out = if let Some(out) = open.get(path) {
             out.clone()
@@ -168,15 +172,24 @@ mod tests {
                 })
                 .collect::<Vec<_>>()
         };
-        let (failed, out) = ("health_check_failure_event", "health_check_failure_event+eject_unhealthy_event");
+        let (failed, out) = (
+            "health_check_failure_event",
+            "health_check_failure_event+eject_unhealthy_event",
+        );
         let (passed, back) = ("successful_health_check_event", "add_healthy_event");
-        assert_eq!(names(v1::HealthCheckLog::default()), [failed, out, passed, back, passed]);
+        assert_eq!(
+            names(v1::HealthCheckLog::default()),
+            [failed, out, passed, back, passed]
+        );
         let changes = v1::HealthCheckLog {
             failure_starts: true,
             recoveries: true,
             ..Default::default()
         };
-        assert_eq!(names(changes), [failed, "eject_unhealthy_event", passed, back, ""]);
+        assert_eq!(
+            names(changes),
+            [failed, "eject_unhealthy_event", passed, back, ""]
+        );
         let failures = v1::HealthCheckLog {
             failures: true,
             ..Default::default()

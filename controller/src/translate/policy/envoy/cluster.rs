@@ -23,11 +23,7 @@ const PING_JITTER: i64 = 15;
 
 /// Adds what these policies ask of a backend; says how its names are looked up, if they do. What is wrong with them is told
 /// in their statuses, and their rules are answered with an error.
-pub fn apply_policies(
-    view: &View<'_>,
-    policies: &[ObjectRef],
-    backend: &mut v1::Backend,
-) -> Option<LookUp> {
+pub fn apply_policies(view: &View<'_>, policies: &[ObjectRef], backend: &mut v1::Backend) -> Option<LookUp> {
     let found = attach::chain::<BackendTrafficPolicy>(view, policies)?;
     let owner = policies.first()?;
     let context = Context::new(view, owner, RoutingType::default(), None);

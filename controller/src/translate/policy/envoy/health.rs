@@ -92,10 +92,7 @@ fn active(reader: &mut Reader<'_, '_, '_>, from: &ActiveHealthCheck) -> Option<v
             .map(|port| reader.number(port, "healthCheck.active.overrides.port"))
             .unwrap_or_default(),
         check: Some(check),
-        log: from
-            .health_check_log
-            .as_ref()
-            .map(|from| log(reader, from)),
+        log: from.health_check_log.as_ref().map(|from| log(reader, from)),
     })
 }
 
