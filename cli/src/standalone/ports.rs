@@ -13,29 +13,32 @@ type Port = (u32, bool);
 pub(super) struct Ports(BTreeMap<Port, (GatewayRef, BTreeSet<String>)>);
 
 impl Ports {
-    /// Claims the port of a listener; gives the Gateway that has it if it is another.
+    /// Claims the ports of a listener, HTTP/3's among them; gives the Gateway that has one of them if it is another.
     pub(super) fn claim(
         &mut self,
         gateway: &GatewayRef,
         key: &str,
         listener: &v1::Listener,
     ) -> Result<(), GatewayRef> {
-        let port = (listener.bind_port, listener.protocol() == v1::Protocol::Udp);
-        // A listener that moves gives up its old port.
+        let ports = of(listener);
+        // A listener that moves gives up its old ports.
         self.0.retain(|held, (owner, keys)| {
-            if *held != port && owner == gateway {
+            if !ports.contains(held) && owner == gateway {
                 keys.remove(key);
             }
             !keys.is_empty()
         });
-        let (owner, keys) = self
-            .0
-            .entry(port)
-            .or_insert_with(|| (gateway.clone(), BTreeSet::new()));
-        if owner != gateway {
-            return Err(owner.clone());
+        let mut owners = ports.iter().filter_map(|port| Some(&self.0.get(port)?.0));
+        if let Some(other) = owners.find(|owner| *owner != gateway) {
+            return Err(other.clone());
         }
-        keys.insert(key.to_owned());
+        for port in ports {
+            let (_, keys) = self
+                .0
+                .entry(port)
+                .or_insert_with(|| (gateway.clone(), BTreeSet::new()));
+            keys.insert(key.to_owned());
+        }
         Ok(())
     }
 
@@ -48,6 +51,17 @@ impl Ports {
             !keys.is_empty()
         });
     }
+}
+
+fn of(listener: &v1::Listener) -> BTreeSet<Port> {
+    let own = (listener.bind_port, listener.protocol() == v1::Protocol::Udp);
+    let has_http3 = listener.client.as_ref().is_some_and(|client| client.http3);
+    let quic = match listener.http3_bind_port {
+        0 => listener.bind_port,
+        port => port,
+    };
+    let quic = has_http3.then_some((quic, true));
+    [own].into_iter().chain(quic).collect()
 }
 
 #[cfg(test)]
@@ -76,5 +90,19 @@ mod tests {
         assert_eq!(ports.claim(&b, "one", &listener(80)), Err(a.clone()));
         assert_eq!(ports.claim(&a, "two", &listener(81)), Ok(()));
         assert_eq!(ports.claim(&b, "one", &listener(80)), Ok(()));
+        // HTTP/3 has the UDP port.
+        let http3 = v1::Listener {
+            client: Some(v1::ClientSettings {
+                http3: true,
+                ..Default::default()
+            }),
+            ..listener(443)
+        };
+        let udp = v1::Listener { bind_port: 443, ..udp };
+        assert_eq!(ports.claim(&a, "https", &http3), Ok(()));
+        assert_eq!(ports.claim(&b, "dns", &udp), Err(a.clone()));
+        assert_eq!(ports.claim(&a, "https", &listener(443)), Ok(()));
+        assert_eq!(ports.claim(&b, "dns", &udp), Ok(()));
+        assert_eq!(ports.claim(&a, "https", &http3), Err(b));
     }
 }

@@ -123,11 +123,12 @@ impl Bind for Sockets {
                 .iter()
                 .map(|_| socket::tcp(self.bind, bind_port))
                 .collect::<Result<_, _>>()?;
+            let quic = Arc::new(quic::Sockets::new(self.bind, self.workers.len()));
             for (handle, socket) in self.workers.iter().zip(sockets) {
                 let (worker, port, stop) = (Arc::clone(&handle.worker), Arc::clone(port), stop.clone());
                 if port.kind() == Kind::Tls {
                     handle.runtime.spawn(quic::run(
-                        self.bind,
+                        Arc::clone(&quic),
                         Arc::clone(&port),
                         Arc::clone(&worker),
                         stop.clone(),

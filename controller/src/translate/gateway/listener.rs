@@ -277,7 +277,11 @@ impl Draft {
             return;
         }
         self.http3 = found.settings.http3 && self.protocol == Some(Protocol::Https);
-        self.client = Some(found.settings).filter(|settings| *settings != v1::ClientSettings::default());
+        let settings = v1::ClientSettings {
+            http3: self.http3,
+            ..found.settings
+        };
+        self.client = Some(settings).filter(|settings| *settings != v1::ClientSettings::default());
         if let Some(tls) = &mut self.tls {
             tls.parameters = found.tls;
             if found.validation.is_some() {

@@ -4,27 +4,28 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use h3::error::Code;
 use h3::server::RequestStream;
-use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, Method, request, response};
+use http::header::{DATE, EXPECT};
+use http::{HeaderMap, Method, StatusCode, request, response};
 use pingora_core::protocols::http::date::get_cached_date;
 use tokio::sync::Notify;
 
 use super::{Chunk, Gone};
 use crate::forward::encode;
+use crate::forward::h3::{Both, Receiving, Sending, Stopped};
 
 /// Bytes of one response that may wait to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// A stream as the connection gives it.
-pub type Incoming = RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
-type Receiving = RequestStream<h3_quinn::RecvStream, Bytes>;
-type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
+pub type Incoming = RequestStream<Both, Bytes>;
+type Request = RequestStream<Receiving, Bytes>;
+type Response = RequestStream<Sending, Bytes>;
 
 enum Item {
     Head(http::Response<()>),
@@ -41,6 +42,8 @@ struct Queue {
     bytes: AtomicUsize,
     more: Notify,
     abort: Notify,
+    /// Why it was broken off.
+    code: OnceLock<Code>,
 }
 
 impl Queue {
@@ -54,8 +57,15 @@ impl Queue {
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Breaks the response off.
+    fn abort(&self, code: Code) {
+        // The first reason stands.
+        let _ = self.code.set(code);
+        self.abort.notify_one();
+    }
+
     /// Sends until the end.
-    async fn send(&self, stream: &mut Sending) -> Result<(), Gone> {
+    async fn send(&self, stream: &mut Response) -> Result<(), Gone> {
         loop {
             let item = self.lock().pop_front();
             let sent = match item {
@@ -79,13 +89,13 @@ impl Queue {
 }
 
 /// Sends what is queued; a response that is broken off is reset, so that it does not look complete.
-async fn send(queue: Arc<Queue>, mut stream: Sending) -> Result<(), Gone> {
+async fn send(queue: Arc<Queue>, mut stream: Response) -> Result<(), Gone> {
     tokio::select! {
         biased;
         () = queue.abort.notified() => {}
         sent = queue.send(&mut stream) => return sent,
     }
-    stream.stop_stream(Code::H3_INTERNAL_ERROR);
+    stream.stop_stream(queue.code.get().copied().unwrap_or(Code::H3_INTERNAL_ERROR));
     Ok(())
 }
 
@@ -94,17 +104,20 @@ type Sender = Pin<Box<dyn Future<Output = Result<(), Gone>> + Send>>;
 
 /// The client's side of one stream.
 pub struct H3 {
-    recv: Receiving,
+    recv: Request,
     /// `None` once all is sent.
     sender: Option<Sender>,
+    /// Until the client has stopped the response or has all of it.
+    stopped: Option<Stopped>,
     failed: Option<String>,
     queue: Arc<Queue>,
     /// The beginning of the body, if it came with the head.
-    first: Option<Bytes>,
+    first: Option<Result<Bytes, Gone>>,
     data_done: bool,
     request_done: bool,
     /// What the head says of the body's length, less what has come.
     left: Option<u64>,
+    expects_continue: bool,
     is_head: bool,
     pub(super) responded: bool,
     ended: bool,
@@ -112,41 +125,37 @@ pub struct H3 {
 }
 
 impl H3 {
-    /// A stream as the connection gave it. `None`: its head lies about the body, or cannot be understood.
-    pub fn new(stream: Incoming, head: &request::Parts) -> Option<Self> {
-        let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
-        let left = match lengths.next() {
-            None => None,
-            Some(length) => Some(length.to_str().ok()?.parse::<u64>().ok()?),
-        };
-        if lengths.next().is_some() {
-            return None;
-        }
+    /// A stream as the connection gave it, whose head says that its body has this length.
+    pub fn new(stream: Incoming, head: &request::Parts, length: Option<u64>, stopped: Stopped) -> Self {
         let queue = Arc::new(Queue::default());
-        let (sending, recv) = stream.split();
+        let (response, recv) = stream.split();
+        let expects = head.headers.get(EXPECT);
         let mut this = Self {
             recv,
-            sender: Some(Box::pin(send(Arc::clone(&queue), sending))),
+            sender: Some(Box::pin(send(Arc::clone(&queue), response))),
+            stopped: Some(stopped),
             failed: None,
             queue,
             first: None,
             data_done: false,
             request_done: false,
-            left,
+            left: length,
+            expects_continue: false,
             is_head: head.method == Method::HEAD,
             responded: false,
             ended: false,
             sent: 0,
         };
         // Most requests have no body, and their end comes with the head.
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        match this.poll_body(&mut cx) {
-            Poll::Ready(Ok(Some(Chunk::Data(data)))) => this.first = Some(data),
-            Poll::Ready(Err(_)) => return None,
+        this.first = match this.poll_body(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(Some(Chunk::Data(data)))) => Some(Ok(data)),
+            Poll::Ready(Err(gone)) => Some(Err(gone)),
             // Trailers without a body say nothing that a backend could be told.
-            Poll::Ready(Ok(_)) | Poll::Pending => {}
-        }
-        Some(this)
+            Poll::Ready(Ok(_)) | Poll::Pending => None,
+        };
+        this.expects_continue =
+            expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        this
     }
 
     pub(super) fn body_is_empty(&self) -> bool {
@@ -155,24 +164,29 @@ impl H3 {
 
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
         if let Some(first) = self.first.take() {
-            return Poll::Ready(Ok(Some(Chunk::Data(first))));
+            return Poll::Ready(first.map(|data| Some(Chunk::Data(data))));
         }
         if self.request_done {
             return Poll::Ready(Ok(None));
+        }
+        if std::mem::take(&mut self.expects_continue) {
+            let mut head = http::Response::new(()).into_parts().0;
+            head.status = StatusCode::CONTINUE;
+            self.inform(head);
         }
         while !self.data_done {
             let data = ready!(self.recv.poll_recv_data(cx)).map_err(|e| Gone(e.to_string()))?;
             let Some(mut data) = data else {
                 self.data_done = true;
                 if self.left.is_some_and(|left| left != 0) {
-                    return Poll::Ready(Err(Gone("body is shorter than it should be".to_owned())));
+                    return Poll::Ready(Err(self.lied("body is shorter than it should be")));
                 }
                 break;
             };
             let data = data.copy_to_bytes(data.remaining());
             if let Some(left) = &mut self.left {
                 let Some(rest) = left.checked_sub(data.len() as u64) else {
-                    return Poll::Ready(Err(Gone("body is longer than it should be".to_owned())));
+                    return Poll::Ready(Err(self.lied("body is longer than it should be")));
                 };
                 *left = rest;
             }
@@ -185,10 +199,34 @@ impl H3 {
         Poll::Ready(Ok(trailers.map(Chunk::Trailers)))
     }
 
+    /// The request is not what its head says (RFC 9114 section 4.1.2).
+    fn lied(&mut self, how: &str) -> Gone {
+        self.ended = true;
+        self.queue.abort(Code::H3_MESSAGE_ERROR);
+        Gone(how.to_owned())
+    }
+
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        match self.poll_send(cx) {
-            Err(gone) => Poll::Ready(gone),
-            Ok(()) => Poll::Pending,
+        if let Err(gone) = self.poll_send(cx) {
+            return Poll::Ready(gone);
+        }
+        let Some(stopped) = &mut self.stopped else {
+            return Poll::Pending;
+        };
+        let stopped = ready!(stopped.as_mut().poll(cx));
+        self.stopped = None;
+        match stopped {
+            Ok(Some(code)) => Poll::Ready(Gone(format!("stream stopped: {code}"))),
+            // It has all of it.
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Gone(error.to_string())),
+        }
+    }
+
+    pub(super) fn inform(&mut self, mut head: response::Parts) {
+        if !self.responded {
+            head.version = http::Version::HTTP_3;
+            self.queue.push(Item::Head(http::Response::from_parts(head, ())));
         }
     }
 
@@ -228,7 +266,7 @@ impl H3 {
 
     pub(super) fn abort(&mut self) {
         self.ended = true;
-        self.queue.abort.notify_one();
+        self.queue.abort(Code::H3_INTERNAL_ERROR);
         self.recv.stop_sending(Code::H3_REQUEST_CANCELLED);
     }
 
@@ -250,18 +288,25 @@ impl H3 {
         }
     }
 
-    /// Sends what is left, and asks the client for no more of its request.
+    /// Sends what is left, and asks the client for no more of its request. Ready once the client has all of it.
     pub async fn end(mut self) {
-        if !self.request_done {
-            self.recv.stop_sending(Code::H3_NO_ERROR);
-        }
         if !self.ended {
             self.abort();
+        }
+        if !self.request_done {
+            self.recv.stop_sending(Code::H3_NO_ERROR);
         }
         if let Some(sender) = self.sender.take()
             && let Err(gone) = sender.await
         {
-            tracing::debug!(%gone, "response not sent");
+            return tracing::debug!(%gone, "response not sent");
+        }
+        // What was broken off is not waited for: nobody says when the client knows.
+        if self.queue.code.get().is_none()
+            && let Some(stopped) = self.stopped.take()
+        {
+            // Whatever it says, nothing is left to be done.
+            let _ = stopped.await;
         }
     }
 

@@ -4,6 +4,7 @@
 //! a connection whose client's address changes may reach another worker, which does not know it, and is made anew.
 
 mod hello;
+mod sockets;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +18,10 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::sockets::Sockets;
+
 use super::client::bound;
-use super::{Client, Open, TlsSession, forwarded_cert, socket};
+use super::{Client, Open, TlsSession};
 use crate::forward;
 use crate::route::Port;
 use crate::worker::Worker;
@@ -44,6 +47,8 @@ const UNI_STREAMS: u8 = 6;
 pub struct Http3 {
     /// What responses say of it.
     pub alt_svc: HeaderValue,
+    /// The UDP port of its socket.
+    pub bind_port: u16,
     crypto: Arc<QuicServerConfig>,
 }
 
@@ -51,16 +56,17 @@ impl fmt::Debug for Http3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http3")
             .field("alt_svc", &self.alt_svc)
+            .field("bind_port", &self.bind_port)
             .finish_non_exhaustive()
     }
 }
 
 impl Http3 {
-    /// HTTP/3 with the TLS of a listener at `port`, as clients know it.
+    /// HTTP/3 with the TLS of a listener at `port`, as clients know it, and at `bind_port`, as the socket does.
     ///
     /// # Errors
     /// If the TLS that was asked for cannot be spoken over QUIC.
-    pub fn compile(tls: &ServerConfig, port: u16) -> Result<Self, String> {
+    pub fn compile(tls: &ServerConfig, port: u16, bind_port: u16) -> Result<Self, String> {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![b"h3".to_vec()];
         // Early data can be replayed.
@@ -72,6 +78,7 @@ impl Http3 {
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?;
         Ok(Self {
             alt_svc: HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).map_err(|e| e.to_string())?,
+            bind_port,
             crypto: Arc::new(crypto),
         })
     }
@@ -97,17 +104,43 @@ pub struct QuicConnection {
     pub open: Open,
 }
 
-/// Serves HTTP/3 at `bind` whenever a listener of the port has it, until `stop`.
-pub(super) async fn run(bind: (IpAddr, u16), port: Arc<Port>, worker: Arc<Worker>, stop: CancellationToken) {
+/// Serves HTTP/3 whenever a listener of the port has it, until `stop`.
+pub(super) async fn run(
+    sockets: Arc<Sockets>,
+    port: Arc<Port>,
+    worker: Arc<Worker>,
+    stop: CancellationToken,
+) {
     let mut wanted = port.http3();
     let mut told = false;
+    // Kept while connections stand: a second socket would be given some of their datagrams.
+    let mut kept: Option<Socket> = None;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            is = wanted.wait_for(|is| *is) => if is.is_err() { return },
-        }
-        let endpoint = match open(bind, &port, &worker) {
-            Ok(endpoint) => endpoint,
+        let idle = async {
+            match &kept {
+                Some(socket) => socket.endpoint.wait_idle().await,
+                None => std::future::pending().await,
+            }
+        };
+        let at = tokio::select! {
+            () = stop.cancelled() => break,
+            at = wanted.wait_for(Option::is_some) => match at {
+                Ok(at) => *at,
+                Err(_) => break,
+            },
+            () = idle => None,
+        };
+        let Some(bind_port) = at else {
+            kept = None;
+            sockets.release(worker.id);
+            continue;
+        };
+        let socket = match kept.take().filter(|socket| socket.bind_port == bind_port) {
+            Some(socket) => Ok(socket),
+            None => Socket::open(&sockets, worker.id, bind_port, &port),
+        };
+        let mut socket = match socket {
+            Ok(socket) => socket,
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(port = port.number(), %error, "HTTP/3: UDP socket cannot be had");
@@ -117,26 +150,90 @@ pub(super) async fn run(bind: (IpAddr, u16), port: Arc<Port>, worker: Arc<Worker
             }
         };
         told = false;
+        tracing::debug!(port = port.number(), worker = worker.id, "HTTP/3 is served");
+        socket.endpoint.set_server_config(Some((*socket.config).clone()));
         let ends = stop.child_token();
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = wanted.wait_for(|is| !*is) => {}
-            () = accept(&endpoint, bind.1, &port, &worker, &ends) => {}
+            _ = wanted.wait_for(|at| *at != Some(bind_port)) => {}
+            () = socket.accept(&port, &worker, &ends) => {}
         }
         // Those that stand end by themselves; nobody new is served.
-        endpoint.set_server_config(None);
+        socket.endpoint.set_server_config(None);
         ends.cancel();
-        endpoint.wait_idle().await;
+        kept = Some(socket);
+    }
+    if let Some(socket) = kept {
+        socket.endpoint.wait_idle().await;
     }
 }
 
-fn open(bind: (IpAddr, u16), port: &Arc<Port>, worker: &Worker) -> std::io::Result<Endpoint> {
-    let socket = socket::udp(bind.0, bind.1)?;
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(hello::Choosing::new(Arc::clone(port))?));
-    server.transport_config(Arc::new(transport(port.http3_client().as_deref())));
-    tracing::debug!(port = port.number(), worker = worker.id, "HTTP/3 is served");
-    let runtime = Arc::new(TokioRuntime);
-    Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)
+/// An open socket.
+struct Socket {
+    endpoint: Endpoint,
+    bind_port: u16,
+    hellos: Arc<hello::Choosing>,
+    /// What the bounds of new connections are made of.
+    client: Option<Arc<Client>>,
+    config: Arc<quinn::ServerConfig>,
+}
+
+impl Socket {
+    fn open(sockets: &Sockets, worker: usize, bind_port: u16, port: &Arc<Port>) -> std::io::Result<Self> {
+        let udp = sockets.acquire(worker, bind_port)?;
+        let hellos = Arc::new(hello::Choosing::new(Arc::clone(port))?);
+        let client = port.http3_client();
+        let config = config(&hellos, client.as_deref());
+        let endpoint = Endpoint::new(
+            EndpointConfig::default(),
+            Some(config.clone()),
+            udp,
+            Arc::new(TokioRuntime),
+        )?;
+        Ok(Self {
+            endpoint,
+            bind_port,
+            hellos,
+            client,
+            config: Arc::new(config),
+        })
+    }
+
+    /// Accepts connections for as long as they come.
+    async fn accept(&mut self, port: &Arc<Port>, worker: &Arc<Worker>, ends: &CancellationToken) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            if self.endpoint.open_connections() > UNPROVEN && !incoming.remote_address_validated() {
+                // Fails only for a client that has proven its address.
+                let _ = incoming.retry();
+                continue;
+            }
+            let client = port.http3_client();
+            if client.as_ref().map(Arc::as_ptr) != self.client.as_ref().map(Arc::as_ptr) {
+                self.config = Arc::new(config(&self.hellos, client.as_deref()));
+                self.client = client;
+            }
+            let arrived = Arrived {
+                incoming,
+                bind_port: self.bind_port,
+                config: Arc::clone(&self.config),
+                most: self
+                    .client
+                    .as_ref()
+                    .map_or(0, |client| client.connections.max_connections),
+            };
+            tokio::spawn(serve(arrived, Arc::clone(port), Arc::clone(worker), ends.clone()));
+        }
+    }
+}
+
+/// What new connections of a port begin with.
+fn config(hellos: &Arc<hello::Choosing>, client: Option<&Client>) -> quinn::ServerConfig {
+    let crypto: Arc<dyn quinn::crypto::ServerConfig> = Arc::<hello::Choosing>::clone(hellos);
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
+    config.transport_config(Arc::new(transport(client)));
+    // Another worker would be given what comes from another address; and what was decided by the client's address stands.
+    config.migration(false);
+    config
 }
 
 /// Bounds of a connection: those of HTTP/2.
@@ -157,40 +254,22 @@ fn transport(client: Option<&Client>) -> TransportConfig {
     config
 }
 
-async fn accept(
-    endpoint: &Endpoint,
-    bind_port: u16,
-    port: &Arc<Port>,
-    worker: &Arc<Worker>,
-    ends: &CancellationToken,
-) {
-    while let Some(incoming) = endpoint.accept().await {
-        if endpoint.open_connections() > UNPROVEN && !incoming.remote_address_validated() {
-            // Fails only for a client that has proven its address.
-            let _ = incoming.retry();
-            continue;
-        }
-        let serving = serve(
-            incoming,
-            bind_port,
-            Arc::clone(port),
-            Arc::clone(worker),
-            ends.clone(),
-        );
-        tokio::spawn(serving);
-    }
-}
-
-async fn serve(
+/// A connection whose first packet has come.
+struct Arrived {
     incoming: quinn::Incoming,
     bind_port: u16,
-    port: Arc<Port>,
-    worker: Arc<Worker>,
-    ends: CancellationToken,
-) {
-    let most = port
-        .http3_client()
-        .map_or(0, |client| client.connections.max_connections);
+    config: Arc<quinn::ServerConfig>,
+    /// Connections that the port may have; 0: any number.
+    most: u64,
+}
+
+async fn serve(arrived: Arrived, port: Arc<Port>, worker: Arc<Worker>, ends: CancellationToken) {
+    let Arrived {
+        incoming,
+        bind_port,
+        config,
+        most,
+    } = arrived;
     let mut entered = None;
     if most != 0 {
         entered = port.enter(most);
@@ -201,7 +280,7 @@ async fn serve(
             return incoming.refuse();
         }
     }
-    let handshake = async { incoming.accept()?.await };
+    let handshake = async { incoming.accept_with(config)?.await };
     let quic = match tokio::time::timeout(HANDSHAKE, handshake).await {
         Ok(Ok(quic)) => quic,
         failed => {
@@ -235,18 +314,18 @@ async fn serve(
 }
 
 fn session(quic: &quinn::Connection, chosen: hello::Chosen) -> TlsSession {
-    use sluice_config::v1::client_headers::ForwardedClientCert as Forwarded;
     let chain = quic
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let headers = chosen.listener.client.as_ref().map(|client| &client.headers);
-    let certificate = headers.and_then(|headers| match headers.client_cert {
-        Forwarded::Unspecified | Forwarded::Sanitize => None,
-        _ => forwarded_cert::element(chain.as_deref()?, &headers.cert_details),
+    let client = chosen.listener.client.as_ref();
+    let certificate = client.and_then(|client| {
+        let chain = chain.as_deref().map(Vec::as_slice);
+        client.headers.describe(chain, chosen.sni.as_deref())
     });
     TlsSession {
         sni: chosen.sni,
         certificate,
+        fingerprints: None,
         version: Some("TLSv1.3"),
         leaf: chain.and_then(|chain| chain.into_iter().next()),
         peer: OnceLock::default(),
