@@ -135,12 +135,21 @@ impl<K: Ord + Clone, V> Work<K, V> {
 
     /// Gives back what did not work; it comes again after a pause unless something newer waits.
     pub fn failed(&self, job: Job<K, V>) {
+        let pause = pause(FIRST_PAUSE, job.failures).min(LONGEST_PAUSE);
+        self.back(job, pause);
+    }
+
+    /// Gives back what has been done and is to be looked at again, after a pause that doubles each time; unless something
+    /// newer waits.
+    pub fn revisit(&self, job: Job<K, V>, first: Duration) {
+        let pause = pause(first, job.failures);
+        self.back(job, pause);
+    }
+
+    fn back(&self, job: Job<K, V>, pause: Duration) {
         let mut state = self.lock();
         state.running.remove(&job.key);
         if state.epoch == job.epoch {
-            let pause = FIRST_PAUSE
-                .saturating_mul(1 << job.failures.min(10))
-                .min(LONGEST_PAUSE);
             let again = Waiting {
                 value: job.value,
                 failures: job.failures + 1,
@@ -155,6 +164,10 @@ impl<K: Ord + Clone, V> Work<K, V> {
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn pause(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(10))
 }
 
 #[cfg(test)]
@@ -174,6 +187,22 @@ mod tests {
         assert!(!again.is_first_try());
         assert!(Instant::now() - before >= FIRST_PAUSE);
         work.done(&again.key);
+        assert_eq!(work.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_look_comes_later_and_gives_way_to_what_is_newer() {
+        let first = Duration::from_secs(3);
+        let work = Work::<&str, u32>::default();
+        work.put("a", 1);
+        let before = Instant::now();
+        work.revisit(work.next().await, first);
+        let again = work.next().await;
+        assert_eq!((again.value, Instant::now() - before), (1, first));
+        work.revisit(again, first);
+        work.put("a", 2);
+        assert_eq!(work.next().await.value, 2);
+        work.done(&"a");
         assert_eq!(work.len(), 0);
     }
 

@@ -4,6 +4,7 @@
 //! each: server-side apply as field manager `sluice`. `status.parents` of routes and `status.ancestors` of policies hold
 //! entries of several controllers in a list that the CRDs declare atomic, so applying would take over the whole list:
 //! they are read, our entries are replaced, and they are written back on condition that nobody wrote in between.
+//! Others may write such a list without our entries; therefore it is looked at again a little later.
 //! A time (`lastTransitionTime`) changes only with its condition's status.
 
 mod merge;
@@ -11,6 +12,7 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -21,10 +23,13 @@ use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::store::ObjectRef;
 use crate::work::Work;
-use write::Writer;
+use write::{Outcome, Writer};
 
 /// Statuses that are written at the same time.
 const WORKERS: usize = 16;
+/// When a status that others write to as well is looked at once more. Envoy Gateway writes the whole list of a policy's
+/// ancestors, from what it has read before.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
 
 /// The statuses that are still to be written, and who writes them.
 #[derive(Clone)]
@@ -79,12 +84,15 @@ impl Statuses {
             self.count();
             let kind = [("kind", job.key.kind.as_str())];
             match writer.write(&job.key, job.value.as_ref()).await {
+                Ok(Outcome::Kept) => self.work.done(&job.key),
                 Ok(written) => {
-                    if written {
-                        debug!(object = %job.key, "status written");
-                        self.metrics.status_writes.get_or_create(&kind).inc();
+                    debug!(object = %job.key, "status written");
+                    self.metrics.status_writes.get_or_create(&kind).inc();
+                    if written == Outcome::Shared {
+                        self.work.revisit(job, SECOND_LOOK);
+                    } else {
+                        self.work.done(&job.key);
                     }
-                    self.work.done(&job.key);
                 }
                 Err(error) => {
                     self.metrics.status_errors.get_or_create(&kind).inc();

@@ -31,6 +31,16 @@ pub(super) struct Writer {
     leadership: Leadership,
 }
 
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All was as it should be, or there was nothing to write it to.
+    Kept,
+    Written,
+    /// Written into a list that holds entries of others, who may not keep ours.
+    Shared,
+}
+
 /// How a kind's status is written.
 enum Way {
     /// The whole status is ours.
@@ -48,11 +58,10 @@ impl Writer {
         }
     }
 
-    /// Brings an object's status to `status`, or withdraws ours. True if that took a write; an object that is gone, or
-    /// lost leadership, takes none.
-    pub async fn write(&self, object: &ObjectRef, status: Option<&Status>) -> Result<bool, kube::Error> {
+    /// Brings an object's status to `status`, or withdraws ours. An object that is gone, or lost leadership, takes no write.
+    pub async fn write(&self, object: &ObjectRef, status: Option<&Status>) -> Result<Outcome, kube::Error> {
         let Some((resource, way)) = way(object.kind) else {
-            return Ok(false);
+            return Ok(Outcome::Kept);
         };
         let api: Api<DynamicObject> = match &*object.namespace {
             "" => Api::all_with(self.client.clone(), &resource),
@@ -60,13 +69,13 @@ impl Writer {
         };
         for last in (0..TRIES).map(|i| i + 1 == TRIES) {
             let Some(live) = api.get_opt(&object.name).await? else {
-                return Ok(false);
+                return Ok(Outcome::Kept);
             };
             let Some(patch) = self.patch(object, &resource, &way, &live, status) else {
-                return Ok(false);
+                return Ok(Outcome::Kept);
             };
             if !self.leadership.holds() {
-                return Ok(false);
+                return Ok(Outcome::Kept);
             }
             let written = match way {
                 Way::Apply => {
@@ -84,14 +93,27 @@ impl Writer {
                 }
             };
             match written {
-                Ok(_) => return Ok(true),
+                Ok(_) => return Ok(self.outcome(&way, &patch)),
                 Err(error) if is_conflict(&error) && !last => {}
                 // Deleted in the meantime.
-                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Outcome::Kept),
                 Err(error) => return Err(error),
             }
         }
-        Ok(false)
+        Ok(Outcome::Kept)
+    }
+
+    fn outcome(&self, way: &Way, written: &Value) -> Outcome {
+        let Way::Entries(entries) = way else {
+            return Outcome::Written;
+        };
+        let list = written["status"][entries.list].as_array();
+        let foreign = |entry: &Value| entry["controllerName"] != self.controller_name.as_str();
+        if list.is_some_and(|list| list.iter().any(foreign)) {
+            Outcome::Shared
+        } else {
+            Outcome::Written
+        }
     }
 
     /// What to send; `None` if all is as it should be.
