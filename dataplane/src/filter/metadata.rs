@@ -21,8 +21,8 @@ pub const AUTHORIZER: &str = "envoy.filters.http.ext_authz";
 pub struct Metadata {
     /// Verified tokens.
     pub tokens: Tokens,
-    /// What others have said. Boxed, for it is rare.
-    said: Option<Box<BTreeMap<String, Map<String, Value>>>>,
+    /// What others have said.
+    said: BTreeMap<String, Map<String, Value>>,
 }
 
 /// A place in metadata, as configured.
@@ -50,19 +50,18 @@ impl Place {
 impl Metadata {
     /// Takes in what is said under a namespace; what has been said under the same names is replaced.
     pub fn say(&mut self, namespace: &str, fields: Struct) {
-        let said = self.said.get_or_insert_default();
-        let known = said.entry(namespace.to_owned()).or_default();
+        let known = self.said.entry(namespace.to_owned()).or_default();
         known.extend(fields.fields.into_iter().map(|(name, value)| (name, json(value))));
     }
 
     /// True if nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.said.is_none() && self.tokens.is_empty()
+        self.said.is_empty() && self.tokens.is_empty()
     }
 
     /// What is at a place.
     pub fn get(&self, place: &Place) -> Option<Value> {
-        let said = self.said.as_ref().and_then(|said| said.get(&*place.namespace));
+        let said = self.said.get(&*place.namespace);
         let Some((first, rest)) = place.path.split_first() else {
             return self.all(&place.namespace).map(Value::Object);
         };
@@ -86,7 +85,7 @@ impl Metadata {
 
     /// All that is said under a namespace.
     fn all(&self, namespace: &str) -> Option<Map<String, Value>> {
-        let said = self.said.as_ref().and_then(|said| said.get(namespace));
+        let said = self.said.get(namespace);
         let mut all = said.cloned().unwrap_or_default();
         if namespace == TOKENS {
             for (provider, claims) in self.tokens.all() {
@@ -99,7 +98,7 @@ impl Metadata {
 
     /// All that is known, by namespaces.
     pub fn whole(&self) -> Value {
-        let said = self.said.iter().flat_map(|said| said.keys().map(String::as_str));
+        let said = self.said.keys().map(String::as_str);
         let tokens = (!self.tokens.is_empty()).then_some(TOKENS);
         let one = |namespace: &str| Some((namespace.to_owned(), Value::Object(self.all(namespace)?)));
         Value::Object(said.chain(tokens).filter_map(one).collect())

@@ -90,13 +90,15 @@ impl Failed {
 
     fn is_covered(&self, retry: &Retry) -> bool {
         match self {
-            Self::Connect(ConnectError::Overflow) => false,
+            Self::Connect(ConnectError::Overflow)
+            | Self::NoBackend
+            | Self::NoEndpoint
+            | Self::Overflow
+            | Self::Destination(_)
+            | Self::TooLarge => false,
             Self::Connect(_) => retry.covers_connect_failure(),
             Self::Timeout => retry.covers_timeout(),
             Self::Upstream(_) => retry.covers_reset(),
-            Self::NoBackend | Self::NoEndpoint | Self::Overflow | Self::Destination(_) | Self::TooLarge => {
-                false
-            }
         }
     }
 }

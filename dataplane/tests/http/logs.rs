@@ -24,6 +24,7 @@ fn file(path: &Path) -> Vec<v1::LogSink> {
     sink(v1::log_sink::Sink::File(path.to_string_lossy().into_owned()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the message's field is optional")]
 fn format(text: &str) -> Option<v1::LogFormat> {
     Some(v1::LogFormat {
         text: Some(text.into()),

@@ -71,6 +71,7 @@ pub fn usage(message: &proto::ProcessingRequest, answers: &mut Vec<proto::Proces
     });
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the message's field is optional")]
 pub fn key(namespace: &str, key: &str) -> Option<v1::MetadataKey> {
     Some(v1::MetadataKey {
         namespace: namespace.into(),

@@ -41,6 +41,7 @@ fn own(own_calls: v1::OwnCalls) -> v1::Backend {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the message's field is optional")]
 fn retry(attempts: u32, codes: &[u32]) -> Option<v1::Retry> {
     Some(v1::Retry {
         attempts,

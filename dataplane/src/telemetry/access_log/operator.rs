@@ -228,9 +228,10 @@ impl Operator {
             Self::Protocol => filled(entry.protocol),
             Self::ResponseCode => Value::Number(entry.status.into()),
             Self::ResponseCodeDetails => filled(entry.details),
-            Self::ResponseFlags if entry.flags.is_empty() => Value::Text("-".into()),
+            Self::ResponseFlags | Self::ResponseFlagsLong if entry.flags.is_empty() => {
+                Value::Text("-".into())
+            }
             Self::ResponseFlags => filled(entry.flags),
-            Self::ResponseFlagsLong if entry.flags.is_empty() => Value::Text("-".into()),
             Self::ResponseFlagsLong => filled(long(entry.flags)),
             Self::GrpcStatus(form) => grpc_status(subject, *form),
             Self::TransportFailure => text_of(entry.transport_failure),

@@ -184,6 +184,7 @@ mod tests {
         response.insert("x-made-by", "us".parse().unwrap());
         let mut entry = entry(b"/a?b=c");
         entry.start = UNIX_EPOCH + Duration::from_millis(1_709_210_096_123);
+        entry.fingerprints = [Some("a1b2"), None];
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", "4".parse().unwrap());
         let mut metadata = Metadata::default();
@@ -243,6 +244,7 @@ mod tests {
                 "%QUERY_PARAM(b)% %PATH(NQ)% %UPSTREAM_REQUEST_ATTEMPT_COUNT%",
                 "c /a 2",
             ),
+            ("%TLS_JA3_FINGERPRINT% %TLS_JA4_FINGERPRINT%", "a1b2 -"),
             ("%FOO(1)% 5%", "- 5%"),
         ] {
             assert_eq!(Template::compile(text).render(&subject), expected, "{text}");
