@@ -355,7 +355,10 @@ impl Sending {
 
 impl quic::SendStream<Bytes> for Sending {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        while let Some(writing) = self.writing.as_mut().filter(|writing| writing.has_remaining()) {
+        while let Some(writing) = &mut self.writing {
+            if !writing.has_remaining() {
+                break;
+            }
             let written = ready!(Pin::new(&mut self.quic).poll_write(cx, writing.chunk()));
             writing.advance(written.map_err(unwritten)?);
             self.written = true;
