@@ -284,6 +284,8 @@ fn the_quickstart_has_no_mistake() {
 
 /// A class with parameters, and two Gateways of it on one port for different hosts.
 fn merged(port: u16, merge: bool) -> String {
+    use std::fmt::Write as _;
+
     let mut text = format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -299,7 +301,8 @@ spec: {{mergeGateways: {merge}}}
 "
     );
     for (name, status) in [("a", 301), ("b", 302)] {
-        text.push_str(&format!(
+        write!(
+            text,
             "---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -315,7 +318,8 @@ spec:
   parentRefs: [{{name: {name}}}]
   rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{statusCode: {status}}}}}]}}]
 "
-        ));
+        )
+        .unwrap();
     }
     text
 }
