@@ -185,7 +185,9 @@ impl ClientCertVerifier for ClientCheck {
                     let timely = times(chain).any(|at| verify(at).is_ok());
                     timely.then_some(()).ok_or(error)?;
                 }
-                verified => drop(verified?),
+                verified => {
+                    verified?;
+                }
             }
         }
         self.check_particulars(end_entity)?;
