@@ -98,7 +98,10 @@ mod tests {
             }),
             ..listener(443)
         };
-        let udp = v1::Listener { bind_port: 443, ..udp };
+        let udp = v1::Listener {
+            bind_port: 443,
+            ..udp
+        };
         assert_eq!(ports.claim(&a, "https", &http3), Ok(()));
         assert_eq!(ports.claim(&b, "dns", &udp), Err(a.clone()));
         assert_eq!(ports.claim(&a, "https", &listener(443)), Ok(()));

@@ -86,7 +86,10 @@ impl ConsistentHash {
     pub fn hash_call(&self, head: &Parts, client: Option<IpAddr>) -> Option<u64> {
         match (&self.input, client) {
             (Input::SourceIp, client) => client.map(hash_address),
-            (_, client) => self.hash(head, client.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))).key,
+            (_, client) => {
+                self.hash(head, client.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)))
+                    .key
+            }
         }
     }
 

@@ -58,8 +58,13 @@ pub fn share_connections(drafts: &mut [Draft]) {
     }
     for indices in by_port.into_values().filter(|indices| indices.len() > 1) {
         let any = indices.iter().find(|index| drafts[**index].hostname.is_none());
-        let Some(first) = any.or(indices.first()) else { continue };
-        let (policy, settings) = (drafts[*first].client_policy.clone(), drafts[*first].client.clone());
+        let Some(first) = any.or(indices.first()) else {
+            continue;
+        };
+        let (policy, settings) = (
+            drafts[*first].client_policy.clone(),
+            drafts[*first].client.clone(),
+        );
         for index in indices {
             let draft = &mut drafts[index];
             if draft.client_policy != policy && draft.client != settings {

@@ -238,8 +238,7 @@ impl Draft {
             return;
         }
         let parent = self.parent.clone();
-        let mut context =
-            route::Context::new(around.view, &parent, around.routing, Some(around.backend_tls));
+        let mut context = route::Context::new(around.view, &parent, around.routing, Some(around.backend_tls));
         for (index, filter) in filters.iter().enumerate() {
             let field = format_args!("filters.requests[{index}]");
             let translated = match (&filter.type_, &filter.external_auth) {

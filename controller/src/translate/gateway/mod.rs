@@ -189,7 +189,14 @@ impl Read<'_, '_> {
             let found = client::translate(self.view, policy, &draft.key, hostname.as_deref());
             draft.apply(&ObjectRef::of(policy.as_ref()), found);
         };
-        clients::policies(self.view, &self.reference, &self.object, &sets, &mut drafts, apply);
+        clients::policies(
+            self.view,
+            &self.reference,
+            &self.object,
+            &sets,
+            &mut drafts,
+            apply,
+        );
         let bound = self.settle(&mut drafts);
         conflict::mark_overlaps(&mut drafts);
         clients::share_connections(&mut drafts);
@@ -278,12 +285,7 @@ impl Read<'_, '_> {
         BTreeMap::from([(self.gateway.clone(), bundle)])
     }
 
-    fn model(
-        &self,
-        listeners: &Listeners,
-        serves: bool,
-        backend_tls: BackendTls,
-    ) -> GatewayModel {
+    fn model(&self, listeners: &Listeners, serves: bool, backend_tls: BackendTls) -> GatewayModel {
         let own = ParentPolicies::of(self.view, &self.reference, self.object.metadata.labels.as_ref());
         let policies = own.whole();
         let mut parents = BTreeMap::from([(&self.reference, own)]);

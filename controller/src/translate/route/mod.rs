@@ -246,12 +246,7 @@ fn rules<R: RouteKind>(
     view: &View<'_>,
     governed: &Governed<'_>,
 ) -> Translated {
-    let mut context = Context::new(
-        view,
-        reference,
-        model.routing,
-        Some(&model.backend_tls),
-    );
+    let mut context = Context::new(view, reference, model.routing, Some(&model.backend_tls));
     context.policies = Some((governed.own, governed.inherited));
     context.variant.clone_from(&governed.variant);
     let rules = route.rules(usage, &mut context);

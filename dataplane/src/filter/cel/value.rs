@@ -128,7 +128,10 @@ pub(super) fn json(value: &Value) -> Option<serde_json::Value> {
         Value::Bool(is) => (*is).into(),
         Value::Int(number) => (*number).into(),
         Value::UInt(number) => (*number).into(),
-        #[expect(clippy::cast_possible_truncation, reason = "it is checked to be whole and small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "it is checked to be whole and small"
+        )]
         Value::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => (*number as i64).into(),
         Value::Float(number) => serde_json::Number::from_f64(*number)?.into(),
         Value::String(text) => text.as_str().into(),

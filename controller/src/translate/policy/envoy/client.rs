@@ -118,7 +118,10 @@ fn settings(
 
 /// Whether HTTP/3 is asked for, and TLS allows it.
 pub fn asks_for_http3(spec: &ClientTrafficPolicySpec) -> bool {
-    let highest = spec.tls.as_ref().and_then(|tls| tls.settings.max_version.as_ref());
+    let highest = spec
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.settings.max_version.as_ref());
     let has_13 = matches!(highest, None | Some(TLSVersion::Auto | TLSVersion::V13));
     spec.http3.is_some() && has_13
 }
@@ -126,7 +129,9 @@ pub fn asks_for_http3(spec: &ClientTrafficPolicySpec) -> bool {
 fn http3(reader: &mut Reader<'_, '_, '_>, spec: &ClientTrafficPolicySpec) -> bool {
     let asks = asks_for_http3(spec);
     if spec.http3.is_some() && !asks {
-        reader.warnings.push("http3: it needs TLS 1.3, see tls.maxVersion".to_owned());
+        reader
+            .warnings
+            .push("http3: it needs TLS 1.3, see tls.maxVersion".to_owned());
     }
     asks
 }
