@@ -11,11 +11,7 @@ use super::support::client::{Http, Raw};
 use super::support::{self, Proxy};
 
 /// A proxy whose listener, for hosts with this name, has these settings.
-async fn proxy(
-    backend: std::net::SocketAddr,
-    hostname: &str,
-    client: Option<v1::ClientSettings>,
-) -> (Proxy, u16) {
+async fn proxy(backend: std::net::SocketAddr, hostname: &str, client: v1::ClientSettings) -> (Proxy, u16) {
     let port = support::free_port();
     let mut resources = cfg::backend("b", &[backend]);
     let listener = v1::Listener {
@@ -23,7 +19,7 @@ async fn proxy(
         bind_port: u32::from(port),
         protocol: v1::Protocol::Http.into(),
         hostname: hostname.into(),
-        client,
+        client: Some(client),
         ..Default::default()
     };
     let rules = vec![cfg::rule("/", &["b"])];
@@ -31,18 +27,18 @@ async fn proxy(
     (Proxy::start(resources).await, port)
 }
 
-fn headers(headers: v1::ClientHeaders) -> Option<v1::ClientSettings> {
-    Some(v1::ClientSettings {
+fn headers(headers: v1::ClientHeaders) -> v1::ClientSettings {
+    v1::ClientSettings {
         headers: Some(headers),
         ..Default::default()
-    })
+    }
 }
 
-fn http1(http1: v1::ClientHttp1) -> Option<v1::ClientSettings> {
-    Some(v1::ClientSettings {
+fn http1(http1: v1::ClientHttp1) -> v1::ClientSettings {
+    v1::ClientSettings {
         http1: Some(http1),
         ..Default::default()
-    })
+    }
 }
 
 #[tokio::test]
@@ -85,7 +81,7 @@ async fn the_peer_is_not_appended_where_that_is_asked_for() {
             }),
             ..Default::default()
         };
-        let (_proxy, port) = proxy(backend.address, "", Some(settings)).await;
+        let (_proxy, port) = proxy(backend.address, "", settings).await;
         let fields = [("x-forwarded-for", given)];
         let fields = if given.is_empty() { &[] } else { &fields[..] };
         let seen = Http::new(port).get_with("/", fields).await.seen();

@@ -376,7 +376,7 @@ async fn fingerprints_of_clients_are_told() {
         );
         let protocol = if alpn.is_empty() { "00" } else { "h1" };
         assert!(
-            ja4.starts_with(begins) && &ja4[8..11] == format!("{protocol}_"),
+            ja4.starts_with(begins) && ja4[8..11] == format!("{protocol}_"),
             "{ja4}"
         );
         assert_eq!(ja4.len(), 36, "{ja4}");
