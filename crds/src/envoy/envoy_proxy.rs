@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::geo_ip::EnvoyProxyGeoIP;
-use super::kubernetes::{EnvoyProxyKubernetesProvider, MergeType};
+use super::kubernetes::EnvoyProxyKubernetesProvider;
 use super::patch::JSONPatchOperation;
-use super::policy::BackendTLSConfig;
+use super::policy::{BackendTLSConfig, PolicyMergeType};
 use super::proxy_telemetry::{ProxyTelemetry, telemetry_schema};
 use super::raw::Raw;
 use crate::duration::Duration;
@@ -89,9 +89,9 @@ pub struct EnvoyProxySpec {
     /// Whether routes share Envoy's clusters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_backends: Option<MergeBackendsMode>,
-    /// How a Gateway's parameters are laid over its class's. They are in any case: field by field, lists as a whole.
+    /// How a Gateway's parameters are laid over its class's; absent: they take their place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub merge_type: Option<MergeType>,
+    pub merge_type: Option<PolicyMergeType>,
 }
 
 /// Where the proxies run.

@@ -1,4 +1,5 @@
-//! EnvoyProxy parameters of a class and of a Gateway: found, checked, and the Gateway's laid over its class's.
+//! EnvoyProxy parameters of a class and of a Gateway: found, checked, and the Gateway's put in the place of its class's, or laid
+//! over them.
 //!
 //! What cannot be honoured and would change what traffic meets is refused; what can be done without is named in the
 //! condition. Proxies that run already go on with as much as can be read.
@@ -6,7 +7,7 @@
 use std::sync::Arc;
 
 use sluice_config::v1;
-use sluice_crds::envoy::{EnvoyProxy, EnvoyProxySpec, GROUP, ProviderType, TLSSettings};
+use sluice_crds::envoy::{EnvoyProxy, EnvoyProxySpec, GROUP, PolicyMergeType, ProviderType, TLSSettings};
 use sluice_crds::gateway::{Gateway, GatewayClass};
 
 use super::{fleet, geo};
@@ -15,7 +16,7 @@ use crate::infra;
 use crate::store::{Kind, ObjectRef};
 use crate::translate::fault::Fault;
 use crate::translate::model::{BackendTls, RoutingType};
-use crate::translate::policy::envoy::{Reader, gaps, tls_parameters};
+use crate::translate::policy::envoy::{Reader, gaps, merge_specs, tls_parameters};
 use crate::translate::route::Context;
 use crate::translate::secret;
 
@@ -161,7 +162,12 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
     .map_err(|why| format!("spec.infrastructure.parametersRef: {why}"))
     .and_then(|proxy| {
         let name = ObjectRef::of(proxy.as_ref());
-        let merged = overlay(&of_class.parameters.proxy, &proxy.spec).map_err(|e| format!("{name}: {e}"))?;
+        let replaces = matches!(&proxy.spec.merge_type, None | Some(PolicyMergeType::Replace));
+        let merged = if replaces {
+            proxy.spec.clone()
+        } else {
+            overlay(&of_class.parameters.proxy, &proxy.spec).map_err(|why| format!("{name}: {why}"))?
+        };
         let speaks = proxy.spec.telemetry.is_some();
         let shares = merged.merge_gateways == Some(true);
         let mut reading = check(Arc::new(merged), &name);
@@ -171,7 +177,7 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
             reading.fault.get_or_insert_with(|| invalid(message));
         }
         // References are its whose they are.
-        if !speaks {
+        if !speaks && !replaces {
             reading
                 .parameters
                 .telemetry
@@ -179,7 +185,7 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
         }
         if proxy.spec.backend_tls.is_some() {
             reading.resolve_backend_tls(view, &name, &proxy.spec);
-        } else {
+        } else if !replaces {
             reading
                 .parameters
                 .backend_tls
@@ -219,11 +225,17 @@ fn find(
         .ok_or_else(|| format!("EnvoyProxy {namespace}/{name} does not exist"))
 }
 
-/// `over` laid over `under`: field by field, lists as a whole (RFC 7396).
-fn overlay(under: &EnvoyProxySpec, over: &EnvoyProxySpec) -> Result<EnvoyProxySpec, serde_json::Error> {
-    let mut merged = serde_json::to_value(under)?;
-    json_patch::merge(&mut merged, &serde_json::to_value(over)?);
-    serde_json::from_value(merged)
+/// `over` laid over `under` as its `mergeType` says; or what is wrong with it.
+fn overlay(under: &EnvoyProxySpec, over: &EnvoyProxySpec) -> Result<EnvoyProxySpec, String> {
+    let strategic = match &over.merge_type {
+        Some(PolicyMergeType::Other(other)) => {
+            return Err(format!("spec.mergeType: {other:?} is not supported"));
+        }
+        Some(PolicyMergeType::StrategicMerge) => true,
+        _ => false,
+    };
+    let (merged, _) = merge_specs(under, over, strategic).map_err(|why| format!("spec.mergeType: {why}"))?;
+    Ok(merged)
 }
 
 /// `name` is the object's that is checked.
@@ -286,17 +298,22 @@ mod tests {
     #[test]
     fn the_gateways_parameters_go_over_the_classs() {
         let class = spec(
-            "{concurrency: 2, provider: {type: Kubernetes, kubernetes: {envoyService: {type: NodePort}}}}",
+            "{concurrency: 2, provider: {type: Kubernetes, kubernetes: {envoyService: {type: NodePort}, \
+             envoyDeployment: {container: {env: [{name: A, value: '1'}]}}}}}",
         );
-        let gateway = spec("{concurrency: 4, provider: {kubernetes: {envoyDeployment: {replicas: 3}}}}");
-        let merged = overlay(&class, &gateway).unwrap();
-        assert_eq!(
-            merged,
-            spec(
-                "{concurrency: 4, provider: {type: Kubernetes, \
-                 kubernetes: {envoyService: {type: NodePort}, envoyDeployment: {replicas: 3}}}}"
-            )
-        );
+        let own = "concurrency: 4, provider: {type: Kubernetes, kubernetes: {envoyDeployment: {replicas: 3, \
+                   container: {env: [{name: B, value: '2'}]}}}}";
+        let laid = |how| {
+            let merged = overlay(&class, &spec(&format!("{{mergeType: {how}, {own}}}"))).unwrap();
+            let kubernetes = merged.provider.unwrap().kubernetes.unwrap();
+            let container = kubernetes.envoy_deployment.unwrap().container.unwrap();
+            let env = container.env.unwrap().value.as_array().unwrap().len();
+            (merged.concurrency, kubernetes.envoy_service.is_some(), env)
+        };
+        assert_eq!(laid("StrategicMerge"), (Some(4), true, 2));
+        assert_eq!(laid("JSONMerge"), (Some(4), true, 1));
+        let other = overlay(&class, &spec("{mergeType: Guess}"));
+        assert_eq!(other.unwrap_err(), "spec.mergeType: \"Guess\" is not supported");
     }
 
     #[test]

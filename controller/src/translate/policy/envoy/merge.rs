@@ -1,4 +1,4 @@
-//! Laying one policy over another.
+//! Laying one policy, or one set of parameters, over another.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +12,10 @@ const KEYED: &[(&str, &str)] = &[
     ("compressor", "type"),
     ("httpUpgrade", "type"),
     ("contextExtensions", "name"),
+    ("env", "name"),
+    ("initContainers", "name"),
+    ("volumes", "name"),
+    ("volumeMounts", "mountPath"),
 ];
 /// What says where a policy applies and how: of no concern to the result.
 const ABOUT: &[&str] = &["targetRef", "targetRefs", "targetSelectors", "mergeType"];

@@ -40,6 +40,7 @@ use sluice_crds::envoy::{
 
 pub use attach::{Candidates, ParentPolicies, Policies};
 pub use client::tls_parameters;
+pub use merge::specs as merge_specs;
 pub use reader::Reader;
 pub use rule::{Governing, RoutePolicies};
 pub use status::translate;
