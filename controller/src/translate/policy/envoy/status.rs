@@ -14,6 +14,7 @@ use super::target::{self, Target};
 use super::{EnvoyPolicy, authorization, client, extension, gaps, security, traffic};
 use crate::engine::{AncestorStatus, GatewayRef, Output, Status, View};
 use crate::store::{Kind, ObjectRef};
+use crate::translate::class;
 use crate::translate::condition::Condition;
 use crate::translate::fault::{Fault, stated};
 use crate::translate::model::{GatewayModel, ListenerModel, Protocol};
@@ -430,20 +431,27 @@ fn patches(policy: &ObjectRef, view: &View<'_>) -> Output {
         return Output::default();
     };
     let target = &object.spec.target_ref;
-    let gateway = GatewayRef::new(policy.namespace.clone(), target.name.as_str());
-    let is_ours =
-        Kind::parse(&target.group, &target.kind) == Some(Kind::Gateway) && view.gateway(&gateway).is_some();
+    let ancestor = match Kind::parse(&target.group, &target.kind) {
+        Some(Kind::Gateway) => {
+            let gateway = GatewayRef::new(policy.namespace.clone(), target.name.as_str());
+            view.gateway(&gateway).map(|_| gateway_reference(&gateway))
+        }
+        Some(Kind::GatewayClass) => class::ours(view, &target.name).map(|_| ParentReference {
+            group: Some(target.group.clone()),
+            kind: Some(target.kind.clone()),
+            name: target.name.clone(),
+            ..ParentReference::default()
+        }),
+        _ => None,
+    };
     let mut ancestors = BTreeMap::new();
-    if is_ours {
+    if let Some(ancestor) = ancestor {
         let why = gaps::GAPS
             .iter()
             .find(|gap| gap.kind == Kind::EnvoyPatchPolicy)
             .map_or("", |gap| gap.why);
         let fails = |kind| Condition::fails(kind, "Disabled", format!("spec.jsonPatches: {why}"));
-        ancestors.insert(
-            gateway_reference(&gateway),
-            vec![fails("Accepted"), fails("Programmed")],
-        );
+        ancestors.insert(ancestor, vec![fails("Accepted"), fails("Programmed")]);
     }
     output(policy, object.metadata.generation, ancestors)
 }
