@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,7 +89,7 @@ pub struct EnvoyProxySpec {
     pub dynamic_modules: Option<Raw<Vec<Value>>>,
     /// Whether routes share Envoy's clusters.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub merge_backends: Option<MergeBackendsMode>,
+    pub merge_backends: Option<MergeBackends>,
     /// How a Gateway's parameters are laid over its class's; absent: they take their place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_type: Option<PolicyMergeType>,
@@ -180,14 +181,13 @@ open_enum! {
     }
 }
 
-open_enum! {
-    /// Whether routes share Envoy's clusters.
-    MergeBackendsMode {
-        /// Where their policies allow it.
-        BestEffort = "BestEffort",
-        /// Always.
-        Force = "Force",
-    }
+/// Which routes share Envoy's clusters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MergeBackends {
+    /// Labels of the backends that are shared; absent: all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Raw<LabelSelector>>,
 }
 
 /// Log levels.
@@ -231,4 +231,7 @@ pub struct ShutdownConfig {
     /// Shortest time to keep accepting connections while endpoints are withdrawn; 10 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_drain_duration: Option<Duration>,
+    /// How long health checks go on to succeed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check_failure_delay: Option<Duration>,
 }

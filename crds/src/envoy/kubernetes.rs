@@ -169,15 +169,36 @@ pub struct ResourceRequirements {
     /// Kept free.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, IntOrString>,
+    /// Claims of the pod that the container uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ResourceClaim>,
+}
+
+/// A claim of a pod that a container uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceClaim {
+    /// Name of the pod's claim.
+    pub name: String,
+    /// Which of its requests; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 impl ResourceRequirements {
     /// As Kubernetes' own type.
     pub fn to_kubernetes(&self) -> k8s_openapi::api::core::v1::ResourceRequirements {
+        let claims = self
+            .claims
+            .iter()
+            .map(|claim| k8s_openapi::api::core::v1::ResourceClaim {
+                name: claim.name.clone(),
+                request: claim.request.clone(),
+            });
         k8s_openapi::api::core::v1::ResourceRequirements {
             limits: quantities(&self.limits),
             requests: quantities(&self.requests),
-            ..Default::default()
+            claims: (!self.claims.is_empty()).then(|| claims.collect()),
         }
     }
 }

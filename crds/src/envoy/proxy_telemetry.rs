@@ -7,9 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::backend_traffic::Compression;
+use super::health_check::ProxyHealthCheckLog;
 use super::policy::{BackendCluster, StringMatch};
 use super::telemetry::Tracing;
-use crate::gateway::HTTPHeader;
+use crate::gateway::{Fraction, HTTPHeader};
 
 /// Schema of a [`ProxyTelemetry`] as manifests write it. No field has a default value: the API server would fill it in,
 /// and then a Gateway's parameters would seem to say what only their class's do.
@@ -46,6 +47,8 @@ objects! {
         tracing: Option<ProxyTracing>,
         /// Metrics.
         metrics: Option<ProxyMetrics>,
+        /// Logs of health checks.
+        health_check_log: Option<ProxyHealthCheckLog>,
         /// What is done about requests' identifiers.
         #[serde(rename = "requestID")]
         request_id: Option<RequestIDSettings>,
@@ -178,6 +181,16 @@ objects! {
         headers: Vec<HTTPHeader>,
         /// What is said of the proxy.
         resource_attributes: BTreeMap<String, String>,
+        /// Which spans are told.
+        sampler: Option<OpenTelemetrySampler>,
+    }
+    /// Which spans are told.
+    OpenTelemetrySampler {
+        /// `AlwaysOn`, `AlwaysOff`, `TraceIdRatio`, or one of these with `ParentBased` before it.
+        #[serde(rename = "type")]
+        type_: Option<String>,
+        /// For the ratio.
+        sampling_percentage: Option<Fraction>,
     }
     /// Zipkin's settings.
     ZipkinTracing {
