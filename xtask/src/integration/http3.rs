@@ -44,11 +44,6 @@ fn manifests(port: u16, backend: u16, certificate: &str, key: &str) -> String {
     let indented = |pem: &str| pem.trim().replace('\n', "\n    ");
     format!(
         "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: sluice}}
-spec: {{controllerName: sluice.dev/gateway-controller}}
----
 apiVersion: v1
 kind: Secret
 metadata: {{name: example-cert}}

@@ -91,11 +91,6 @@ fn manifests(tracing: &str, otlp: u16, port: u16, echo: u16) -> String {
     let service = echo_service(echo);
     format!(
         "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: sluice}}
-spec: {{controllerName: sluice.dev/gateway-controller}}
----
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: EnvoyProxy
 metadata: {{name: told}}

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
-use super::world::World;
+use super::world::{self, World};
 use crate::build::programs::RATELIMIT;
 use crate::curl::{self, Answer};
 use crate::host;
@@ -190,11 +190,6 @@ fn write_manifests(directory: &Path, port: u16, echo: u16, echoes: bool) -> Resu
     let mut text = format!(
         "
 apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: sluice}}
-spec: {{controllerName: sluice.dev/gateway-controller}}
----
-apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: gateway}}
 spec:
@@ -240,8 +235,7 @@ spec:
 "
         );
     }
-    fs::create_dir_all(directory)?;
-    fs::write(directory.join("check.yaml"), text).context("cannot write the manifests")
+    world::write_manifests(directory, &text)
 }
 
 fn ask(port: u16, route: &str, arguments: &[&str]) -> Result<Answer> {

@@ -30,12 +30,11 @@ impl World {
         &self.directory
     }
 
-    /// Starts `sluice standalone` on manifests and waits until it listens at `port`. Its log is `sluice.log` and its
-    /// access log `access.log`, both in the check's directory.
+    /// Starts `sluice standalone` on manifests, with the GatewayClass `sluice`, and waits until it listens at `port`. Its
+    /// log is `sluice.log` and its access log `access.log`, both in the check's directory.
     pub fn sluice(&self, manifests: &str, port: u16) -> Result<Process> {
         let config = self.directory.join("manifests");
-        fs::create_dir_all(&config)?;
-        fs::write(config.join("check.yaml"), manifests).context("cannot write the manifests")?;
+        write_manifests(&config, manifests)?;
         let mut command = bound(&self.binary);
         command.args(["standalone", "--workers", "1", "--access-log", "--config"]);
         command.arg(&config);
@@ -62,6 +61,21 @@ impl World {
         let path = self.directory.join(file);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
+}
+
+/// The class of every Gateway.
+const CLASS: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: sluice}
+spec: {controllerName: sluice.dev/gateway-controller}
+";
+
+/// Makes a folder of manifests: these, and the GatewayClass `sluice`.
+pub fn write_manifests(folder: &Path, manifests: &str) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    fs::write(folder.join("class.yaml"), CLASS).context("cannot write the class")?;
+    fs::write(folder.join("check.yaml"), manifests).context("cannot write the manifests")
 }
 
 /// Manifests of the Service `echo`, with the built-in echo backend at `port`; they follow others.
