@@ -162,12 +162,11 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
     .map_err(|why| format!("spec.infrastructure.parametersRef: {why}"))
     .and_then(|proxy| {
         let name = ObjectRef::of(proxy.as_ref());
-        let replaces = matches!(&proxy.spec.merge_type, None | Some(PolicyMergeType::Replace));
-        let merged = if replaces {
-            proxy.spec.clone()
-        } else {
-            overlay(&of_class.parameters.proxy, &proxy.spec).map_err(|why| format!("{name}: {why}"))?
+        let under = match &proxy.spec.merge_type {
+            None | Some(PolicyMergeType::Replace) => &Parameters::default(),
+            Some(_) => &of_class.parameters,
         };
+        let merged = overlay(&under.proxy, &proxy.spec).map_err(|why| format!("{name}: {why}"))?;
         let speaks = proxy.spec.telemetry.is_some();
         let shares = merged.merge_gateways == Some(true);
         let mut reading = check(Arc::new(merged), &name);
@@ -177,19 +176,13 @@ pub fn of_gateway(view: &View<'_>, gateway: &Gateway, class: &GatewayClass) -> R
             reading.fault.get_or_insert_with(|| invalid(message));
         }
         // References are its whose they are.
-        if !speaks && !replaces {
-            reading
-                .parameters
-                .telemetry
-                .clone_from(&of_class.parameters.telemetry);
+        if !speaks {
+            reading.parameters.telemetry.clone_from(&under.telemetry);
         }
         if proxy.spec.backend_tls.is_some() {
             reading.resolve_backend_tls(view, &name, &proxy.spec);
-        } else if !replaces {
-            reading
-                .parameters
-                .backend_tls
-                .clone_from(&of_class.parameters.backend_tls);
+        } else {
+            reading.parameters.backend_tls.clone_from(&under.backend_tls);
         }
         Ok(reading)
     });
