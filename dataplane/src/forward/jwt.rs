@@ -36,8 +36,7 @@ pub(super) async fn authenticate(
                 }
                 return Ok(provider.recompute_route);
             }
-            // What another provider has found wrong says more.
-            Err(fault) if matches!(worst, Fault::Missing | Fault::UnknownIssuer) => worst = fault,
+            Err(fault) if fault.outranks(worst) => worst = fault,
             Err(_) => {}
         }
     }

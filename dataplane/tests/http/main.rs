@@ -20,6 +20,7 @@ mod grpc;
 mod headers;
 mod http2;
 mod jwt;
+mod jwt_lenient;
 mod logs;
 mod malformed;
 mod metadata;

@@ -84,6 +84,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// True if it tells more of a request than `other`, which another provider has found: that one sees no token, or one
+    /// of another's, says little. A request that shows a token is never taken for one without.
+    pub fn outranks(self, other: Self) -> bool {
+        let rank = |fault| match fault {
+            Self::Missing => 0,
+            Self::UnknownIssuer => 1,
+            _ => 2,
+        };
+        rank(self) > rank(other)
+    }
+
     /// What the client is told, in Envoy's words.
     pub fn text(self) -> &'static str {
         match self {
