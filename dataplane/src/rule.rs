@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
+use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 use sluice_config::v1;
 
@@ -124,6 +125,8 @@ pub struct WeightedBackend {
     pub slot: Option<Arc<Slot>>,
     /// Filters of the backendRef; they run after the rule's.
     pub filters: Vec<Filter>,
+    /// Place of the first of the rule's destinations that has the same filters.
+    alike: usize,
     /// Sum of the weights up to and including this one.
     up_to: u64,
 }
@@ -157,6 +160,10 @@ impl Backends {
                 slot: (!backend.backend.is_empty()).then(|| lookup.backend(&backend.backend)),
                 filters: Filter::compile_all(&backend.filters, lookup)
                     .map_err(|e| format!("backends[{i}].{e}"))?,
+                alike: config
+                    .iter()
+                    .position(|other| other.filters == backend.filters)
+                    .unwrap_or(i),
                 up_to: before + u64::from(backend.weight),
             });
         }
@@ -172,19 +179,27 @@ impl Backends {
         }
     }
 
-    /// A backend of another priority than `this`, if there is a healthy one that requests to `this` may go to as they are:
-    /// filters of single backends would have to run anew.
+    /// A backend of another priority than `this`, if there is a healthy one that requests to `this` may go to as they are: it has
+    /// the same filters, for those would have to run anew.
     pub fn beyond(&self, this: &Arc<Backend>) -> Option<Arc<Backend>> {
-        if self.iter().any(|weighted| !weighted.filters.is_empty()) {
+        let is_this = |weighted: &WeightedBackend| {
+            let slot = weighted.slot.as_ref();
+            slot.and_then(|slot| slot.load())
+                .is_some_and(|backend| Arc::ptr_eq(&backend, this))
+        };
+        // One that has changed meanwhile, or was found under the name that a request has, may be any of them.
+        let is_known = self.iter().any(is_this);
+        let mut filters = self.iter().filter(|weighted| !is_known || is_this(weighted));
+        let alike = filters.next()?.alike;
+        if filters.any(|other| other.alike != alike) {
             return None;
         }
-        let is_this = |slot: &Slot| slot.load().is_some_and(|backend| Arc::ptr_eq(&backend, this));
-        let others = if slots(&self.fallback).any(is_this) {
+        let others = if self.fallback.iter().any(is_this) {
             &self.primary
         } else {
             &self.fallback
         };
-        let backend = draw(others)?.slot.as_ref()?.load()?;
+        let backend = draw_alike(others, alike)?.slot.as_ref()?.load()?;
         (backend.dynamic.is_none() && backend.health().0 > 0).then_some(backend)
     }
 
@@ -209,6 +224,19 @@ fn draw(backends: &[WeightedBackend]) -> Option<&WeightedBackend> {
     }
 }
 
+/// One of those that have the same filters as the one at `alike`.
+fn draw_alike(backends: &[WeightedBackend], alike: usize) -> Option<&WeightedBackend> {
+    let mut before = 0;
+    let weighted = backends.iter().map(|backend| {
+        let weight = backend.up_to - before;
+        before = backend.up_to;
+        (backend, weight)
+    });
+    let weighted: Vec<_> = weighted.filter(|(backend, _)| backend.alike == alike).collect();
+    let drawn = weighted.choose_weighted(&mut rand::rng(), |(_, weight)| *weight);
+    drawn.ok().map(|(backend, _)| *backend)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +249,7 @@ mod tests {
                 key: i.to_string().into(),
                 slot: None,
                 filters: Vec::new(),
+                alike: 0,
                 up_to,
             }
         });

@@ -438,12 +438,23 @@ async fn after_some_tries_the_fallback_is_turned_to() {
     let (_proxy, port) = with_rule(&backends, rule(0)).await;
     assert_eq!(Http::new(port).get("/").await.status, 503);
     assert_eq!((first.hits(), second.hits()), (6, 1));
-    // One that filters would have to prepare the request for is not turned to.
+    // One that other filters would have to prepare the request for is not turned to.
+    let naming = |value: &str| {
+        let modifier = v1::HeaderModifier {
+            set: vec![cfg::header("x-for", value)],
+            ..Default::default()
+        };
+        vec![cfg::filter(v1::filter::Filter::RequestHeaders(modifier))]
+    };
     let mut filtered = rule(2);
-    filtered.backends[1].filters = vec![cfg::filter(v1::filter::Filter::RequestHeaders(
-        v1::HeaderModifier::default(),
-    ))];
-    let (_proxy, port) = with_rule(&backends, filtered).await;
+    filtered.backends[1].filters = naming("second");
+    let (_proxy, port) = with_rule(&backends, filtered.clone()).await;
     assert_eq!(Http::new(port).get("/").await.status, 503);
     assert_eq!((first.hits(), second.hits()), (10, 1));
+    // One that is prepared for in the same way is.
+    filtered.backends[0].filters = naming("second");
+    let (_proxy, port) = with_rule(&backends, filtered).await;
+    let seen = Http::new(port).get("/").await.seen();
+    assert_eq!((&*seen.backend, seen.header("x-for")), ("second", Some("second")));
+    assert_eq!((first.hits(), second.hits()), (12, 2));
 }
