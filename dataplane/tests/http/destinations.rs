@@ -12,10 +12,10 @@ use tokio::net::{TcpListener, UnixListener};
 use super::cfg;
 use super::names::{Answer, NameServer};
 use super::support::backend::{Backend, describe};
+use super::support::certificate::acceptor;
 use super::support::certificate::certificate;
 use super::support::client::Http;
 use super::support::{self, Proxy, eventually};
-use super::tls::acceptor;
 
 fn endpoints(name: &str, endpoints: Vec<v1::Endpoint>) -> v1::Resource {
     let mut resource = cfg::endpoints(name, &[]);

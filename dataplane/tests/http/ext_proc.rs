@@ -19,8 +19,8 @@ use tokio_rustls::TlsAcceptor;
 use v1::external_processor::{BodyMode, Direction};
 
 use super::support::certificate::Certificate;
+use super::support::certificate::acceptor;
 use super::support::client::Http;
-use super::tls::acceptor;
 use super::{cfg, with_policy};
 
 /// Long enough for a machine that is busy with other things.

@@ -56,7 +56,11 @@ async fn judge(client: &Http, leniency: Leniency, tokens: &[(&str, &str, u16)]) 
         assert_eq!(got.status, leniency.expected(*status).1, "{leniency:?}: {what}");
         if got.status == 200 {
             let seen = got.seen();
-            assert_eq!(seen.header("x-sub"), None, "{leniency:?}: {what}: a client's own claim");
+            assert_eq!(
+                seen.header("x-sub"),
+                None,
+                "{leniency:?}: {what}: a client's own claim"
+            );
             // It may be something else than a token, which the backend looks for.
             assert_eq!(seen.header("authorization"), Some(*token), "{leniency:?}: {what}");
         }

@@ -28,6 +28,7 @@ mod names;
 mod oidc;
 mod order;
 mod own_calls;
+mod own_calls_grpc;
 mod policies;
 mod rate_limits;
 mod responses;
@@ -37,6 +38,7 @@ mod stats;
 mod telemetry;
 mod tls;
 mod tunnels;
+mod tunnels_tls;
 mod upgrades;
 
 use support::Proxy;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use sluice_config::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use super::cfg;
 use super::support::backend::{Backend, describe};
-use super::support::certificate::{Certificate, certificate};
+use super::support::certificate::{Certificate, acceptor, certificate};
 use super::support::client::Http;
 use super::support::{self, Proxy};
 
@@ -25,18 +25,6 @@ fn connector(trusted: &Certificate, alpn: &[&[u8]]) -> TlsConnector {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-    Arc::new(config).into()
-}
-
-pub(crate) fn acceptor(certificate: &Certificate, alpn: &[&[u8]]) -> TlsAcceptor {
-    let key = PrivateKeyDer::try_from(certificate.key_der.clone()).unwrap();
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der.clone()], key)
-        .unwrap();
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     Arc::new(config).into()
 }

@@ -5,9 +5,11 @@ use http::HeaderMap;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use sluice_config::v1;
+use tokio_rustls::TlsAcceptor;
 
 use super::cfg;
 use super::support::backend::{Backend, Body, response};
+use super::support::certificate::{acceptor, certificate};
 use super::support::client::Http;
 use super::support::{self, Proxy};
 
@@ -32,19 +34,32 @@ async fn reporting(name: &'static str, report: &'static str, in_trailers: bool) 
 }
 
 async fn proxy(backends: &[&Backend], utilization: v1::BackendUtilization) -> (Proxy, u16) {
+    // Over HTTP/1.1 there are trailers only for who asks for them.
+    let config = v1::Backend {
+        protocol: v1::BackendProtocol::H2c.into(),
+        ..Default::default()
+    };
+    proxy_with(backends, utilization, config, Vec::new()).await
+}
+
+async fn proxy_with(
+    backends: &[&Backend],
+    utilization: v1::BackendUtilization,
+    config: v1::Backend,
+    others: Vec<v1::Resource>,
+) -> (Proxy, u16) {
     let port = support::free_port();
     let config = v1::Backend {
-        // Over HTTP/1.1 there are trailers only for who asks for them.
-        protocol: v1::BackendProtocol::H2c.into(),
         load_balancer: Some(v1::LoadBalancer {
             policy: v1::load_balancer::Policy::BackendUtilization.into(),
             utilization: Some(utilization),
             ..Default::default()
         }),
-        ..Default::default()
+        ..config
     };
     let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
     let mut resources = cfg::backend_with("b", &addresses, config);
+    resources.extend(others);
     resources.extend([
         cfg::http_listener("l", port),
         cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
@@ -134,8 +149,8 @@ async fn clients_are_told_of_the_load_only_if_the_policy_says_so() {
 }
 
 /// A backend that reports its load when it is asked, and something else in responses.
-async fn asked(name: &'static str, cpu: f64) -> Backend {
-    Backend::start(move |request| async move {
+async fn asked(name: &'static str, cpu: f64, tls: Option<TlsAcceptor>) -> Backend {
+    Backend::start_tls(tls, move |request| async move {
         if request.uri().path() != "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics" {
             let mut response = response(200, name);
             let misleading = "TEXT cpu_utilization=0.5".parse().unwrap();
@@ -154,7 +169,7 @@ async fn asked(name: &'static str, cpu: f64) -> Backend {
 
 #[tokio::test]
 async fn endpoints_are_asked_for_their_load() {
-    let (low, high) = (asked("low", 0.1).await, asked("high", 0.9).await);
+    let (low, high) = (asked("low", 0.1, None).await, asked("high", 0.9, None).await);
     let utilization = v1::BackendUtilization {
         out_of_band: Some(v1::backend_utilization::OutOfBand {
             period_ms: 500,
@@ -164,6 +179,33 @@ async fn endpoints_are_asked_for_their_load() {
         ..at_once()
     };
     let (_proxy, port) = proxy(&[&low, &high], utilization).await;
+    support::eventually("both are asked", || low.hits() > 0 && high.hits() > 0).await;
+    let (low, high) = share(&Http::new(port), [&low, &high]).await;
+    assert!((85..=95).contains(&low) && low + high == 100, "{low}, {high}");
+}
+
+#[tokio::test]
+async fn endpoints_with_tls_are_asked_in_tls() {
+    let own = certificate("backend.example");
+    let tls = || Some(acceptor(&own, &[b"h2", b"http/1.1"]));
+    let (low, high) = (asked("low", 0.1, tls()).await, asked("high", 0.9, tls()).await);
+    let utilization = v1::BackendUtilization {
+        out_of_band: Some(v1::backend_utilization::OutOfBand {
+            period_ms: 500,
+            ..Default::default()
+        }),
+        ..at_once()
+    };
+    let config = v1::Backend {
+        tls: Some(v1::UpstreamTls {
+            ca_secrets: vec!["secret/ca".into()],
+            hostname: "backend.example".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let others = vec![cfg::trust("ca", &own.pem)];
+    let (_proxy, port) = proxy_with(&[&low, &high], utilization, config, others).await;
     support::eventually("both are asked", || low.hits() > 0 && high.hits() > 0).await;
     let (low, high) = share(&Http::new(port), [&low, &high]).await;
     assert!((85..=95).contains(&low) && low + high == 100, "{low}, {high}");
