@@ -11,6 +11,7 @@
 //! an enumeration that may grow carries its unknown value ([`open_enum`]), and an integer type is never narrower
 //! than what the CRD's schema admits.
 
+mod cel;
 mod open_enum;
 
 pub mod duration;

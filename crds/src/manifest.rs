@@ -1,6 +1,10 @@
 //! The manifests of the CRDs that are ours to install.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 use thiserror::Error;
 
@@ -21,7 +25,7 @@ pub struct ManifestError {
 ///
 /// Gateway API's own CRDs are installed from its release; see `docs/install.md`.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut crds = vec![
         Backend::crd(),
         BackendTrafficPolicy::crd(),
         ClientTrafficPolicy::crd(),
@@ -30,7 +34,34 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         EnvoyProxy::crd(),
         HTTPRouteFilter::crd(),
         SecurityPolicy::crd(),
-    ]
+    ];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        let schema = version.schema.as_mut();
+        if let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            forbid_null(schema);
+        }
+    }
+    crds
+}
+
+/// Takes `null` from the values of fields that may be absent.
+///
+/// The API server drops a `null` that is not admitted and puts the default in its place, so that rules need not know
+/// two ways to be absent.
+fn forbid_null(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|JSON(value)| !value.is_null());
+    }
+    for property in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {
+        forbid_null(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        forbid_null(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        forbid_null(values);
+    }
 }
 
 /// File name and YAML of every CRD of [`crds`].
