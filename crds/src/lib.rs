@@ -13,6 +13,7 @@
 
 mod cel;
 mod open_enum;
+mod patterns;
 
 pub mod duration;
 pub mod envoy;

@@ -1,0 +1,19 @@
+//! Regular expressions of more than one field's schema, in RE2's dialect.
+
+/// Name of an HTTP field: RFC 9110 section 5.1's token.
+pub(crate) const HEADER_NAME: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
+
+/// Number of bytes, with a unit or none: `64Ki`, `2M`; whole and not 0.
+pub(crate) const SIZE: &str = "^[1-9][0-9]*([EPTGMK]i|[EPTGMk])?$";
+
+/// Network of IPv4 or IPv6 addresses. It need not be all of the text; who reads it is stricter.
+pub(crate) const CIDR: &str = concat!(
+    r"([0-9](\.(25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])){3}",
+    r"|[0-9a-fA-F]:([0-9a-fA-F]{1,4}:){6}[0-9a-fA-F]{1,4}",
+    r"|::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){0,6})?",
+    r"|fe80:(:[0-9a-fA-F]{0,4}){0,4}%[0-9a-zA-Z]+)/[0-9]",
+);
+
+/// Web origin: `*`, or scheme, host (`*`, a name, `*.` and a name) and perhaps a port.
+pub(crate) const ORIGIN: &str =
+    r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://(\*|(\*\.)?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*)(:[0-9]{1,5})?)$";
