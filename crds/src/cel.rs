@@ -4,11 +4,14 @@ use schemars::Schema;
 use schemars::transform::Transform;
 use serde_json::{Value, json};
 
+/// What must be true, and the message if it is not.
+pub(crate) type Rule = (&'static str, &'static str);
+
 /// Adds `(rule, message)` pairs to the schema of a type or a field, after those that it has from flattened parts.
 ///
 /// Of several flattened parts the rules of the first are kept alone, which is schemars' way; name those of the others
 /// where they are flattened.
-pub(crate) struct Cel(pub(crate) &'static [(&'static str, &'static str)]);
+pub(crate) struct Cel(pub(crate) &'static [Rule]);
 
 impl Transform for Cel {
     fn transform(&mut self, schema: &mut Schema) {
