@@ -45,7 +45,7 @@ pub struct APIKeyAuth {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
-        ("[has(self.headers), has(self.params), has(self.cookies)].exists_one(set, set)", "exactly one of headers, params and cookies must be set"),
+        ("has(self.headers) ? !has(self.params) && !has(self.cookies) : has(self.params) != has(self.cookies)", "exactly one of headers, params and cookies must be set"),
     ]))]
 pub struct ExtractFrom {
     /// Headers.

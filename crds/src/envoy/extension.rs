@@ -269,7 +269,7 @@ pub struct ExtProcMetadata {
     #[schemars(
         length(max = 8),
         transform = Cel(&[(
-            "self.all(namespace, !namespace.startsWith('envoy.filters.http'))",
+            "self.all(name, !name.startsWith('envoy.filters.http'))",
             "writableNamespaces cannot be those of Envoy's own filters",
         )])
     )]
