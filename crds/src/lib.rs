@@ -14,6 +14,7 @@
 mod cel;
 mod open_enum;
 mod patterns;
+mod shape;
 
 pub mod duration;
 pub mod envoy;

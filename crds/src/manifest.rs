@@ -38,29 +38,36 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         let schema = version.schema.as_mut();
         if let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            forbid_null(schema);
+            settle(schema);
         }
     }
     crds
 }
 
-/// Takes `null` from the values of fields that may be absent.
+/// Settles what is the same in every schema.
 ///
-/// The API server drops a `null` that is not admitted and puts the default in its place, so that rules need not know
-/// two ways to be absent.
-fn forbid_null(schema: &mut JSONSchemaProps) {
+/// `null` is not a value: the API server drops one that is not admitted and puts the default in its place, so that
+/// rules need not know two ways to be absent. Integers are of 32 bits, unless a bound says otherwise or the field is a
+/// [`Long`](crate::shape::Long): the API server holds them to that, whatever type reads them.
+fn settle(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    let is_long = schema
+        .maximum
+        .is_some_and(|maximum| maximum > f64::from(i32::MAX));
+    if schema.type_.as_deref() == Some("integer") && schema.format.is_some() {
+        schema.format = Some(if is_long { "int64" } else { "int32" }.to_owned());
+    }
     if let Some(values) = &mut schema.enum_ {
         values.retain(|JSON(value)| !value.is_null());
     }
     for property in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {
-        forbid_null(property);
+        settle(property);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        forbid_null(items);
+        settle(items);
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        forbid_null(values);
+        settle(values);
     }
 }
 

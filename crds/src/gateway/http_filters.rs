@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::common::{Fraction, HTTPHeader};
 use super::references::{BackendObjectReference, LocalObjectReference, PortNumber};
 use crate::open_enum::open_enum;
+use crate::shape::{self, MapBy};
 
 /// One filter of an HTTPRoute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,12 +68,15 @@ open_enum! {
 #[serde(rename_all = "camelCase")]
 pub struct HTTPHeaderFilter {
     /// Headers to overwrite.
+    #[schemars(length(max = 16), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<HTTPHeader>,
     /// Headers to append.
+    #[schemars(length(max = 16), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<HTTPHeader>,
     /// Names of headers to take away.
+    #[schemars(length(max = 16), transform = shape::set)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<String>,
 }
@@ -85,9 +89,11 @@ pub struct HTTPPathModifier {
     #[serde(rename = "type")]
     pub type_: HTTPPathModifierType,
     /// Replaces the whole path.
+    #[schemars(length(max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replace_full_path: Option<String>,
     /// Replaces the prefix that matched.
+    #[schemars(length(max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replace_prefix_match: Option<String>,
 }
