@@ -1,6 +1,6 @@
 //! What the schemas of fields share besides rules: lengths and patterns of names, kinds of lists, sizes of integers.
 //!
-//! All are transforms: `#[schemars(transform = shape::NAME)]`.
+//! All are transforms: `#[schemars(transform = shape::name)]`.
 
 use schemars::generate::SchemaGenerator;
 use schemars::transform::Transform;
@@ -9,61 +9,59 @@ use serde_json::{Value, json};
 
 use crate::patterns;
 
-/// Texts of `min` to `max` characters that match a regular expression, if there is one.
-pub(crate) struct Text {
-    min: Option<usize>,
-    max: usize,
-    pattern: Option<&'static str>,
-}
-
-const fn text(min: usize, max: usize, pattern: &'static str) -> Text {
-    Text {
-        min: Some(min),
-        max,
-        pattern: Some(pattern),
-    }
-}
-
 /// API group; empty for the core group.
-pub(crate) const GROUP: Text = Text {
-    min: None,
-    max: 253,
-    pattern: Some(patterns::GROUP),
-};
-/// Kind of an object.
-pub(crate) const KIND: Text = text(1, 63, patterns::KIND);
-/// Name of an object.
-pub(crate) const NAME: Text = Text {
-    min: Some(1),
-    max: 253,
-    pattern: None,
-};
-/// Namespace.
-pub(crate) const NAMESPACE: Text = text(1, 63, patterns::DNS_LABEL);
-/// Name in the DNS, or of a section of an object.
-pub(crate) const DNS_NAME: Text = text(1, 253, patterns::DNS_NAME);
-/// Name of an HTTP field.
-pub(crate) const HEADER_NAME: Text = text(1, 256, patterns::HEADER_NAME);
-/// Name of a controller.
-pub(crate) const CONTROLLER: Text = text(1, 253, patterns::CONTROLLER);
-/// Name of a set of CA certificates.
-pub(crate) const WELL_KNOWN_CA: Text = text(1, 253, patterns::WELL_KNOWN_CA);
-/// Value of an HTTP field.
-pub(crate) const HEADER_VALUE: Text = Text {
-    min: Some(1),
-    max: 4096,
-    pattern: None,
-};
+pub(crate) fn group(schema: &mut Schema) {
+    text(schema, None, 253, Some(patterns::GROUP));
+}
 
-impl Transform for Text {
-    fn transform(&mut self, schema: &mut Schema) {
-        if let Some(min) = self.min {
-            schema.insert("minLength".to_owned(), json!(min));
-        }
-        schema.insert("maxLength".to_owned(), json!(self.max));
-        if let Some(pattern) = self.pattern {
-            schema.insert("pattern".to_owned(), json!(pattern));
-        }
+/// Kind of an object.
+pub(crate) fn kind(schema: &mut Schema) {
+    text(schema, Some(1), 63, Some(patterns::KIND));
+}
+
+/// Name of an object.
+pub(crate) fn name(schema: &mut Schema) {
+    text(schema, Some(1), 253, None);
+}
+
+/// Namespace.
+pub(crate) fn namespace(schema: &mut Schema) {
+    text(schema, Some(1), 63, Some(patterns::DNS_LABEL));
+}
+
+/// Name in the DNS, or of a section of an object.
+pub(crate) fn dns_name(schema: &mut Schema) {
+    text(schema, Some(1), 253, Some(patterns::DNS_NAME));
+}
+
+/// Name of an HTTP field.
+pub(crate) fn header_name(schema: &mut Schema) {
+    text(schema, Some(1), 256, Some(patterns::HEADER_NAME));
+}
+
+/// Value of an HTTP field.
+pub(crate) fn header_value(schema: &mut Schema) {
+    text(schema, Some(1), 4096, None);
+}
+
+/// Name of a controller.
+pub(crate) fn controller(schema: &mut Schema) {
+    text(schema, Some(1), 253, Some(patterns::CONTROLLER));
+}
+
+/// Name of a set of CA certificates.
+pub(crate) fn well_known_ca(schema: &mut Schema) {
+    text(schema, Some(1), 253, Some(patterns::WELL_KNOWN_CA));
+}
+
+/// A text of `min` to `max` characters that matches a regular expression, if there is one.
+fn text(schema: &mut Schema, min: Option<usize>, max: usize, pattern: Option<&str>) {
+    if let Some(min) = min {
+        schema.insert("minLength".to_owned(), json!(min));
+    }
+    schema.insert("maxLength".to_owned(), json!(max));
+    if let Some(pattern) = pattern {
+        schema.insert("pattern".to_owned(), json!(pattern));
     }
 }
 

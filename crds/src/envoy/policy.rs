@@ -52,11 +52,11 @@ pub struct PolicyTargetReferences {
 #[serde(rename_all = "camelCase")]
 pub struct TargetSelector {
     /// Group.
-    #[schemars(extend("default" = "gateway.networking.k8s.io"), transform = shape::GROUP)]
+    #[schemars(extend("default" = "gateway.networking.k8s.io"), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Kind.
-    #[schemars(transform = shape::KIND)]
+    #[schemars(transform = shape::kind)]
     pub kind: String,
     /// Namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]

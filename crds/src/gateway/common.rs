@@ -115,7 +115,7 @@ pub struct PolicyAncestorStatus {
     /// The ancestor: the Gateway whose traffic is affected, as a rule.
     pub ancestor_ref: ParentReference,
     /// The controller that wrote the entry.
-    #[schemars(transform = shape::CONTROLLER)]
+    #[schemars(transform = shape::controller)]
     pub controller_name: String,
     /// Accepted, ResolvedRefs.
     #[schemars(length(min = 1), transform = shape::no_default, transform = shape::conditions)]
@@ -212,10 +212,10 @@ pub struct HeaderConfig {
 #[serde(rename_all = "camelCase")]
 pub struct HTTPHeader {
     /// Name; case does not matter.
-    #[schemars(transform = shape::HEADER_NAME)]
+    #[schemars(transform = shape::header_name)]
     pub name: String,
     /// Value.
-    #[schemars(transform = shape::HEADER_VALUE)]
+    #[schemars(transform = shape::header_value)]
     pub value: String,
 }
 

@@ -15,22 +15,22 @@ pub type PortNumber = u16;
 #[serde(rename_all = "camelCase")]
 pub struct ParentReference {
     /// API group; see [`Self::group`] for the default.
-    #[schemars(extend("default" = GROUP), transform = shape::GROUP)]
+    #[schemars(extend("default" = GROUP), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Kind; see [`Self::kind`] for the default.
-    #[schemars(extend("default" = "Gateway"), transform = shape::KIND)]
+    #[schemars(extend("default" = "Gateway"), transform = shape::kind)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Namespace; the referrer's own if absent.
-    #[schemars(transform = shape::NAMESPACE)]
+    #[schemars(transform = shape::namespace)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Name.
-    #[schemars(transform = shape::NAME)]
+    #[schemars(transform = shape::name)]
     pub name: String,
     /// Name of one listener of the parent.
-    #[schemars(transform = shape::DNS_NAME)]
+    #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
     /// Port of the parent's listeners.
@@ -99,18 +99,18 @@ impl ParentGatewayReference {
 #[serde(rename_all = "camelCase")]
 pub struct BackendObjectReference {
     /// API group; the core group if absent.
-    #[schemars(extend("default" = ""), transform = shape::GROUP)]
+    #[schemars(extend("default" = ""), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Kind; Service if absent.
-    #[schemars(extend("default" = "Service"), transform = shape::KIND)]
+    #[schemars(extend("default" = "Service"), transform = shape::kind)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Name.
-    #[schemars(transform = shape::NAME)]
+    #[schemars(transform = shape::name)]
     pub name: String,
     /// Namespace; the referrer's own if absent.
-    #[schemars(transform = shape::NAMESPACE)]
+    #[schemars(transform = shape::namespace)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Port; required where the object is a Service.
@@ -167,18 +167,18 @@ impl<F> BackendRef<F> {
 #[serde(rename_all = "camelCase")]
 pub struct SecretObjectReference {
     /// API group; the core group if absent.
-    #[schemars(extend("default" = ""), transform = shape::GROUP)]
+    #[schemars(extend("default" = ""), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Kind; Secret if absent.
-    #[schemars(extend("default" = "Secret"), transform = shape::KIND)]
+    #[schemars(extend("default" = "Secret"), transform = shape::kind)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Name.
-    #[schemars(transform = shape::NAME)]
+    #[schemars(transform = shape::name)]
     pub name: String,
     /// Namespace; the referrer's own if absent.
-    #[schemars(transform = shape::NAMESPACE)]
+    #[schemars(transform = shape::namespace)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
@@ -227,13 +227,13 @@ impl ObjectReference {
 #[serde(rename_all = "camelCase")]
 pub struct LocalObjectReference {
     /// API group; empty for the core group.
-    #[schemars(transform = shape::GROUP)]
+    #[schemars(transform = shape::group)]
     pub group: String,
     /// Kind.
-    #[schemars(transform = shape::KIND)]
+    #[schemars(transform = shape::kind)]
     pub kind: String,
     /// Name.
-    #[schemars(transform = shape::NAME)]
+    #[schemars(transform = shape::name)]
     pub name: String,
 }
 
@@ -245,16 +245,16 @@ pub type LocalPolicyTargetReference = LocalObjectReference;
 #[serde(rename_all = "camelCase")]
 pub struct LocalPolicyTargetReferenceWithSectionName {
     /// API group; empty for the core group.
-    #[schemars(transform = shape::GROUP)]
+    #[schemars(transform = shape::group)]
     pub group: String,
     /// Kind.
-    #[schemars(transform = shape::KIND)]
+    #[schemars(transform = shape::kind)]
     pub kind: String,
     /// Name.
-    #[schemars(transform = shape::NAME)]
+    #[schemars(transform = shape::name)]
     pub name: String,
     /// Name of the section.
-    #[schemars(transform = shape::DNS_NAME)]
+    #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
 }
