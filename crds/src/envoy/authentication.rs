@@ -253,7 +253,7 @@ pub struct ExtAuth {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub context_extensions: Vec<ContextExtension>,
     /// Status of the answer if the service cannot be asked.
-    #[schemars(with = "Option<i32>", extend("enum" = STATUS_ON_ERROR))]
+    #[schemars(extend("enum" = STATUS_ON_ERROR))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_on_error: Option<i64>,
 }
@@ -301,7 +301,7 @@ pub struct HTTPExtAuthService {
 #[serde(rename_all = "camelCase")]
 pub struct BodyToExtAuth {
     /// Max request bytes.
-    #[schemars(with = "i32", range(min = 1))]
+    #[schemars(range(min = 1))]
     pub max_request_bytes: i64,
 }
 

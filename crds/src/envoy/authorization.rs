@@ -183,7 +183,7 @@ pub struct ClientIPGeoLocation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub city: Option<String>,
     /// ASN.
-    #[schemars(with = "Option<i32>", range(min = 1))]
+    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asn: Option<i64>,
     /// ISP.

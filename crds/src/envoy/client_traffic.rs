@@ -12,6 +12,7 @@ use crate::duration::Duration;
 use crate::gateway::PolicyStatus;
 use crate::open_enum::open_enum;
 use crate::patterns;
+use crate::shape::Long;
 
 /// How listeners treat the connections and requests of clients..
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -120,7 +121,6 @@ pub struct ClientIPDetectionSettings {
     ]))]
 pub struct XForwardedForSettings {
     /// Proxies in front that append to X-Forwarded-For.
-    #[schemars(with = "Option<i32>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_trusted_hops: Option<i64>,
     /// Networks whose entries in X-Forwarded-For are believed.
@@ -355,7 +355,7 @@ pub struct ClientConnection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_buffer_limit: Option<IntOrString>,
     /// Max accept per socket event.
-    #[schemars(with = "Option<i32>", extend("default" = 1))]
+    #[schemars(extend("default" = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_accept_per_socket_event: Option<i64>,
 }
@@ -368,7 +368,7 @@ pub struct ClientConnection {
     ]))]
 pub struct ConnectionLimit {
     /// Value.
-    #[schemars(range(min = 1))]
+    #[schemars(with = "Option<Long>", range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<i64>,
     /// How long a connection too many is held.
@@ -378,7 +378,6 @@ pub struct ConnectionLimit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connection_duration: Option<Duration>,
     /// Requests on one connection; any number if absent.
-    #[schemars(with = "Option<i32>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<i64>,
     /// Max stream duration.

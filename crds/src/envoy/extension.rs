@@ -34,6 +34,10 @@ use crate::open_enum::open_enum;
 #[schemars(transform = Cel(&[
         ("!has(self.targetRef) || self.targetRef.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute']", "targetRef must be of kind Gateway, ListenerSet, HTTPRoute, GRPCRoute, UDPRoute, TCPRoute or TLSRoute"),
         ("!has(self.targetRefs) || self.targetRefs.all(ref, ref.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute'])", "targetRefs must be of kind Gateway, ListenerSet, HTTPRoute, GRPCRoute, UDPRoute, TCPRoute or TLSRoute"),
+    (
+        "!has(self.mergeType) || ((!has(self.targetRef) || self.targetRef.kind in ['HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute']) && (!has(self.targetRefs) || self.targetRefs.all(ref, ref.kind in ['HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute'])) && (!has(self.targetSelectors) || self.targetSelectors.all(selector, selector.kind in ['HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute'])))",
+        "mergeType is for targets of kind HTTPRoute, GRPCRoute, UDPRoute, TCPRoute or TLSRoute",
+    ),
     ]))]
 pub struct EnvoyExtensionPolicySpec {
     /// Policy target references.
@@ -209,7 +213,7 @@ pub struct ExtProc {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<ExtProcMetadata>,
     /// Status of the answer if the service cannot be asked.
-    #[schemars(with = "Option<i32>", extend("enum" = STATUS_ON_ERROR))]
+    #[schemars(extend("enum" = STATUS_ON_ERROR))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_on_error: Option<i64>,
 }

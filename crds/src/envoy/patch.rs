@@ -38,7 +38,6 @@ pub struct EnvoyPatchPolicySpec {
     /// The one target.
     pub target_ref: LocalObjectReference,
     /// Priority.
-    #[schemars(with = "Option<i32>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i64>,
 }
