@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{Fraction, HTTPHeader};
 use super::references::{BackendObjectReference, LocalObjectReference, PortNumber};
+use crate::cel::Cel;
 use crate::open_enum::open_enum;
 use crate::shape::{self, MapBy};
 
@@ -83,6 +84,16 @@ pub struct HTTPHeaderFilter {
 
 /// A new path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.replaceFullPath) == (self.type == 'ReplaceFullPath')",
+        "replaceFullPath must be set with type ReplaceFullPath, and with no other",
+    ),
+    (
+        "has(self.replacePrefixMatch) == (self.type == 'ReplacePrefixMatch')",
+        "replacePrefixMatch must be set with type ReplacePrefixMatch, and with no other",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPPathModifier {
     /// Which of the fields below is set.
