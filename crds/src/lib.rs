@@ -12,6 +12,7 @@
 //! than what the CRD's schema admits.
 
 mod cel;
+mod int_or_string;
 mod open_enum;
 mod patterns;
 mod shape;
@@ -22,6 +23,7 @@ pub mod gateway;
 mod manifest;
 
 pub use duration::{Duration, DurationError};
+pub use int_or_string::IntOrString;
 pub use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 pub use manifest::{ManifestError, crds, manifests};

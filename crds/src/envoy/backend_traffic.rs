@@ -1,6 +1,5 @@
 //! BackendTrafficPolicy: how requests are sent to backends.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use super::telemetry::BackendTelemetry;
 use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::gateway::PolicyStatus;
+use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
 use crate::patterns;
 

@@ -1,6 +1,5 @@
 //! ClientTrafficPolicy: how the connections and requests of clients are treated.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use super::policy::{HTTP2Settings, HeaderFilter, PolicyTargetReferences, StringM
 use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::gateway::PolicyStatus;
+use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
 use crate::patterns;
 use crate::shape::Long;

@@ -1,6 +1,5 @@
 //! Settings of connections to backends.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +9,7 @@ use super::policy::{HTTP2Settings, TCPKeepalive};
 use crate::cel::{Cel, Rule};
 use crate::duration::Duration;
 use crate::gateway::Fraction;
+use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
 use crate::patterns;
 
