@@ -121,12 +121,6 @@ pub struct ResponseOverrideHeaderMatch {
 
 /// Custom response.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(transform = Cel(&[
-    (
-        "!has(self.header) || !has(self.header.remove) || self.header.remove.size() == 0",
-        "header.remove is not supported; the answer has no headers of a backend",
-    ),
-]))]
 #[serde(rename_all = "camelCase")]
 pub struct CustomResponse {
     /// Content type.
@@ -140,18 +134,16 @@ pub struct CustomResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<i64>,
     /// Header.
+    #[schemars(transform = Cel(&[(
+        "!has(self.remove) || self.remove.size() == 0",
+        "remove is not supported here; the response has no headers of a backend",
+    )]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<HTTPHeaderFilter>,
 }
 
 /// Custom redirect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(transform = Cel(&[
-    (
-        "!has(self.path) || self.path.type == 'ReplaceFullPath'",
-        "path must be of type ReplaceFullPath",
-    ),
-]))]
 #[serde(rename_all = "camelCase")]
 pub struct CustomRedirect {
     /// Scheme.
@@ -163,6 +155,7 @@ pub struct CustomRedirect {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Path.
+    #[schemars(transform = Cel(&[("self.type == 'ReplaceFullPath'", "type must be ReplaceFullPath here")]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<HTTPPathModifier>,
     /// Port.
