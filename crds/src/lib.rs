@@ -11,7 +11,11 @@
 //! an enumeration that may grow carries its unknown value ([`open_enum`]), and an integer type is never narrower
 //! than what the CRD's schema admits.
 
+mod cel;
+mod int_or_string;
 mod open_enum;
+mod patterns;
+mod shape;
 
 pub mod duration;
 pub mod envoy;
@@ -19,6 +23,7 @@ pub mod gateway;
 mod manifest;
 
 pub use duration::{Duration, DurationError};
+pub use int_or_string::IntOrString;
 pub use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 pub use manifest::{ManifestError, crds, manifests};

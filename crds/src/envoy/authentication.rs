@@ -4,9 +4,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::policy::{BackendCluster, LocalObjectKeyReference};
+use super::rules::{
+    BACKEND_GROUPS, BACKEND_KINDS, INLINE_OR_REF, NO_BACKEND_REF, NO_RETRY_STATUS, NO_RETRY_TIMEOUT,
+};
+use crate::cel::{Cel, Rule};
 use crate::duration::Duration;
 use crate::gateway::{LocalObjectReference, SecretObjectReference};
 use crate::open_enum::open_enum;
+
+/// Statuses that may answer in place of a service that cannot be asked.
+pub(super) const STATUS_ON_ERROR: &[i32] = &[
+    400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 423,
+    424, 426, 428, 429, 431, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511,
+];
+
+/// Where a service of external authorization is.
+const ASKED_BACKENDS: Rule = (
+    "has(self.backendRef) || (has(self.backendRefs) && self.backendRefs.size() > 0)",
+    "backendRef or backendRefs must be set",
+);
 
 /// API key auth.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,17 +44,20 @@ pub struct APIKeyAuth {
 /// Extract from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.headers) ? !has(self.params) && !has(self.cookies) : has(self.params) != has(self.cookies)", "exactly one of headers, params and cookies must be set"),
+    ]))]
 pub struct ExtractFrom {
     /// Headers.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
     /// Params.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub params: Vec<String>,
     /// Cookies.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cookies: Vec<String>,
 }
@@ -57,6 +76,9 @@ pub struct BasicAuth {
 /// JSON Web Tokens.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("!has(self.optional) || !has(self.failOpen)", "at most one of optional and failOpen may be set; failOpen admits requests without a token too"),
+    ]))]
 pub struct JWT {
     /// Whether it may be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +94,10 @@ pub struct JWT {
 /// JWT provider.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("!has(self.recomputeRoute) || !self.recomputeRoute || (has(self.claimToHeaders) && self.claimToHeaders.size() > 0)", "recomputeRoute needs claimToHeaders"),
+        ("has(self.remoteJWKS) != has(self.localJWKS)", "exactly one of remoteJWKS and localJWKS must be set"),
+    ]))]
 pub struct JWTProvider {
     /// Name.
     #[schemars(length(min = 1, max = 253))]
@@ -104,6 +130,11 @@ pub struct JWTProvider {
 /// Remote JWKS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        NO_BACKEND_REF,
+        NO_RETRY_TIMEOUT,
+        NO_RETRY_STATUS,
+    ]))]
 pub struct RemoteJWKS {
     /// Backend cluster.
     #[serde(flatten)]
@@ -123,9 +154,12 @@ pub struct RemoteJWKS {
 /// Local JWKS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        INLINE_OR_REF,
+    ]))]
 pub struct LocalJWKS {
     /// Which kind it is.
-    #[schemars(extend("default" = "Inline"))]
+    #[schemars(required, extend("default" = "Inline"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<LocalJWKSType>,
     /// The value itself.
@@ -185,6 +219,9 @@ pub struct JWTHeaderExtractor {
 /// Ext auth.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.grpc) != has(self.http)", "exactly one of grpc and http must be set"),
+    ]))]
 pub struct ExtAuth {
     /// GRPC.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,9 +249,11 @@ pub struct ExtAuth {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub include_route_metadata: Option<bool>,
     /// Context extensions.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub context_extensions: Vec<ContextExtension>,
     /// Status of the answer if the service cannot be asked.
+    #[schemars(extend("enum" = STATUS_ON_ERROR))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_on_error: Option<i64>,
 }
@@ -222,6 +261,11 @@ pub struct ExtAuth {
 /// GRPC ext auth service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ASKED_BACKENDS,
+        BACKEND_KINDS,
+        BACKEND_GROUPS,
+    ]))]
 pub struct GRPCExtAuthService {
     /// Backend cluster.
     #[serde(flatten)]
@@ -231,6 +275,12 @@ pub struct GRPCExtAuthService {
 /// HTTP ext auth service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ASKED_BACKENDS,
+        BACKEND_KINDS,
+        BACKEND_GROUPS,
+        ("!has(self.path) || !has(self.pathOverride)", "at most one of path and pathOverride may be set"),
+    ]))]
 pub struct HTTPExtAuthService {
     /// Backend cluster.
     #[serde(flatten)]
@@ -258,6 +308,9 @@ pub struct BodyToExtAuth {
 /// Context extension.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.value) == (self.type == 'Value') && has(self.valueRef) == (self.type == 'ValueRef')", "value must be set with type Value alone, valueRef with type ValueRef alone"),
+    ]))]
 pub struct ContextExtension {
     /// Name.
     pub name: String,
@@ -269,6 +322,9 @@ pub struct ContextExtension {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// Where the value is.
+    #[schemars(transform = Cel(&[
+        ("self.kind in ['ConfigMap', 'Secret'] && self.group in ['', 'v1']", "valueRef must be a ConfigMap or Secret of the core group"),
+    ]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_ref: Option<LocalObjectKeyReference>,
 }

@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::policy::PathMatch;
+use crate::cel::Cel;
 use crate::open_enum::open_enum;
+use crate::patterns;
 
 /// Authorization.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +23,9 @@ pub struct Authorization {
 /// Authorization rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.principal) || has(self.cel)", "at least one of principal and cel must be set"),
+    ]))]
 pub struct AuthorizationRule {
     /// Name.
     #[schemars(length(min = 1, max = 253))]
@@ -35,6 +40,7 @@ pub struct AuthorizationRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<Principal>,
     /// Cel.
+    #[schemars(length(min = 1, max = 4096))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cel: Option<String>,
 }
@@ -52,9 +58,18 @@ open_enum! {
 /// What is asked for; all that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.methods) || has(self.path)", "at least one of methods and path must be set"),
+    ]))]
 pub struct Operation {
     /// Methods.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(
+        length(min = 1, max = 16),
+        extend("items" = {
+            "type": "string",
+            "enum": ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"],
+        })
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<String>,
     /// Path.
@@ -65,9 +80,12 @@ pub struct Operation {
 /// Who asks; all that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.clientCIDRs) || has(self.jwt) || has(self.headers) || has(self.clientIPGeoLocations)", "at least one of clientCIDRs, jwt, headers and clientIPGeoLocations must be set"),
+    ]))]
 pub struct Principal {
     /// Networks of which one must hold the client's address.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(regex(pattern = patterns::CIDR)))]
     #[serde(rename = "clientCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     pub client_cidrs: Vec<String>,
     /// JWT.
@@ -90,6 +108,9 @@ pub struct Principal {
 /// JWT principal.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.claims) || has(self.scopes)", "at least one of claims and scopes must be set"),
+    ]))]
 pub struct JWTPrincipal {
     /// Provider.
     #[schemars(length(min = 1, max = 253))]
@@ -99,7 +120,7 @@ pub struct JWTPrincipal {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<JWTClaim>,
     /// Scopes.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
 }
@@ -145,6 +166,9 @@ pub struct AuthorizationHeaderMatch {
 /// Client IP geo location.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.country) || has(self.region) || has(self.city) || has(self.asn) || has(self.isp) || has(self.anonymous)", "at least one of country, region, city, asn, isp and anonymous must be set"),
+    ]))]
 pub struct ClientIPGeoLocation {
     /// Country.
     #[schemars(length(min = 2, max = 2), regex(pattern = r"^[A-Za-z]{2}$"))]
@@ -174,6 +198,9 @@ pub struct ClientIPGeoLocation {
 /// Geo IP anonymous match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.isAnonymous) || has(self.isVPN) || has(self.isHosting) || has(self.isTor) || has(self.isProxy)", "at least one of isAnonymous, isVPN, isHosting, isTor and isProxy must be set"),
+    ]))]
 pub struct GeoIPAnonymousMatch {
     /// Is anonymous.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::policy::BackendTLSConfig;
+use crate::cel::Cel;
 use crate::gateway::{LocalObjectReference, WellKnownCACertificatesType};
 use crate::open_enum::open_enum;
+use crate::{patterns, shape};
 
 /// Endpoints outside of what Services describe..
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -23,8 +25,20 @@ use crate::open_enum::open_enum;
     derive = "PartialEq",
     derive = "Default",
     doc = "Endpoints outside of what Services describe.",
+    printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     schema = "derived"
 )]
+#[schemars(transform = Cel(&[
+    (
+        "self.type != 'DynamicResolver' || !has(self.endpoints)",
+        "endpoints cannot be set with type DynamicResolver",
+    ),
+    (
+        "!has(self.tls) || !has(self.tls.autoSNIFromEndpointHostname) || !self.tls.autoSNIFromEndpointHostname || (has(self.endpoints) && self.endpoints.all(endpoint, has(endpoint.fqdn) || has(endpoint.hostname)))",
+        "tls.autoSNIFromEndpointHostname needs endpoints that all have an fqdn or a hostname",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendSpec {
     /// Which kind it is.
@@ -32,7 +46,10 @@ pub struct BackendSpec {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<BackendType>,
     /// Endpoints.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), transform = Cel(&[(
+            "self.all(endpoint, has(endpoint.fqdn)) || self.all(endpoint, !has(endpoint.fqdn))",
+            "endpoints must all have an fqdn or none",
+        )]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<BackendEndpoint>,
     /// Protocols of the endpoints.
@@ -58,13 +75,16 @@ open_enum! {
 
 /// One endpoint: exactly one of `fqdn`, `ip` and `unix`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "[has(self.fqdn), has(self.ip), has(self.unix)].exists_one(set, set)",
+        "one of fqdn, ip and unix must be set",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendEndpoint {
     /// Hostname.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// FQDN.
@@ -101,7 +121,7 @@ pub struct FQDNEndpoint {
 #[serde(rename_all = "camelCase")]
 pub struct IPEndpoint {
     /// Address.
-    #[schemars(length(min = 3, max = 45))]
+    #[schemars(length(min = 3, max = 45), regex(pattern = patterns::ADDRESS))]
     pub address: String,
     /// Port.
     #[schemars(range(min = 0, max = 65535))]
@@ -113,6 +133,7 @@ pub struct IPEndpoint {
 #[serde(rename_all = "camelCase")]
 pub struct UnixSocket {
     /// Path.
+    #[schemars(length(max = 108))]
     pub path: String,
 }
 
@@ -130,6 +151,20 @@ open_enum! {
 
 /// Backend TLS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "!has(self.caCertificateRefs) || self.caCertificateRefs.size() == 0 || !has(self.wellKnownCACertificates)",
+        "one of caCertificateRefs and wellKnownCACertificates may be set",
+    ),
+    (
+        "!has(self.insecureSkipVerify) || !self.insecureSkipVerify || ((!has(self.caCertificateRefs) || self.caCertificateRefs.size() == 0) && !has(self.wellKnownCACertificates))",
+        "caCertificateRefs and wellKnownCACertificates cannot be set with insecureSkipVerify",
+    ),
+    (
+        "!has(self.sni) || !has(self.autoSNIFromEndpointHostname) || !self.autoSNIFromEndpointHostname",
+        "one of sni and autoSNIFromEndpointHostname may be set",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTLSSettings {
     /// CA certificate refs.
@@ -137,6 +172,7 @@ pub struct BackendTLSSettings {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ca_certificate_refs: Vec<LocalObjectReference>,
     /// Well known CA certificates.
+    #[schemars(with = "Option<String>", transform = shape::well_known_ca)]
     #[serde(rename = "wellKnownCACertificates", skip_serializing_if = "Option::is_none")]
     pub well_known_ca_certificates: Option<WellKnownCACertificatesType>,
     /// Whether any certificate is believed.
@@ -144,6 +180,7 @@ pub struct BackendTLSSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub insecure_skip_verify: Option<bool>,
     /// SNI, and the name that the certificate must hold.
+    #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
     /// Auto SNI from endpoint hostname.
@@ -162,7 +199,7 @@ pub struct BackendTLSSettings {
 #[serde(rename_all = "camelCase")]
 pub struct BackendStatus {
     /// Conditions.
-    #[schemars(length(max = 8))]
+    #[schemars(transform = shape::conditions)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -1,19 +1,22 @@
 //! BackendTrafficPolicy: how requests are sent to backends.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cluster::ClusterSettings;
+use super::cluster::{ClusterSettings, PREDICTIVE_PRECONNECT};
 use super::envoy_proxy::RoutingType;
 use super::policy::{PolicyMergeType, PolicyTargetReferences};
 use super::rate_limit::RateLimitSpec;
 use super::response::ResponseOverride;
+use super::rules::NO_MERGE_BY_REPLACING;
 use super::telemetry::BackendTelemetry;
+use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::gateway::PolicyStatus;
+use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
+use crate::patterns;
 
 /// How requests are sent to backends: load balancing, retries, timeouts, limits..
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -31,6 +34,29 @@ use crate::open_enum::open_enum;
     doc = "How requests are sent to backends: load balancing, retries, timeouts, limits.",
     schema = "derived"
 )]
+#[schemars(transform = Cel(&[
+    (
+        "(!has(self.targetRef) || self.targetRef.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute', 'TCPRoute', 'TLSRoute', 'UDPRoute']) && (!has(self.targetRefs) || self.targetRefs.all(ref, ref.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute', 'TCPRoute', 'TLSRoute', 'UDPRoute']))",
+        "targetRef and targetRefs must be of kind Gateway, ListenerSet, HTTPRoute, GRPCRoute, TCPRoute, TLSRoute or UDPRoute",
+    ),
+    (
+        "!has(self.mergeType) || ((!has(self.targetRef) || self.targetRef.kind in ['HTTPRoute', 'GRPCRoute', 'TCPRoute', 'TLSRoute', 'UDPRoute']) && (!has(self.targetRefs) || self.targetRefs.all(ref, ref.kind in ['HTTPRoute', 'GRPCRoute', 'TCPRoute', 'TLSRoute', 'UDPRoute'])) && (!has(self.targetSelectors) || self.targetSelectors.all(selector, selector.kind in ['HTTPRoute', 'GRPCRoute', 'TCPRoute', 'TLSRoute', 'UDPRoute'])))",
+        "mergeType needs routes as targets: HTTPRoute, GRPCRoute, TCPRoute, TLSRoute or UDPRoute",
+    ),
+    (
+        "!has(self.compression) || !has(self.compressor)",
+        "one of compression and compressor may be set",
+    ),
+    (
+        "!has(self.requestBuffer) || !has(self.httpUpgrade) || self.httpUpgrade.size() == 0",
+        "one of requestBuffer and httpUpgrade may be set",
+    ),
+    (
+        "!has(self.admissionControl) || ((!has(self.targetRef) || self.targetRef.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute']) && (!has(self.targetRefs) || self.targetRefs.all(ref, ref.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute'])) && (!has(self.targetSelectors) || self.targetSelectors.all(selector, selector.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute'])))",
+        "admissionControl needs targets of kind Gateway, ListenerSet, HTTPRoute or GRPCRoute",
+    ),
+    PREDICTIVE_PRECONNECT,
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTrafficPolicySpec {
     /// Policy target references.
@@ -40,6 +66,7 @@ pub struct BackendTrafficPolicySpec {
     #[serde(flatten)]
     pub cluster: ClusterSettings,
     /// How it is laid over the policy of the route's Gateway; absent: it takes that one's place.
+    #[schemars(with = "Option<String>", transform = Cel(&[NO_MERGE_BY_REPLACING]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_type: Option<PolicyMergeType>,
     /// Rate limit.
@@ -76,12 +103,19 @@ pub struct BackendTrafficPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<BackendTelemetry>,
     /// Routing type.
+    #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing_type: Option<RoutingType>,
 }
 
 /// Bandwidth limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.request) || has(self.response)",
+        "request, response or both must be set",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct BandwidthLimitSpec {
     /// Request.
@@ -105,6 +139,7 @@ pub struct BandwidthLimitRequestConfig {
 #[serde(rename_all = "camelCase")]
 pub struct BandwidthLimitValue {
     /// Value.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     pub value: IntOrString,
     /// Span of time.
     pub unit: BandwidthLimitUnit,
@@ -145,6 +180,12 @@ pub struct BandwidthLimitResponseTrailers {
 
 /// Fault injection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.delay) || has(self.abort)",
+        "delay, abort or both must be set",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct FaultInjection {
     /// Delay.
@@ -160,6 +201,7 @@ pub struct FaultInjection {
 #[serde(rename_all = "camelCase")]
 pub struct FaultInjectionDelay {
     /// How long a request is held back.
+    #[schemars(required)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fixed_delay: Option<Duration>,
     /// Percent of requests; 100 if absent.
@@ -170,6 +212,12 @@ pub struct FaultInjectionDelay {
 
 /// Fault injection abort.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.httpStatus) != has(self.grpcStatus)",
+        "one of httpStatus and grpcStatus must be set",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct FaultInjectionAbort {
     /// HTTP status of the answer.
@@ -188,6 +236,12 @@ pub struct FaultInjectionAbort {
 
 /// Admission control.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "!has(self.samplingWindow) || duration(self.samplingWindow) >= duration('1s')",
+        "samplingWindow must be 1s or more",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct AdmissionControl {
     /// Sampling window.
@@ -231,6 +285,7 @@ pub struct AdmissionControlSuccessCriteria {
 #[serde(rename_all = "camelCase")]
 pub struct HTTPSuccessCriteria {
     /// Status codes.
+    #[schemars(inner(range(min = 100, max = 599)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub status_codes: Vec<i64>,
 }
@@ -301,6 +356,7 @@ pub struct Compression {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zstd: Option<ZstdCompressor>,
     /// Min content length.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_content_length: Option<IntOrString>,
 }
@@ -334,6 +390,12 @@ pub struct ZstdCompressor {}
 
 /// Protocol upgrade config.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "!has(self.connect) || self.type == 'CONNECT'",
+        "connect may be set with type CONNECT alone",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct ProtocolUpgradeConfig {
     /// Which kind it is.
@@ -358,6 +420,7 @@ pub struct ConnectConfig {
 #[serde(rename_all = "camelCase")]
 pub struct RequestBuffer {
     /// Limit.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<IntOrString>,
 }

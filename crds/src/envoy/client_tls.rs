@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::policy::{StringMatch, TLSSettings};
+use crate::cel::Cel;
 use crate::gateway::SecretObjectReference;
 use crate::open_enum::open_enum;
 
@@ -25,6 +26,9 @@ pub struct ClientTLSSettings {
 /// Client validation context.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("!has(self.allowExpiredCertificate) || !self.allowExpiredCertificate || !has(self.mode) || self.mode in ['VerifyIfGiven', 'RequireAndVerify']", "allowExpiredCertificate needs mode VerifyIfGiven or RequireAndVerify"),
+    ]))]
 pub struct ClientValidationContext {
     /// Whether it may be missing.
     #[serde(skip_serializing_if = "Option::is_none")]

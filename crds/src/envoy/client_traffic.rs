@@ -1,15 +1,18 @@
 //! ClientTrafficPolicy: how the connections and requests of clients are treated.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::client_tls::ClientTLSSettings;
 use super::policy::{HTTP2Settings, HeaderFilter, PolicyTargetReferences, StringMatch, TCPKeepalive};
+use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::gateway::PolicyStatus;
+use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
+use crate::patterns;
+use crate::shape::Long;
 
 /// How listeners treat the connections and requests of clients..
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -28,6 +31,10 @@ use crate::open_enum::open_enum;
     schema = "derived"
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("!has(self.targetRef) || self.targetRef.kind in ['Gateway', 'ListenerSet']", "targetRef must be of kind Gateway or ListenerSet"),
+        ("!has(self.targetRefs) || self.targetRefs.all(ref, ref.kind in ['Gateway', 'ListenerSet'])", "targetRefs must be of kind Gateway or ListenerSet"),
+    ]))]
 pub struct ClientTrafficPolicySpec {
     /// Policy target references.
     #[serde(flatten)]
@@ -91,6 +98,9 @@ pub struct ProxyProtocolSettings {
 /// Client IP detection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("[has(self.xForwardedFor), has(self.customHeader), has(self.directSourceIP)].exists_one(set, set)", "exactly one of xForwardedFor, customHeader and directSourceIP must be set"),
+    ]))]
 pub struct ClientIPDetectionSettings {
     /// X forwarded for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,13 +116,15 @@ pub struct ClientIPDetectionSettings {
 /// X forwarded for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.numTrustedHops) != has(self.trustedCIDRs)", "exactly one of numTrustedHops and trustedCIDRs must be set"),
+    ]))]
 pub struct XForwardedForSettings {
     /// Proxies in front that append to X-Forwarded-For.
-    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_trusted_hops: Option<i64>,
     /// Networks whose entries in X-Forwarded-For are believed.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(regex(pattern = patterns::CIDR)))]
     #[serde(rename = "trustedCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_cidrs: Vec<String>,
     /// Disable x forwarded for append.
@@ -166,6 +178,9 @@ open_enum! {
 /// Header.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("!has(self.preserveXRequestID) || !has(self.requestID)", "at most one of preserveXRequestID and requestID may be set"),
+    ]))]
 pub struct HeaderSettings {
     /// Enable envoy headers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,6 +214,9 @@ pub struct HeaderSettings {
 /// X forwarded client cert.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("!has(self.certDetailsToAdd) || self.certDetailsToAdd.size() == 0 || (has(self.mode) && self.mode in ['AppendForward', 'SanitizeSet'])", "certDetailsToAdd needs mode AppendForward or SanitizeSet"),
+    ]))]
 pub struct XForwardedClientCert {
     /// Mode.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -329,13 +347,15 @@ pub struct ClientConnection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_limit: Option<ConnectionLimit>,
     /// Bytes that wait in a connection at most.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buffer_limit: Option<IntOrString>,
     /// Socket buffer limit.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_buffer_limit: Option<IntOrString>,
     /// Max accept per socket event.
-    #[schemars(range(min = 0), extend("default" = 1))]
+    #[schemars(extend("default" = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_accept_per_socket_event: Option<i64>,
 }
@@ -343,9 +363,12 @@ pub struct ClientConnection {
 /// Connection limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("!has(self.closeDelay) || has(self.value)", "closeDelay needs value"),
+    ]))]
 pub struct ConnectionLimit {
     /// Value.
-    #[schemars(range(min = 1))]
+    #[schemars(with = "Option<Long>", range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<i64>,
     /// How long a connection too many is held.
@@ -355,7 +378,6 @@ pub struct ConnectionLimit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connection_duration: Option<Duration>,
     /// Requests on one connection; any number if absent.
-    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<i64>,
     /// Max stream duration.

@@ -1,18 +1,27 @@
 //! Settings of connections to backends.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::health_check::HealthCheck;
 use super::load_balancer::LoadBalancer;
 use super::policy::{HTTP2Settings, TCPKeepalive};
+use crate::cel::{Cel, Rule};
 use crate::duration::Duration;
 use crate::gateway::Fraction;
+use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
+use crate::patterns;
+
+/// Connections made ahead of the endpoint's choice.
+pub(super) const PREDICTIVE_PRECONNECT: Rule = (
+    "!has(self.connection) || !has(self.connection.preconnect) || !has(self.connection.preconnect.predictivePercent) || (has(self.loadBalancer) && self.loadBalancer.type in ['Random', 'RoundRobin'])",
+    "connection.preconnect.predictivePercent needs a loadBalancer of type Random or RoundRobin",
+);
 
 /// Settings of connections to backends.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[PREDICTIVE_PRECONNECT]))]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSettings {
     /// Load balancer.
@@ -74,6 +83,7 @@ pub struct RetryOn {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<TriggerEnum>,
     /// HTTP status codes.
+    #[schemars(inner(range(min = 100, max = 599)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http_status_codes: Vec<i64>,
 }
@@ -201,7 +211,6 @@ pub struct RetryBudget {
     /// Percent.
     pub percent: Fraction,
     /// Min retry concurrency.
-    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_retry_concurrency: Option<i64>,
 }
@@ -253,9 +262,11 @@ pub struct HTTPTimeout {
 #[serde(rename_all = "camelCase")]
 pub struct BackendConnection {
     /// Bytes that wait in a connection at most.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buffer_limit: Option<IntOrString>,
     /// Socket buffer limit.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_buffer_limit: Option<IntOrString>,
     /// Preconnect.

@@ -5,8 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::authentication::STATUS_ON_ERROR;
 use super::policy::{BackendCluster, PolicyMergeType, PolicyTargetReferences};
 use super::raw::Raw;
+use super::rules::{BACKEND_GROUPS, BACKEND_KINDS, INLINE_OR_REF, NO_BACKEND_REF, NO_MERGE_BY_REPLACING};
+use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::gateway::{LocalObjectReference, PolicyStatus, SecretObjectReference};
 use crate::open_enum::open_enum;
@@ -28,11 +31,20 @@ use crate::open_enum::open_enum;
     schema = "derived"
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("!has(self.targetRef) || self.targetRef.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute']", "targetRef must be of kind Gateway, ListenerSet, HTTPRoute, GRPCRoute, UDPRoute, TCPRoute or TLSRoute"),
+        ("!has(self.targetRefs) || self.targetRefs.all(ref, ref.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute'])", "targetRefs must be of kind Gateway, ListenerSet, HTTPRoute, GRPCRoute, UDPRoute, TCPRoute or TLSRoute"),
+    (
+        "!has(self.mergeType) || ((!has(self.targetRef) || self.targetRef.kind in ['HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute']) && (!has(self.targetRefs) || self.targetRefs.all(ref, ref.kind in ['HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute'])) && (!has(self.targetSelectors) || self.targetSelectors.all(selector, selector.kind in ['HTTPRoute', 'GRPCRoute', 'UDPRoute', 'TCPRoute', 'TLSRoute'])))",
+        "mergeType is for targets of kind HTTPRoute, GRPCRoute, UDPRoute, TCPRoute or TLSRoute",
+    ),
+    ]))]
 pub struct EnvoyExtensionPolicySpec {
     /// Policy target references.
     #[serde(flatten)]
     pub targets: PolicyTargetReferences,
     /// How it is laid over the policy of the route's Gateway; absent: it takes that one's place.
+    #[schemars(with = "Option<String>", transform = Cel(&[NO_MERGE_BY_REPLACING]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_type: Option<PolicyMergeType>,
     /// Wasm.
@@ -80,6 +92,10 @@ pub struct Wasm {
 /// Wasm code source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.http) == (self.type == 'HTTP')", "http must be set with type HTTP alone"),
+        ("has(self.image) == (self.type == 'Image')", "image must be set with type Image alone"),
+    ]))]
 pub struct WasmCodeSource {
     /// Which kind it is.
     #[serde(rename = "type")]
@@ -137,6 +153,9 @@ pub struct ImageWasmCodeSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// Pull secret ref.
+    #[schemars(transform = Cel(&[
+        ("self.kind == 'Secret'", "pullSecretRef must be of kind Secret"),
+    ]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_secret_ref: Option<SecretObjectReference>,
     /// TLS.
@@ -166,6 +185,13 @@ pub struct WasmEnv {
 /// Ext proc.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        NO_BACKEND_REF,
+        BACKEND_KINDS,
+        BACKEND_GROUPS,
+        ("!self.?failOpen.orValue(false) || [self.?processingMode.?request.?body, self.?processingMode.?response.?body].all(body, body.orValue('Streamed') != 'FullDuplexStreamed')", "failOpen cannot be true with a body processing mode FullDuplexStreamed"),
+        ("!self.?shadowMode.orValue(false) || [self.?processingMode.?request.?body, self.?processingMode.?response.?body].all(body, body.orValue('Streamed') == 'Streamed')", "shadowMode needs body processing modes to be Streamed or absent"),
+    ]))]
 pub struct ExtProc {
     /// Backend cluster.
     #[serde(flatten)]
@@ -187,6 +213,7 @@ pub struct ExtProc {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<ExtProcMetadata>,
     /// Status of the answer if the service cannot be asked.
+    #[schemars(extend("enum" = STATUS_ON_ERROR))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_on_error: Option<i64>,
 }
@@ -214,6 +241,9 @@ pub struct ProcessingModeOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<ExtProcBodyProcessingMode>,
     /// Attributes.
+    #[schemars(inner(regex(
+        pattern = r"^((connection|source|destination|request|response|upstream)\.|xds\.route_)[a-z_1-9]*$"
+    )))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<String>,
 }
@@ -240,7 +270,13 @@ pub struct ExtProcMetadata {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accessible_namespaces: Vec<String>,
     /// Writable namespaces.
-    #[schemars(length(max = 8))]
+    #[schemars(
+        length(max = 8),
+        transform = Cel(&[(
+            "self.all(name, !name.startsWith('envoy.filters.http'))",
+            "writableNamespaces cannot be those of Envoy's own filters",
+        )])
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writable_namespaces: Vec<String>,
 }
@@ -248,6 +284,9 @@ pub struct ExtProcMetadata {
 /// Lua.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        INLINE_OR_REF,
+    ]))]
 pub struct Lua {
     /// Which kind it is.
     #[schemars(extend("default" = "Inline"))]
@@ -257,6 +296,9 @@ pub struct Lua {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inline: Option<String>,
     /// Where the value is.
+    #[schemars(transform = Cel(&[
+        ("self.kind == 'ConfigMap' && self.group in ['', 'v1']", "valueRef must be a ConfigMap of the core group"),
+    ]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_ref: Option<LocalObjectReference>,
     /// Filter context.

@@ -3,8 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::open_enum::open_enum;
+use crate::shape;
 
 /// Health check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +26,20 @@ pub struct HealthCheck {
 
 /// Active health check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.http) == (self.type == 'HTTP')",
+        "http must be set with type HTTP, and with no other",
+    ),
+    (
+        "has(self.tcp) == (self.type == 'TCP')",
+        "tcp must be set with type TCP, and with no other",
+    ),
+    (
+        "!has(self.grpc) || self.type == 'GRPC'",
+        "grpc may be set with type GRPC alone",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveHealthCheck {
     /// How long an answer may take; 1 s if absent.
@@ -79,13 +95,16 @@ open_enum! {
 
 /// HTTP active health checker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "!has(self.requestBody) || (has(self.method) && self.method.upperAscii() in ['POST', 'PUT'])",
+        "requestBody needs method POST or PUT",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPActiveHealthChecker {
     /// Hostname.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Path.
@@ -96,9 +115,11 @@ pub struct HTTPActiveHealthChecker {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Expected statuses.
+    #[schemars(inner(range(min = 100, max = 599)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expected_statuses: Vec<i64>,
     /// Retriable statuses.
+    #[schemars(inner(range(min = 100, max = 599)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retriable_statuses: Vec<i64>,
     /// Expected response.
@@ -111,6 +132,16 @@ pub struct HTTPActiveHealthChecker {
 
 /// Active health check payload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.text) == (self.type == 'Text')",
+        "text must be set with type Text, and with no other",
+    ),
+    (
+        "has(self.binary) == (self.type == 'Binary')",
+        "binary must be set with type Binary, and with no other",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveHealthCheckPayload {
     /// Which kind it is.
@@ -120,6 +151,7 @@ pub struct ActiveHealthCheckPayload {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// Base64.
+    #[schemars(extend("format" = "byte"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binary: Option<String>,
 }
@@ -174,13 +206,22 @@ pub struct ProxyHealthCheckLog {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<ProxyHealthCheckLogSink>,
     /// Matches.
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 4), transform = shape::set, transform = Cel(&[(
+        "self.exists(event, event in ['Failure', 'FailureSeriesStart']) == self.exists(event, event in ['Success', 'HealthyTransition'])",
+        "matches must name events of failure and of success, or neither",
+    )]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<ProxyHealthCheckLogEventType>,
 }
 
 /// Proxy health check log sink.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.file) == (self.type == 'File')",
+        "file must be set with type File, and with no other",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyHealthCheckLogSink {
     /// Which kind it is.
@@ -235,15 +276,14 @@ pub struct PassiveHealthCheck {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
     /// Failed connections in a row; 5 if absent.
-    #[schemars(range(min = 0), extend("default" = 5))]
+    #[schemars(extend("default" = 5))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consecutive_local_origin_failures: Option<i64>,
     /// Consecutive gateway errors.
-    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consecutive_gateway_errors: Option<i64>,
     /// Responses from 500 on in a row; 5 if absent.
-    #[schemars(range(min = 0), extend("default" = 5))]
+    #[schemars(extend("default" = 5))]
     #[serde(rename = "consecutive5XxErrors", skip_serializing_if = "Option::is_none")]
     pub consecutive_5xx_errors: Option<i64>,
     /// How long an endpoint is taken out, times the number of times; 30 s if absent.

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::response::CustomResponse;
+use crate::cel::Cel;
 use crate::gateway::SecretObjectReference;
 use crate::open_enum::open_enum;
 
@@ -57,6 +58,16 @@ pub struct URLRewriteFilter {
 
 /// HTTP hostname modifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.header) == (self.type == 'Header')",
+        "header must be set with type Header, and with no other",
+    ),
+    (
+        "has(self.pathRegex) == (self.type == 'PathRegex')",
+        "pathRegex must be set with type PathRegex, and with no other",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPHostnameModifier {
     /// Which kind it is.
@@ -96,6 +107,12 @@ pub struct HostnamePathRegexRewrite {
 
 /// Path regex modifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.replaceRegexMatch) == (self.type == 'ReplaceRegexMatch')",
+        "replaceRegexMatch must be set with type ReplaceRegexMatch, and with no other",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct PathRegexModifier {
     /// Which kind it is.
@@ -152,6 +169,7 @@ pub struct InjectedCredential {
 
 /// HTTP route match filter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("minProperties" = 1))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPRouteMatchFilter {
     /// Cookies.

@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1::{
     TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::raw::Raw;
+use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
 
 /// The objects that are created for a Gateway.

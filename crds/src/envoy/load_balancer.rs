@@ -7,11 +7,47 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::raw::Raw;
+use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::open_enum::open_enum;
+use crate::shape::{Long, MapBy};
 
 /// Load balancer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.consistentHash) == (self.type == 'ConsistentHash')",
+        "consistentHash must be set with type ConsistentHash, and with no other",
+    ),
+    (
+        "has(self.backendUtilization) == (self.type == 'BackendUtilization')",
+        "backendUtilization must be set with type BackendUtilization, and with no other",
+    ),
+    (
+        "has(self.dynamicModule) == (self.type == 'DynamicModule')",
+        "dynamicModule must be set with type DynamicModule, and with no other",
+    ),
+    (
+        "!has(self.slowStart) || !(self.type in ['Random', 'ConsistentHash', 'DynamicModule'])",
+        "slowStart needs type RoundRobin, LeastRequest or BackendUtilization",
+    ),
+    (
+        "!has(self.zoneAware) || self.type != 'DynamicModule'",
+        "zoneAware is not supported with type DynamicModule",
+    ),
+    (
+        "!has(self.zoneAware) || !has(self.zoneAware.preferLocal) || !(self.type in ['ConsistentHash', 'BackendUtilization'])",
+        "zoneAware.preferLocal is not supported with types ConsistentHash and BackendUtilization; weightedZones is",
+    ),
+    (
+        "!has(self.zoneAware) || !has(self.zoneAware.preferLocal) || !has(self.zoneAware.weightedZones)",
+        "zoneAware may have one of preferLocal and weightedZones",
+    ),
+    (
+        "!has(self.endpointOverride) || self.type != 'DynamicModule'",
+        "endpointOverride is not supported with type DynamicModule",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancer {
     /// Which kind it is.
@@ -57,6 +93,24 @@ open_enum! {
 
 /// Consistent hash.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.header) == (self.type == 'Header')",
+        "header must be set with type Header, and with no other",
+    ),
+    (
+        "has(self.headers) == (self.type == 'Headers')",
+        "headers must be set with type Headers, and with no other",
+    ),
+    (
+        "has(self.cookie) == (self.type == 'Cookie')",
+        "cookie must be set with type Cookie, and with no other",
+    ),
+    (
+        "has(self.queryParams) == (self.type == 'QueryParams')",
+        "queryParams must be set with type QueryParams, and with no other",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct ConsistentHash {
     /// Which kind it is.
@@ -160,6 +214,7 @@ pub struct BackendUtilization {
 #[serde(rename_all = "camelCase")]
 pub struct OutOfBandReporting {
     /// Reporting period.
+    #[schemars(transform = Cel(&[("duration(self) > duration('0s')", "reportingPeriod must be more than 0s")]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reporting_period: Option<Duration>,
     /// Port.
@@ -213,6 +268,7 @@ pub struct EndpointOverrideExtractFrom {
 #[serde(rename_all = "camelCase")]
 pub struct SlowStart {
     /// How long a new endpoint takes to its full share.
+    #[schemars(required)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<Duration>,
 }
@@ -225,6 +281,7 @@ pub struct ZoneAware {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefer_local: Option<PreferLocalZone>,
     /// Weighted zones.
+    #[schemars(transform = MapBy("zone"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weighted_zones: Vec<WeightedZoneConfig>,
 }
@@ -237,7 +294,7 @@ pub struct PreferLocalZone {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<ForceLocalZone>,
     /// Min endpoints threshold.
-    #[schemars(range(min = 0))]
+    #[schemars(with = "Option<Long>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_endpoints_threshold: Option<i64>,
     /// Percentage enabled.
@@ -251,7 +308,6 @@ pub struct PreferLocalZone {
 #[serde(rename_all = "camelCase")]
 pub struct ForceLocalZone {
     /// Min endpoints in zone threshold.
-    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_endpoints_in_zone_threshold: Option<i64>,
 }
@@ -263,6 +319,5 @@ pub struct WeightedZoneConfig {
     /// Zone.
     pub zone: String,
     /// Weight.
-    #[schemars(range(min = 0))]
     pub weight: i64,
 }

@@ -27,6 +27,7 @@ mod proxy_telemetry;
 mod rate_limit;
 mod raw;
 mod response;
+mod rules;
 mod security;
 mod telemetry;
 

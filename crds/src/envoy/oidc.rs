@@ -4,12 +4,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::policy::{BackendCluster, StringMatch};
+use super::rules::{NO_BACKEND_REF, NO_RETRY_STATUS, NO_RETRY_TIMEOUT};
+use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::gateway::SecretObjectReference;
+use crate::patterns;
 
 /// Login by OpenID Connect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        ("has(self.clientID) != has(self.clientIDRef)", "exactly one of clientID and clientIDRef must be set"),
+        ("!self.?forwardAccessToken.orValue(false) || !has(self.forwardIDToken) || self.forwardIDToken.header.lowerAscii() != 'authorization'", "forwardIDToken.header cannot be Authorization if forwardAccessToken is true"),
+    ]))]
 pub struct OIDC {
     /// Provider.
     pub provider: OIDCProvider,
@@ -77,6 +84,11 @@ pub struct OIDC {
 /// OIDC provider.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[
+        NO_BACKEND_REF,
+        NO_RETRY_TIMEOUT,
+        NO_RETRY_STATUS,
+    ]))]
 pub struct OIDCProvider {
     /// Backend cluster.
     #[serde(flatten)]
@@ -145,7 +157,8 @@ pub struct OIDCTokenForwarding {
     /// Header.
     #[schemars(
         length(min = 1, max = 256),
-        regex(pattern = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$")
+        regex(pattern = patterns::HEADER_NAME),
+        transform = Cel(&[("self.lowerAscii() != 'host'", "header cannot be Host")])
     )]
     pub header: String,
 }

@@ -20,6 +20,9 @@ use crate::open_enum::open_enum;
     category = "envoy-gateway",
     namespaced,
     status = "PolicyStatus",
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.ancestors[0].conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Programmed","type":"string","jsonPath":".status.ancestors[0].conditions[?(@.type==\"Programmed\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "Patches of Envoy's own configuration. Refused: there is no Envoy here.",
     schema = "derived"

@@ -3,20 +3,33 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterSettings;
+use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::gateway::{
     BackendObjectReference, HTTPHeader, LocalObjectReference, LocalPolicyTargetReferenceWithSectionName,
     PathMatchType, SecretObjectReference,
 };
+use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
+use crate::patterns;
+use crate::shape::{self, MapBy};
 
 /// What a policy applies to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "has(self.targetRef) != has(self.targetRefs) || (has(self.targetSelectors) && self.targetSelectors.size() > 0)",
+    "one of targetRef and targetRefs must be set, or targetSelectors",
+), (
+    "!has(self.targetRef) || self.targetRef.group == 'gateway.networking.k8s.io'",
+    "targetRef must be of group gateway.networking.k8s.io",
+), (
+    "!has(self.targetRefs) || self.targetRefs.all(ref, ref.group == 'gateway.networking.k8s.io')",
+    "targetRefs must be of group gateway.networking.k8s.io",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyTargetReferences {
     /// The one target; `targetRefs` is newer.
@@ -32,13 +45,18 @@ pub struct PolicyTargetReferences {
 
 /// Targets by their labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "!has(self.group) || self.group == 'gateway.networking.k8s.io'",
+    "group must be gateway.networking.k8s.io",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct TargetSelector {
     /// Group.
-    #[schemars(extend("default" = "gateway.networking.k8s.io"))]
+    #[schemars(extend("default" = "gateway.networking.k8s.io"), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Kind.
+    #[schemars(transform = shape::kind)]
     pub kind: String,
     /// Namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,18 +65,24 @@ pub struct TargetSelector {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
     /// Match expressions.
+    #[schemars(transform = shape::label_requirements)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub match_expressions: Vec<LabelSelectorRequirement>,
 }
 
 /// Target selector namespaces.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "self.from != 'Selector' || has(self.selector)",
+    "selector is required with from Selector",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct TargetSelectorNamespaces {
     /// From.
     #[schemars(extend("default" = "Same"))]
     pub from: TargetNamespaceFrom,
     /// Selector.
+    #[schemars(transform = shape::label_selector)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
 }
@@ -165,6 +189,13 @@ pub struct BackendRef {
 
 /// TLS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "!has(self.minVersion) || self.minVersion != '1.3' || !has(self.ciphers)",
+    "ciphers have no effect with minVersion 1.3",
+), (
+    "!has(self.maxVersion) || self.maxVersion == 'Auto' || (has(self.minVersion) ? self.minVersion == 'Auto' || self.minVersion <= self.maxVersion : self.maxVersion >= '1.2')",
+    "minVersion, 1.2 by default, must not be above maxVersion",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct TLSSettings {
     /// Min version.
@@ -183,6 +214,7 @@ pub struct TLSSettings {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signature_algorithms: Vec<String>,
     /// ALPN protocols.
+    #[schemars(with = "Vec<String>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alpn_protocols: Vec<ALPNProtocol>,
     /// Fingerprints.
@@ -230,10 +262,20 @@ open_enum! {
 
 /// Custom response body.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "self.type != 'Inline' || has(self.inline)",
+    "inline is required with type Inline",
+), (
+    "self.type != 'ValueRef' || has(self.valueRef)",
+    "valueRef is required with type ValueRef",
+), (
+    "!has(self.valueRef) || self.valueRef.kind == 'ConfigMap'",
+    "valueRef must be of kind ConfigMap",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct CustomResponseBody {
     /// Which kind it is.
-    #[schemars(extend("default" = "Inline"))]
+    #[schemars(extend("default" = "Inline"), required)]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<ResponseValueType>,
     /// The value itself.
@@ -259,19 +301,19 @@ open_enum! {
 #[serde(rename_all = "camelCase")]
 pub struct HeaderFilter {
     /// Set.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<HTTPHeader>,
     /// Add.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<HTTPHeader>,
     /// Add if absent.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_if_absent: Vec<HTTPHeader>,
     /// Remove.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), transform = shape::set)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<String>,
     /// Remove on match.
@@ -285,7 +327,6 @@ pub struct HeaderFilter {
 #[serde(rename_all = "camelCase")]
 pub struct TCPKeepalive {
     /// Probes.
-    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<i64>,
     /// Idle time.
@@ -301,9 +342,11 @@ pub struct TCPKeepalive {
 #[serde(rename_all = "camelCase")]
 pub struct HTTP2Settings {
     /// Initial stream window size.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_stream_window_size: Option<IntOrString>,
     /// Initial connection window size.
+    #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_connection_window_size: Option<IntOrString>,
     /// Max concurrent streams.
@@ -311,6 +354,7 @@ pub struct HTTP2Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrent_streams: Option<i64>,
     /// On invalid message.
+    #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_invalid_message: Option<InvalidMessageAction>,
     /// Connection keepalive.
@@ -330,6 +374,10 @@ open_enum! {
 
 /// HTTP/2 keepalive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "!has(self.timeout) || !has(self.interval) || duration(self.timeout) < duration(self.interval)",
+    "timeout must be less than interval",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTP2KeepaliveSettings {
     /// Interval.

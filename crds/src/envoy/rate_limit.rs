@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::policy::PathMatch;
+use crate::cel::Cel;
 use crate::open_enum::open_enum;
+use crate::shape::Long;
 
 /// Rate limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +68,12 @@ pub struct RateLimitRule {
 
 /// Requests that a rule counts; all that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.headers) || has(self.methods) || has(self.path) || has(self.sourceCIDR) || has(self.queryParams)",
+        "headers, methods, path, sourceCIDR or queryParams must be set",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitSelectCondition {
     /// Headers.
@@ -125,6 +133,7 @@ open_enum! {
 #[serde(rename_all = "camelCase")]
 pub struct MethodMatch {
     /// Value.
+    #[schemars(extend("enum" = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]))]
     pub value: String,
     /// Whether what does not match, matches.
     #[schemars(extend("default" = false))]
@@ -222,12 +231,18 @@ pub struct RateLimitCost {
 
 /// Rate limit costifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "!has(self.number) || !has(self.metadata)",
+        "one of number and metadata may be set",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitCostSpecifier {
     /// From.
     pub from: RateLimitCostFrom,
     /// Number.
-    #[schemars(range(min = 0))]
+    #[schemars(with = "Option<Long>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<i64>,
     /// Metadata.
@@ -270,6 +285,13 @@ open_enum! {
 #[serde(rename_all = "camelCase")]
 pub struct LocalRateLimit {
     /// Rules.
-    #[schemars(length(max = 16))]
+    #[schemars(
+        length(max = 16),
+        transform = Cel(&[
+            ("self.all(rule, !has(rule.cost) || !has(rule.cost.response))", "cost.response is not supported by local limits"),
+            ("self.all(rule, !has(rule.limit.fromMetadata))", "limit.fromMetadata is not supported by local limits"),
+        ])
+    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RateLimitRule>,
 }

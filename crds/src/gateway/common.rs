@@ -5,8 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::references::ParentReference;
+use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::open_enum::open_enum;
+use crate::shape::{self, Require};
 
 /// Which default Gateways of the cluster are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,33 +98,43 @@ pub struct RouteParentStatus {
 
 /// Status of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Require(&["ancestors"]))]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
     /// One entry an ancestor and controller. Never left out: the CRD requires it.
+    #[schemars(length(max = 16), transform = shape::no_default, transform = shape::atomic)]
     #[serde(default)]
     pub ancestors: Vec<PolicyAncestorStatus>,
 }
 
 /// What one controller says of a policy (or an XBackend) at one ancestor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Require(&["conditions"]))]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyAncestorStatus {
     /// The ancestor: the Gateway whose traffic is affected, as a rule.
     pub ancestor_ref: ParentReference,
     /// The controller that wrote the entry.
+    #[schemars(transform = shape::controller)]
     pub controller_name: String,
     /// Accepted, ResolvedRefs.
+    #[schemars(length(min = 1), transform = shape::no_default, transform = shape::conditions)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
 
 /// A share of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "self.numerator <= (has(self.denominator) ? self.denominator : 100)",
+    "numerator must not be more than denominator",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct Fraction {
     /// Requests that are meant...
     pub numerator: u32,
     /// ... out of this many; 100 if absent.
+    #[schemars(range(min = 1), extend("default" = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denominator: Option<u32>,
 }
@@ -200,8 +212,10 @@ pub struct HeaderConfig {
 #[serde(rename_all = "camelCase")]
 pub struct HTTPHeader {
     /// Name; case does not matter.
+    #[schemars(transform = shape::header_name)]
     pub name: String,
     /// Value.
+    #[schemars(transform = shape::header_value)]
     pub value: String,
 }
 

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{Fraction, HTTPHeader};
 use super::references::{BackendObjectReference, LocalObjectReference, PortNumber};
+use crate::cel::Cel;
 use crate::open_enum::open_enum;
+use crate::shape::{self, MapBy};
 
 /// One filter of an HTTPRoute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,27 +69,42 @@ open_enum! {
 #[serde(rename_all = "camelCase")]
 pub struct HTTPHeaderFilter {
     /// Headers to overwrite.
+    #[schemars(length(max = 16), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<HTTPHeader>,
     /// Headers to append.
+    #[schemars(length(max = 16), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<HTTPHeader>,
     /// Names of headers to take away.
+    #[schemars(length(max = 16), transform = shape::set)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<String>,
 }
 
 /// A new path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[
+    (
+        "has(self.replaceFullPath) == (self.type == 'ReplaceFullPath')",
+        "replaceFullPath must be set with type ReplaceFullPath, and with no other",
+    ),
+    (
+        "has(self.replacePrefixMatch) == (self.type == 'ReplacePrefixMatch')",
+        "replacePrefixMatch must be set with type ReplacePrefixMatch, and with no other",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPPathModifier {
     /// Which of the fields below is set.
     #[serde(rename = "type")]
     pub type_: HTTPPathModifierType,
     /// Replaces the whole path.
+    #[schemars(length(max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replace_full_path: Option<String>,
     /// Replaces the prefix that matched.
+    #[schemars(length(max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replace_prefix_match: Option<String>,
 }

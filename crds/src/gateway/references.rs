@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::GROUP;
+use crate::cel::Cel;
+use crate::shape;
 
 /// Port number; the CRD keeps it between 1 and 65535.
 pub type PortNumber = u16;
@@ -13,20 +15,26 @@ pub type PortNumber = u16;
 #[serde(rename_all = "camelCase")]
 pub struct ParentReference {
     /// API group; see [`Self::group`] for the default.
+    #[schemars(extend("default" = GROUP), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Kind; see [`Self::kind`] for the default.
+    #[schemars(extend("default" = "Gateway"), transform = shape::kind)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Namespace; the referrer's own if absent.
+    #[schemars(transform = shape::namespace)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Name.
+    #[schemars(transform = shape::name)]
     pub name: String,
     /// Name of one listener of the parent.
+    #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
     /// Port of the parent's listeners.
+    #[schemars(range(min = 1, max = 65535))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<PortNumber>,
 }
@@ -84,20 +92,29 @@ impl ParentGatewayReference {
 
 /// An object that traffic can go to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "has(self.port) || (has(self.group) && self.group != '') || (has(self.kind) && self.kind != 'Service')",
+    "port is required where the backend is a Service",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendObjectReference {
     /// API group; the core group if absent.
+    #[schemars(extend("default" = ""), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Kind; Service if absent.
+    #[schemars(extend("default" = "Service"), transform = shape::kind)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Name.
+    #[schemars(transform = shape::name)]
     pub name: String,
     /// Namespace; the referrer's own if absent.
+    #[schemars(transform = shape::namespace)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Port; required where the object is a Service.
+    #[schemars(range(min = 1, max = 65535))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<PortNumber>,
 }
@@ -150,14 +167,18 @@ impl<F> BackendRef<F> {
 #[serde(rename_all = "camelCase")]
 pub struct SecretObjectReference {
     /// API group; the core group if absent.
+    #[schemars(extend("default" = ""), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Kind; Secret if absent.
+    #[schemars(extend("default" = "Secret"), transform = shape::kind)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Name.
+    #[schemars(transform = shape::name)]
     pub name: String,
     /// Namespace; the referrer's own if absent.
+    #[schemars(transform = shape::namespace)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
@@ -206,10 +227,13 @@ impl ObjectReference {
 #[serde(rename_all = "camelCase")]
 pub struct LocalObjectReference {
     /// API group; empty for the core group.
+    #[schemars(transform = shape::group)]
     pub group: String,
     /// Kind.
+    #[schemars(transform = shape::kind)]
     pub kind: String,
     /// Name.
+    #[schemars(transform = shape::name)]
     pub name: String,
 }
 
@@ -221,12 +245,16 @@ pub type LocalPolicyTargetReference = LocalObjectReference;
 #[serde(rename_all = "camelCase")]
 pub struct LocalPolicyTargetReferenceWithSectionName {
     /// API group; empty for the core group.
+    #[schemars(transform = shape::group)]
     pub group: String,
     /// Kind.
+    #[schemars(transform = shape::kind)]
     pub kind: String,
     /// Name.
+    #[schemars(transform = shape::name)]
     pub name: String,
     /// Name of the section.
+    #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
 }

@@ -74,8 +74,8 @@ pub(super) fn disruption_budget(context: &Context<'_>) -> Result<Option<Child>, 
     let budget = PodDisruptionBudget {
         metadata: context.metadata(asked.name.clone().unwrap_or_else(|| context.name.clone())),
         spec: Some(PodDisruptionBudgetSpec {
-            min_available: asked.min_available.clone(),
-            max_unavailable: asked.max_unavailable.clone(),
+            min_available: asked.min_available.clone().map(Into::into),
+            max_unavailable: asked.max_unavailable.clone().map(Into::into),
             selector: Some(LabelSelector {
                 match_labels: Some(context.selector()),
                 ..Default::default()

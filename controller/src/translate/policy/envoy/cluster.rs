@@ -280,8 +280,7 @@ pub fn keepalive(reader: &mut Reader<'_, '_, '_>, from: &TCPKeepalive, field: &s
 
 /// HTTP/2.
 pub fn http2(reader: &mut Reader<'_, '_, '_>, from: &HTTP2Settings) -> v1::Http2Settings {
-    let mut window = |size: Option<&k8s_openapi::apimachinery::pkg::util::intstr::IntOrString>,
-                      field: &str| {
+    let mut window = |size: Option<&sluice_crds::IntOrString>, field: &str| {
         let size = size.map(|size| bytes(reader, size, field)).unwrap_or_default();
         u32::try_from(size).unwrap_or(u32::MAX)
     };

@@ -1,8 +1,8 @@
 //! BackendTrafficPolicy: what it comes to for a rule. What concerns connections to backends is in `cluster`.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sluice_config::v1;
 use sluice_config::v1::retry::Trigger;
+use sluice_crds::IntOrString;
 use sluice_crds::envoy::{
     AdmissionControl, BackendTrafficPolicySpec, BandwidthLimitUnit, BandwidthLimitValue, Compression,
     CompressorType, FaultInjection, GRPCSuccessCode, ProtocolUpgradeConfig, Retry, TriggerEnum,
