@@ -251,7 +251,9 @@ impl Tries<'_> {
     /// The HTTP version that the request needs.
     fn version(&self) -> Version {
         let as_client = self.backend.use_client_protocol;
-        match (self.upgrade.is_some() || self.tunnel.is_some(), self.rule.grpc) {
+        // CONNECT goes on over any version; an upgrade, and what a tunnel holds, over HTTP/1.1 and bare TCP.
+        let bare = self.upgrade.is_some() || self.tunnel == Some(Tunnel::Terminate);
+        match (bare, self.rule.grpc) {
             (true, _) => Version::Http1,
             (false, true) => Version::Http2,
             (false, false)

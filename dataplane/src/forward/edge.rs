@@ -118,7 +118,7 @@ fn prepare(
     Ok(())
 }
 
-/// HTTP/2 names host and target in pseudo-header fields, and asks for a tunnel with CONNECT (RFC 8441).
+/// HTTP/2 and HTTP/3 name host and target in pseudo-header fields, and ask for a tunnel with CONNECT (RFC 8441, RFC 9220).
 fn adopt_pseudo_headers(head: &mut request::Parts) -> Result<(), Refusal> {
     if let Some(authority) = head.uri.authority() {
         let value =
@@ -131,6 +131,10 @@ fn adopt_pseudo_headers(head: &mut request::Parts) -> Result<(), Refusal> {
         };
         let protocol =
             HeaderValue::from_str(protocol.as_str()).map_err(|_| Refusal::Invalid("invalid protocol"))?;
+        // The backend would wait for content that never comes, and take the connection's next request for it.
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            return Err(Refusal::Invalid("CONNECT has no content"));
+        }
         head.method = Method::GET;
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));

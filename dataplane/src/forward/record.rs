@@ -172,14 +172,19 @@ impl Record {
 
     /// Counts the request and writes its line.
     pub(super) fn end(&self, conn: &Conn, down: &Downstream) {
-        let duration = self.start.elapsed();
         let status = if down.responded() { self.status } else { 0 };
+        self.close(conn, status, down.bytes_sent());
+    }
+
+    /// The same for a request of which nothing more is at hand; `sent` are bytes of the response's body.
+    pub(super) fn close(&self, conn: &Conn, status: u16, sent: u64) {
+        let duration = self.start.elapsed();
         if let Some(rule) = &self.rule {
             rule.metrics.request(status, duration);
         }
         if let Some(listener) = &self.listener {
             listener.metrics.received(self.received);
-            listener.metrics.sent(down.bytes_sent());
+            listener.metrics.sent(sent);
         }
         let log = &conn.worker.shared.access_log;
         if !log.is_on() && self.told.is_none() {
@@ -196,7 +201,7 @@ impl Record {
             details: &self.details,
             transport_failure: self.transport_failure.as_deref(),
             received: self.received,
-            sent: down.bytes_sent(),
+            sent,
             duration,
             upstream_time: self.upstream_time,
             forwarded_for: self.forwarded_for.as_ref().map(HeaderValue::as_bytes),

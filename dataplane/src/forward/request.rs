@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use http::header::HOST;
-use http::{HeaderMap, Method, StatusCode, Uri, Version, request};
+use http::{HeaderMap, Method, StatusCode, Uri, request};
 
 use super::after::After;
 use super::answer::{answer, cut_short, unserved};
@@ -240,7 +240,7 @@ impl<'a> Request<'_, 'a> {
         self.record.trace(head);
         self.effects.after = None;
         let tunnel = match head.method {
-            Method::CONNECT => Some(tunnel(rule, head).ok_or_else(|| unserved(Miss::NoRoute))?),
+            Method::CONNECT => Some(tunnel(rule).ok_or_else(|| unserved(Miss::NoRoute))?),
             _ => None,
         };
         let mut limits = Limits {
@@ -389,10 +389,9 @@ impl<'a> Request<'_, 'a> {
     }
 }
 
-/// How a rule serves CONNECT, if it does. HTTP/3 has no tunnels here.
-fn tunnel(rule: &Rule, head: &request::Parts) -> Option<Tunnel> {
-    let tunnel = rule.extras.as_ref()?.tunnel;
-    tunnel.filter(|_| head.version != Version::HTTP_3)
+/// How a rule serves CONNECT, if it does.
+fn tunnel(rule: &Rule) -> Option<Tunnel> {
+    rule.extras.as_ref()?.tunnel
 }
 
 /// Where a request goes that names its own destination.

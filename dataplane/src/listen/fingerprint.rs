@@ -37,12 +37,19 @@ impl Wanted {
     }
 }
 
+/// What carries a connection's TLS, as JA4 names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Tcp,
+    Quic,
+}
+
 /// What was computed of a ClientHello.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fingerprints {
     /// MD5 of its JA3 text, in hexadecimal.
     pub ja3: Option<HeaderValue>,
-    /// JA4 of TLS over TCP.
+    /// JA4.
     pub ja4: Option<HeaderValue>,
 }
 
@@ -52,11 +59,23 @@ impl Fingerprints {
         if wanted == Wanted::default() {
             return None;
         }
-        let hello = Hello::read(&hello::message(records)?)?;
+        Self::compute(&hello::message(records)?, wanted, Carrier::Tcp)
+    }
+
+    /// Of a ClientHello as QUIC carries it: one handshake message.
+    pub fn of_quic(message: &[u8], wanted: Wanted) -> Option<Box<Self>> {
+        if wanted == Wanted::default() {
+            return None;
+        }
+        Self::compute(hello::body(message)?, wanted, Carrier::Quic)
+    }
+
+    fn compute(body: &[u8], wanted: Wanted, carrier: Carrier) -> Option<Box<Self>> {
+        let hello = Hello::read(body)?;
         let value = |text: String| HeaderValue::try_from(text).ok();
         Some(Box::new(Self {
             ja3: wanted.ja3.then(|| ja3(&hello)).and_then(value),
-            ja4: wanted.ja4.then(|| ja4(&hello)).and_then(value),
+            ja4: wanted.ja4.then(|| ja4(&hello, carrier)).and_then(value),
         }))
     }
 }
@@ -75,7 +94,11 @@ fn ja3(hello: &Hello) -> String {
 }
 
 /// What is plain to see, then a hash of the cipher suites and one of the extensions, each sorted.
-fn ja4(hello: &Hello) -> String {
+fn ja4(hello: &Hello, carrier: Carrier) -> String {
+    let carrier = match carrier {
+        Carrier::Tcp => 't',
+        Carrier::Quic => 'q',
+    };
     let version = match hello.newest {
         0x0304 => "13",
         0x0303 => "12",
@@ -101,7 +124,7 @@ fn ja4(hello: &Hello) -> String {
         text.push_str(&joined(&hello.signatures, ',', hex));
     }
     let of_extensions = shortened(&text, sorted.is_empty());
-    format!("t{version}{name}{ciphers:02}{extensions:02}{protocol}_{of_ciphers}_{of_extensions}")
+    format!("{carrier}{version}{name}{ciphers:02}{extensions:02}{protocol}_{of_ciphers}_{of_extensions}")
 }
 
 /// First and last character of an application protocol; of one with odd characters, those of its hexadecimal.
@@ -167,7 +190,8 @@ mod tests {
             has_name: true,
             ..Hello::default()
         };
-        assert_eq!(ja4(&hello), "t13d1516h2_8daaf6152771_e5627efa2ab1");
+        assert_eq!(ja4(&hello, Carrier::Tcp), "t13d1516h2_8daaf6152771_e5627efa2ab1");
+        assert_eq!(ja4(&hello, Carrier::Quic), "q13d1516h2_8daaf6152771_e5627efa2ab1");
     }
 
     /// The examples of JA3's description.

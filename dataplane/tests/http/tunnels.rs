@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::support::backend::Backend;
 use super::support::client::{Http, Raw};
-use super::support::{self, Proxy, eventually};
+use super::support::{self, Proxy, eventually, tunnels};
 use super::{cfg, simple};
 
 /// Sends back what comes.
@@ -69,6 +69,22 @@ async fn proxy(address: std::net::SocketAddr, terminate: bool) -> (Proxy, u16) {
     (Proxy::start(resources).await, port)
 }
 
+/// A proxy in front of another one that is spoken to in HTTP/2.
+async fn before_http2() -> (Proxy, u16) {
+    let port = support::free_port();
+    let mut rule = cfg::rule("/", &["b"]);
+    rule.policy = Some(v1::Policy {
+        upgrades: Some(v1::HttpUpgrades {
+            protocols: Vec::new(),
+            connect: Some(v1::http_upgrades::Connect { terminate: false }),
+        }),
+        ..Default::default()
+    });
+    let mut resources = cfg::h2c("b", &[tunnels::next_proxy_h2().await]);
+    resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])]);
+    (Proxy::start(resources).await, port)
+}
+
 async fn connect(port: u16, host: &str) -> (Raw, String) {
     let mut raw = Raw::connect(port).await;
     raw.send(format!("CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n"))
@@ -105,15 +121,28 @@ async fn a_tunnel_ends_here() {
     assert_eq!(raw.rest().await, "");
 }
 
-#[tokio::test]
-async fn a_tunnel_of_http2_ends_here() {
-    let (_proxy, port) = proxy(echo().await, true).await;
+/// CONNECT over HTTP/2.
+async fn connect_h2(port: u16, to: &str) -> (http::Response<h2::RecvStream>, h2::SendStream<Bytes>) {
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let request = http::Request::connect("any.example:443").body(()).unwrap();
-    let (response, mut body) = send.send_request(request, false).unwrap();
-    let response = response.await.unwrap();
+    let request = http::Request::connect(to).body(()).unwrap();
+    let (response, body) = send.send_request(request, false).unwrap();
+    (response.await.unwrap(), body)
+}
+
+async fn rest(mut reading: h2::RecvStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(data) = reading.data().await {
+        all.extend_from_slice(&data.unwrap());
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_tunnel_of_http2_ends_here() {
+    let (_proxy, port) = proxy(tunnels::echo().await, true).await;
+    let (response, mut body) = connect_h2(port, "any.example:443").await;
     assert_eq!(response.status(), 200);
     let mut reading = response.into_body();
     body.send_data(Bytes::from_static(b"ping"), false).unwrap();
@@ -121,6 +150,35 @@ async fn a_tunnel_of_http2_ends_here() {
         reading.data().await.unwrap().unwrap(),
         Bytes::from_static(b"ping")
     );
+    // The backend hears that nothing more comes, and has the last word.
+    body.send_data(Bytes::from_static(b"pong"), true).unwrap();
+    assert_eq!(rest(reading).await, b"pongbye");
+}
+
+#[tokio::test]
+async fn a_tunnel_goes_on_to_the_next_proxy_over_http2() {
+    let (_proxy, port) = before_http2().await;
+    let (mut raw, head) = connect(port, "good.example").await;
+    assert!(
+        head.starts_with("HTTP/1.1 200 ") && head.contains("via-next: yes"),
+        "{head}"
+    );
+    raw.send("hello").await;
+    assert_eq!(raw.exactly(5).await, b"hello");
+    let (response, mut body) = connect_h2(port, "good.example:443").await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["via-next"]),
+        (200, &"yes".parse().unwrap())
+    );
+    body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+    assert_eq!(rest(response.into_body()).await, b"hellobye");
+    // It may decline, and its answer is one.
+    let (mut raw, head) = connect(port, "bad.example").await;
+    assert!(head.starts_with("HTTP/1.1 407 "), "{head}");
+    assert!(String::from_utf8_lossy(&raw.exactly(8).await).contains("no!"));
+    let (response, _body) = connect_h2(port, "bad.example:443").await;
+    assert_eq!(response.status(), 407);
+    assert_eq!(rest(response.into_body()).await, b"no!");
 }
 
 #[tokio::test]

@@ -134,3 +134,27 @@ async fn websocket_over_http2() {
         Bytes::from_static(b"\x81\x02hi")
     );
 }
+
+#[tokio::test]
+async fn an_upgrade_over_http2_has_no_content() {
+    let backend = Backend::echo("b").await;
+    let (_proxy, port) = simple(&backend).await;
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    support::eventually("extended CONNECT is offered", || {
+        send.is_extended_connect_protocol_enabled()
+    })
+    .await;
+    let mut request = http::Request::connect(format!("http://127.0.0.1:{port}/"))
+        .header("content-length", 40)
+        .body(())
+        .unwrap();
+    request
+        .extensions_mut()
+        .insert(h2::ext::Protocol::from_static("websocket"));
+    // What a backend that declines would wait for, and take out of the next request.
+    let (response, _body) = send.send_request(request, false).unwrap();
+    assert_eq!(response.await.unwrap().status(), 400);
+    assert_eq!(backend.hits(), 0);
+}

@@ -23,6 +23,20 @@ async fn tls(port: u16, certificate: &Certificate, alpn: &str) -> TlsStream<toki
         .unwrap()
 }
 
+/// The status of a response over HTTP/2.
+pub async fn status(port: u16, certificate: &Certificate, path: &str) -> u16 {
+    over_http2(port, certificate, path).await.status.as_u16()
+}
+
+async fn over_http2(port: u16, certificate: &Certificate, path: &str) -> http::response::Parts {
+    let stream = tls(port, certificate, "h2").await;
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("https://{HOST}{path}"));
+    let (response, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
+    response.await.unwrap().into_parts().0
+}
+
 /// What is said of HTTP/3, over HTTP/1.1 and HTTP/2.
 async fn told(port: u16, certificate: &Certificate, path: &str) -> [Option<String>; 2] {
     let mut stream = tls(port, certificate, "http/1.1").await;
@@ -31,21 +45,8 @@ async fn told(port: u16, certificate: &Certificate, path: &str) -> [Option<Strin
     let mut all = String::new();
     let _ = stream.read_to_string(&mut all).await;
     let old = all.lines().find_map(|line| line.strip_prefix("alt-svc: "));
-    let stream = tls(port, certificate, "h2").await;
-    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
-    tokio::spawn(connection);
-    let request = http::Request::get(format!("https://{HOST}{path}"))
-        .body(())
-        .unwrap();
-    let head = send
-        .send_request(request, true)
-        .unwrap()
-        .0
+    let new = over_http2(port, certificate, path)
         .await
-        .unwrap()
-        .into_parts()
-        .0;
-    let new = head
         .headers
         .get("alt-svc")
         .map(|value| value.to_str().unwrap().to_owned());

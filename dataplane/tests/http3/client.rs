@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use h3::error::StreamError;
 use http::{HeaderMap, Request};
 use quinn::crypto::rustls::QuicClientConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::PrivateKeyDer;
 
 use super::HOST;
@@ -28,10 +29,17 @@ pub struct Client {
 
 /// Settings of a handshake: who is trusted, and with what the client shows who it is.
 pub fn crypto(trusted: &Certificate, own: Option<&Certificate>) -> rustls::ClientConfig {
+    crypto_with(rustls::crypto::ring::default_provider(), trusted, own)
+}
+
+pub fn crypto_with(
+    provider: CryptoProvider,
+    trusted: &Certificate,
+    own: Option<&Certificate>,
+) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(trusted.der.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_root_certificates(roots);
@@ -72,7 +80,11 @@ pub async fn connect_with(
     name: &str,
     crypto: rustls::ClientConfig,
 ) -> Result<Client, quinn::ConnectionError> {
-    let quic = quic(port, name, crypto).await?;
+    over(quic(port, name, crypto).await?).await
+}
+
+/// HTTP/3 over a connection.
+pub async fn over(quic: quinn::Connection) -> Result<Client, quinn::ConnectionError> {
     let Ok((mut driver, send)) = h3::client::new(h3_quinn::Connection::new(quic.clone())).await else {
         return Err(quic.closed().await);
     };

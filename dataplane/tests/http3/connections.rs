@@ -301,3 +301,68 @@ async fn certificates_of_clients_are_demanded_and_told_of() {
     }
     assert_eq!(backend.hits(), 1);
 }
+
+#[tokio::test]
+async fn fingerprints_of_clients_are_told() {
+    let backend = Backend::echo("b").await;
+    let (certificate, port) = (certificate(HOST), support::free_port());
+    let client = v1::ClientSettings {
+        headers: Some(v1::ClientHeaders {
+            early_request: Some(v1::HeaderModifier {
+                set: vec![
+                    cfg::header("x-ja3", "%TLS_JA3_FINGERPRINT%"),
+                    cfg::header("x-ja4", "%TLS_JA4_FINGERPRINT%"),
+                ],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..http3()
+    };
+    let v1::Resource { key, body, .. } = listener("l", port, HOST, client);
+    let Some(v1::resource::Body::Listener(mut asking)) = body else {
+        panic!("no listener");
+    };
+    asking.tls.as_mut().unwrap().parameters = Some(v1::TlsParameters {
+        fingerprints: vec![v1::TlsFingerprint::Ja3.into(), v1::TlsFingerprint::Ja4.into()],
+        ..Default::default()
+    });
+    let mut resources = cfg::backend("b", &[backend.address]);
+    resources.extend([
+        cfg::key_pair("l", &certificate.pem, &certificate.key_pem),
+        v1::Resource {
+            key,
+            version: String::new(),
+            body: Some(v1::resource::Body::Listener(asking)),
+        },
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
+    let _proxy = Proxy::start(resources).await;
+    let mut told = Vec::new();
+    for ciphers in [3, 1] {
+        let mut provider = rustls::crypto::ring::default_provider();
+        // QUIC always needs this one.
+        let needed = rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
+        provider
+            .cipher_suites
+            .retain(|suite| suite.suite() == needed || (ciphers > 1 && suite.tls13().is_some()));
+        let crypto = client::crypto_with(provider, &certificate, None);
+        let client = client::connect_with(port, HOST, crypto).await.unwrap();
+        let forged = request("GET", "/")
+            .header("x-ja4", "forged")
+            .header("x-ja3", "forged");
+        let seen = client.send(forged, "").await.unwrap().seen();
+        let (ja3, ja4) = (seen.header("x-ja3").unwrap(), seen.header("x-ja4").unwrap());
+        assert!(
+            ja3.len() == 32 && ja3.chars().all(|c| c.is_ascii_hexdigit()),
+            "{ja3}"
+        );
+        // QUIC, TLS 1.3, a domain, so many cipher suites, the protocol h3.
+        assert!(ja4.starts_with(&format!("q13d{ciphers:02}")), "{ja4}");
+        assert_eq!((&ja4[8..11], ja4.len()), ("h3_", 36), "{ja4}");
+        told.push((ja3.to_owned(), ja4.to_owned()));
+    }
+    assert_ne!(told[0].0, told[1].0);
+    // The same extensions in a hash of their own.
+    assert_eq!(told[0].1[24..], told[1].1[24..]);
+}

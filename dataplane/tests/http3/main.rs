@@ -9,9 +9,12 @@ mod alternative;
 mod bodies;
 mod client;
 mod connections;
+mod grpc_web;
 mod malformed;
 mod raw;
 mod requests;
+mod sockets;
+mod tunnels;
 
 use sluice_config::v1;
 

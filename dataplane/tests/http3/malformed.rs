@@ -2,8 +2,12 @@
 
 use std::net::UdpSocket;
 
+use sluice_dataplane::telemetry::AccessLogTarget;
+
 use super::raw::{DATA, HEADERS, Raw, frame, head, integer, read, request};
 use super::support::backend::Backend;
+use super::support::certificate::certificate;
+use super::support::{self, Proxy};
 use super::{HOST, Site, cfg, http3};
 
 /// Codes of errors (RFC 9114 section 8.1, RFC 9204 section 6).
@@ -77,6 +81,69 @@ async fn malformed_requests_are_reset_and_others_go_on() {
     }
     assert_eq!(backend.hits(), 1);
     assert!(is_ok(&raw.ask(&request("GET", &[("te", "trailers")])).await));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_in_the_access_log() {
+    let backend = Backend::echo("b").await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("access.log");
+    let (port, certificate) = (support::free_port(), certificate(HOST));
+    let mut resources = cfg::backend("b", &[backend.address]);
+    resources.extend([
+        cfg::key_pair("l", &certificate.pem, &certificate.key_pem),
+        super::listener("l", port, HOST, http3()),
+        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
+    ]);
+    let proxy = Proxy::with_log(resources, AccessLogTarget::File(path.clone())).await;
+    let site = Site {
+        proxy,
+        port,
+        certificate,
+    };
+    let raw = Raw::connect(&site).await;
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    for (number, (stream, method, status, details)) in [
+        // By the h3 crate, and by us.
+        (
+            request("GET", &[("Upper", "case")]),
+            "-",
+            0,
+            "http3.invalid_header_field",
+        ),
+        (
+            request("PUT", &[("connection", "close")]),
+            "PUT",
+            0,
+            "http3.invalid_header_field",
+        ),
+        (
+            request("GET", &[("x", &"a".repeat(100_000))]),
+            "-",
+            431,
+            "http3.headers_too_large",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(!is_ok(&raw.ask(&stream).await));
+        support::eventually("a line", || {
+            read().lines().count() == number + 1 && read().ends_with('\n')
+        })
+        .await;
+        let line: serde_json::Value = serde_json::from_str(read().lines().last().unwrap()).unwrap();
+        assert_eq!(line["response_code"], status, "{line}");
+        for (key, value) in [
+            ("protocol", "HTTP/3"),
+            ("method", method),
+            ("response_flags", "DPE"),
+            ("response_code_details", details),
+            ("requested_server_name", HOST),
+        ] {
+            assert_eq!(line[key], value, "{key}: {line}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,10 @@ impl Raw {
         let quic = client::quic(site.port, HOST, client::crypto(&site.certificate, None))
             .await
             .unwrap();
+        Self::over(quic, bytes).await
+    }
+
+    pub async fn over(quic: quinn::Connection, bytes: &[u8]) -> Self {
         let mut control = quic.open_uni().await.unwrap();
         // The proxy may have closed the connection before all is written.
         let _ = control.write_all(bytes).await;
@@ -46,6 +50,105 @@ impl Raw {
         let _ = send.write_all(bytes).await;
         let _ = send.finish();
         read(&mut recv).await
+    }
+}
+
+/// A request's stream.
+pub struct Stream {
+    pub send: quinn::SendStream,
+    pub recv: Response,
+}
+
+/// What comes back on it, read frame by frame.
+pub struct Response(quinn::RecvStream);
+
+impl Stream {
+    pub async fn open(raw: &Raw, begin: &[u8]) -> Self {
+        let (mut send, recv) = raw.quic.open_bi().await.unwrap();
+        send.write_all(begin).await.unwrap();
+        let recv = Response(recv);
+        Self { send, recv }
+    }
+
+    /// Sends bytes of a body.
+    pub async fn push(&mut self, data: &[u8]) {
+        self.send.write_all(&frame(DATA, data)).await.unwrap();
+    }
+}
+
+impl Response {
+    /// The next frame, `None` at the end; the code if the stream is reset.
+    pub async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, u64> {
+        let reading = async {
+            let Some(kind) = self.integer().await? else {
+                return Ok(None);
+            };
+            let length = self.integer().await?.unwrap();
+            let mut content = vec![0; usize::try_from(length).unwrap()];
+            self.0.read_exact(&mut content).await.map_err(code)?;
+            Ok(Some((kind, content)))
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), reading)
+            .await
+            .expect("no frame")
+    }
+
+    /// The status of the response that comes next.
+    pub async fn status(&mut self) -> Result<u16, u64> {
+        let (kind, section) = self.next().await?.expect("no head");
+        assert_eq!(kind, HEADERS);
+        // An entry of the static table (RFC 9204 appendix A).
+        Ok(match section[2..] {
+            [0xd9, ..] => 200,
+            [0xdb, ..] => 404,
+            [0xff, 4, ..] => 400,
+            [0xff, 5, ..] => 403,
+            _ => 0,
+        })
+    }
+
+    /// So many bytes of the body.
+    pub async fn exactly(&mut self, length: usize) -> Vec<u8> {
+        let mut body = Vec::new();
+        while body.len() < length {
+            let (kind, data) = self.next().await.unwrap().expect("the end");
+            assert_eq!(kind, DATA);
+            body.extend(data);
+        }
+        body
+    }
+
+    /// What is left of the body; the code if the stream is reset.
+    pub async fn rest(&mut self) -> Result<Vec<u8>, u64> {
+        let mut body = Vec::new();
+        while let Some((kind, data)) = self.next().await? {
+            assert_eq!(kind, DATA);
+            body.extend(data);
+        }
+        Ok(body)
+    }
+
+    async fn integer(&mut self) -> Result<Option<u64>, u64> {
+        let mut bytes = [0; 8];
+        match self.0.read_exact(&mut bytes[..1]).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(error) => return Err(code(error)),
+        }
+        let length = 1 << (bytes[0] >> 6);
+        bytes[0] &= 0x3f;
+        self.0.read_exact(&mut bytes[1..length]).await.map_err(code)?;
+        let value = bytes[..length]
+            .iter()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte));
+        Ok(Some(value))
+    }
+}
+
+fn code(error: quinn::ReadExactError) -> u64 {
+    match error {
+        quinn::ReadExactError::ReadError(quinn::ReadError::Reset(code)) => code.into(),
+        error => panic!("{error}"),
     }
 }
 

@@ -78,11 +78,6 @@ async fn hosts_and_paths_that_nobody_serves() {
         let got = client.send(other(&format!("https://{authority}/here")), "").await;
         assert_eq!(got.unwrap().status, 200, "{authority}");
     }
-    // This is no tunnel for anyone.
-    let connect = http::Request::builder()
-        .method("CONNECT")
-        .uri("www.example.com:443");
-    assert_eq!(client.send(connect, "").await.unwrap().status, 404);
 }
 
 #[tokio::test]

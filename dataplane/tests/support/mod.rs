@@ -8,6 +8,7 @@ pub mod config;
 pub mod mmdb;
 #[path = "../ports/mod.rs"]
 mod ports;
+pub mod tunnels;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};

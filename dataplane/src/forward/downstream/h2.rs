@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, DATE, EXPECT, HeaderName, UPGRADE};
+use http::header::{DATE, EXPECT};
 use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use pingora_core::protocols::http::date::get_cached_date;
 
@@ -118,14 +118,9 @@ impl H2 {
         Ok(())
     }
 
-    pub(super) fn switch_protocols(&mut self, mut head: response::Parts) -> Result<(), Gone> {
-        const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
-        head.status = StatusCode::OK;
-        for name in [CONNECTION, UPGRADE, ACCEPT] {
-            head.headers.remove(name);
-        }
+    pub(super) fn switch_protocols(&mut self, head: response::Parts) -> Result<(), Gone> {
         self.is_tunnel = false;
-        self.respond(head, false)
+        self.respond(super::agreement(head), false)
     }
 
     pub(super) fn push(&mut self, data: Bytes) -> Result<(), Gone> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
+use h2::ext::Protocol;
 use h3::error::Code;
 use h3::server::RequestStream;
 use http::header::{DATE, EXPECT};
@@ -119,6 +120,11 @@ pub struct H3 {
     left: Option<u64>,
     expects_continue: bool,
     is_head: bool,
+    /// CONNECT: the stream carries no body before a tunnel is agreed on. What one that breaks is reset with (RFC 9114
+    /// section 4.4, RFC 9220 section 3).
+    tunnel: Option<Code>,
+    /// What a response that is broken off is reset with.
+    broken_off: Code,
     pub(super) responded: bool,
     ended: bool,
     pub(super) sent: u64,
@@ -142,6 +148,11 @@ impl H3 {
             left: length,
             expects_continue: false,
             is_head: head.method == Method::HEAD,
+            tunnel: (head.method == Method::CONNECT).then(|| match head.extensions.get::<Protocol>() {
+                None => Code::H3_CONNECT_ERROR,
+                Some(_) => Code::H3_REQUEST_CANCELLED,
+            }),
+            broken_off: Code::H3_INTERNAL_ERROR,
             responded: false,
             ended: false,
             sent: 0,
@@ -159,7 +170,7 @@ impl H3 {
     }
 
     pub(super) fn body_is_empty(&self) -> bool {
-        self.request_done && self.first.is_none()
+        self.tunnel.is_some() || (self.request_done && self.first.is_none())
     }
 
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
@@ -241,6 +252,11 @@ impl H3 {
         if end { self.finish(None) } else { Ok(()) }
     }
 
+    pub(super) fn switch_protocols(&mut self, head: response::Parts) -> Result<(), Gone> {
+        self.broken_off = self.tunnel.take().unwrap_or(self.broken_off);
+        self.respond(super::agreement(head), false)
+    }
+
     pub(super) fn push(&mut self, data: Bytes) -> Result<(), Gone> {
         if data.is_empty() || self.ended {
             return Ok(());
@@ -266,7 +282,7 @@ impl H3 {
 
     pub(super) fn abort(&mut self) {
         self.ended = true;
-        self.queue.abort(Code::H3_INTERNAL_ERROR);
+        self.queue.abort(self.broken_off);
         self.recv.stop_sending(Code::H3_REQUEST_CANCELLED);
     }
 

@@ -11,7 +11,8 @@ mod web;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, response};
+use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::{HeaderMap, StatusCode, response};
 
 pub use h1::H1;
 pub use h2::H2;
@@ -113,8 +114,7 @@ impl Downstream {
                 Ok(())
             }
             Self::H2(h2) => h2.switch_protocols(head),
-            // No upgrade is asked for over HTTP/3: extended CONNECT is not offered.
-            Self::H3(_) => Err(Gone("HTTP/3 has no upgrades".to_owned())),
+            Self::H3(h3) => h3.switch_protocols(head),
             Self::Web(web) => web.inner_mut().switch_protocols(head),
         }
     }
@@ -234,4 +234,14 @@ impl Downstream {
             Self::Web(web) => web.inner().responded(),
         }
     }
+}
+
+/// A backend's agreement to an upgrade as HTTP/2 and HTTP/3 have it (RFC 8441 section 5).
+fn agreement(mut head: response::Parts) -> response::Parts {
+    const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
+    head.status = StatusCode::OK;
+    for name in [CONNECTION, UPGRADE, ACCEPT] {
+        head.headers.remove(name);
+    }
+    head
 }

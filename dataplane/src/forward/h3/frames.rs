@@ -2,11 +2,15 @@
 //!
 //! The h3 crate reads on whenever it is asked for the next frame, keeps every frame but DATA until it is whole, and takes
 //! an empty DATA frame or one that is cut short for the end of a body. So it is given a stream in pieces: the head of a
-//! frame, then what is in it; never more than it has asked for, nothing that it would ignore, nothing that is too long.
+//! frame, then what is in it; never more than it has asked for, nothing that it would ignore, nothing that is too long. A
+//! request's head comes whole, with what `protocol` changes in it.
 
 use bytes::{Bytes, BytesMut};
 
+use super::protocol;
+
 const DATA: u64 = 0x0;
+const HEADERS: u64 = 0x1;
 /// Types that mean something: HEADERS, CANCEL_PUSH, SETTINGS, PUSH_PROMISE, GOAWAY, MAX_PUSH_ID, and those that are
 /// HTTP/2's and forbidden here (section 7.2.8).
 const KNOWN: [u64; 10] = [0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xd];
@@ -29,6 +33,9 @@ pub(super) enum Malformed {
 #[derive(Debug)]
 pub(super) struct Frames {
     at: At,
+    /// The next HEADERS frame is a request's head.
+    heads: bool,
+    renamed: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +46,8 @@ enum At {
     Head,
     /// In a frame; so many bytes of it are left.
     Within { left: u64, ignored: bool },
+    /// In a request's head of so many bytes, which is kept until it is whole.
+    Section(usize),
     /// No frames are here.
     Raw,
 }
@@ -46,12 +55,25 @@ enum At {
 impl Frames {
     /// A request's stream.
     pub(super) fn request() -> Self {
-        Self { at: At::Head }
+        Self::new(At::Head, true)
     }
 
     /// A unidirectional stream.
     pub(super) fn unidirectional() -> Self {
-        Self { at: At::Type }
+        Self::new(At::Type, false)
+    }
+
+    fn new(at: At, heads: bool) -> Self {
+        Self {
+            at,
+            heads,
+            renamed: 0,
+        }
+    }
+
+    /// How often `:protocol` was in the head, renamed by now.
+    pub(super) fn renamed(&self) -> usize {
+        self.renamed
     }
 
     /// Takes the next piece out of what has come; `None`: more must come first.
@@ -81,10 +103,11 @@ impl Frames {
                     }
                     let ignored = !known && (kind != DATA || left == 0);
                     let head = come.split_to(first + second).freeze();
-                    self.at = if left == 0 {
-                        At::Head
-                    } else {
-                        At::Within { left, ignored }
+                    let is_head = kind == HEADERS && std::mem::take(&mut self.heads);
+                    self.at = match usize::try_from(left) {
+                        Ok(0) => At::Head,
+                        Ok(length) if is_head => At::Section(length),
+                        _ => At::Within { left, ignored },
                     };
                     if !ignored {
                         return Ok(Some(head));
@@ -106,6 +129,15 @@ impl Frames {
                         return Ok(Some(piece));
                     }
                 }
+                At::Section(length) => {
+                    if come.len() < length {
+                        return Ok(None);
+                    }
+                    let mut section = come.split_to(length);
+                    self.renamed = protocol::rename(&mut section);
+                    self.at = At::Head;
+                    return Ok(Some(section.freeze()));
+                }
                 At::Raw => return Ok((!come.is_empty()).then(|| come.split().freeze())),
             }
         }
@@ -117,7 +149,7 @@ impl Frames {
     /// If it is the middle of a frame.
     pub(super) fn end(&self, come: &BytesMut) -> Result<(), Malformed> {
         match self.at {
-            At::Within { ignored: false, .. } => Err(Malformed::CutShort),
+            At::Within { ignored: false, .. } | At::Section(_) => Err(Malformed::CutShort),
             At::Head if !come.is_empty() => Err(Malformed::CutShort),
             _ => Ok(()),
         }
@@ -176,6 +208,20 @@ mod tests {
         // However long it is.
         let got = pieces(Frames::request(), b"\x21\xc0\xff\xff\xff\xff\xff\xff\xffxyz", 5).unwrap();
         assert!(got.is_empty());
+    }
+
+    #[test]
+    fn the_first_head_alone_is_changed() {
+        let section = b"\0\0\x27\x02:protocol\x01p";
+        let headers = [&[0x1, u8::try_from(section.len()).unwrap()], &section[..]].concat();
+        let stream = [&headers, &b"\x00\x01b"[..], &headers].concat();
+        for step in 1..stream.len() {
+            let got = pieces(Frames::request(), &stream, step).unwrap();
+            assert_eq!(got[1][4..13], *b"zprotocol");
+            let mut got = got.concat();
+            got[6] = b':';
+            assert_eq!(got, stream);
+        }
     }
 
     #[test]

@@ -4,16 +4,17 @@
 //! sees: such a request's stream is reset, and the others go on.
 
 mod frames;
+mod protocol;
 mod quic;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h3::error::Code;
+use h3::error::{Code, StreamError};
 use h3::server::RequestResolver;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
-use http::request;
+use http::{Method, StatusCode, Uri, request};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use self::quic::{Arrival, Arrivals};
 pub(super) use self::quic::{Both, Receiving, Sending, Stopped};
 use super::downstream::{Downstream, H3, adopt};
+use super::record::Record;
 use super::{Conn, request as exchange};
 
 /// Largest head.
@@ -39,6 +41,10 @@ const NO_ERROR: u32 = 0x100;
 /// Numbers of a client's requests are so far apart (RFC 9000 section 2.1).
 const NEXT_REQUEST: u64 = 4;
 
+/// What the access log says of requests that are not served, in Envoy's words.
+const INVALID: &str = "http3.invalid_header_field";
+const TOO_LARGE: &str = "http3.headers_too_large";
+
 type H3Connection = h3::server::Connection<quic::Connection, Bytes>;
 
 /// How far a connection has come.
@@ -55,7 +61,10 @@ enum Stage {
 pub(super) async fn serve(conn: Arc<Conn>, quic: quinn::Connection, stop: CancellationToken) {
     let arrivals = Arc::<Arrivals>::default();
     let mut builder = h3::server::builder();
-    builder.max_field_section_size(MAX_HEAD).send_grease(false);
+    builder
+        .max_field_section_size(MAX_HEAD)
+        .send_grease(false)
+        .enable_extended_connect(true);
     let built = builder.build(quic::Connection::new(quic.clone(), Arc::clone(&arrivals)));
     let mut connection = match tokio::time::timeout(conn.head_timeout(), built).await {
         Ok(Ok(connection)) => connection,
@@ -146,17 +155,21 @@ async fn stream(conn: Arc<Conn>, resolver: RequestResolver<quic::Connection, Byt
     let resolved = tokio::time::timeout(conn.head_timeout(), resolver.resolve_request()).await;
     let (request, mut stream) = match resolved {
         Ok(Ok(resolved)) => resolved,
-        Ok(Err(error)) => return tracing::debug!(%error, "HTTP/3 request"),
+        Ok(Err(error)) => {
+            unread(&conn, &error);
+            return tracing::debug!(%error, "HTTP/3 request");
+        }
         Err(_) => return,
     };
-    arrival.serve();
+    let protocols = arrival.serve();
     let mut head = request.into_parts().0;
     head.version = http::Version::HTTP_3;
-    let length = match length(&head).and_then(|length| lawful(&head).map(|()| length)) {
+    let length = match check(&mut head, protocols) {
         Ok(length) => length,
         Err(reason) => {
             stream.stop_stream(Code::H3_MESSAGE_ERROR);
             stream.stop_sending(Code::H3_MESSAGE_ERROR);
+            refused(&conn, &head, 0, INVALID);
             return tracing::debug!(reason, "malformed HTTP/3 request");
         }
     };
@@ -167,6 +180,39 @@ async fn stream(conn: Arc<Conn>, resolver: RequestResolver<quic::Connection, Byt
         // Dropped, it resets the stream.
         let _ = tokio::time::timeout(SEND_TIMEOUT, h3.end()).await;
     }
+}
+
+/// Writes down a request that the h3 crate has refused: of those that break off or end the connection nobody is told.
+fn unread(conn: &Conn, error: &StreamError) {
+    let (status, details) = match error {
+        StreamError::HeaderTooBig { .. } => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16(), TOO_LARGE),
+        StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => (0, INVALID),
+        _ => return,
+    };
+    // Nobody says what was in it.
+    let mut head = http::Request::new(()).into_parts().0;
+    head.version = http::Version::HTTP_3;
+    head.uri = Uri::from_static("-");
+    if let Ok(unknown) = Method::from_bytes(b"-") {
+        head.method = unknown;
+    }
+    refused(conn, &head, status, details);
+}
+
+/// Writes down a request that is not served; without a status if it has been reset.
+fn refused(conn: &Conn, head: &request::Parts, status: u16, details: &'static str) {
+    let mut record = Record::begin(head);
+    record.client.clone_from(&conn.client);
+    record.look(conn, head);
+    record.blame("DPE", details);
+    record.close(conn, status, 0);
+}
+
+/// What the head says of the body's length, if it may be so in all else.
+fn check(head: &mut request::Parts, protocols: usize) -> Result<Option<u64>, &'static str> {
+    protocol::restore(head, protocols)?;
+    lawful(head)?;
+    length(head)
 }
 
 /// What the head says of the body's length.

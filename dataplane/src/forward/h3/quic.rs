@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -27,18 +27,27 @@ pub type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedErr
 type Accepting<T> = Pin<Box<dyn Stream<Item = Result<T, ConnectionError>> + Send>>;
 type Opening = Pin<Box<dyn Future<Output = Result<quinn::SendStream, ConnectionError>> + Send>>;
 
+/// What is known of a stream besides what the h3 crate says.
+#[derive(Default)]
+struct Known {
+    serving: AtomicBool,
+    /// How often its head has `:protocol`, under another name.
+    protocols: AtomicUsize,
+}
+
 /// A request's stream that has come in.
 pub(super) struct Arrival {
     /// Its number.
     pub(super) id: u64,
     pub(super) stopped: Stopped,
-    serving: Arc<AtomicBool>,
+    known: Arc<Known>,
 }
 
 impl Arrival {
-    /// From now on a response that is dropped is one that was broken off.
-    pub(super) fn serve(&self) {
-        self.serving.store(true, Ordering::Relaxed);
+    /// From now on a response that is dropped is one that was broken off. Says how often the head has `:protocol`.
+    pub(super) fn serve(&self) -> usize {
+        self.known.serving.store(true, Ordering::Relaxed);
+        self.known.protocols.load(Ordering::Relaxed)
     }
 }
 
@@ -103,7 +112,7 @@ impl quic::Connection<Bytes> for Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::RecvStream, ConnectionErrorIncoming>> {
         let stream = ready!(next(&mut self.others, cx))?;
-        Poll::Ready(Receiving::new(stream, Frames::unidirectional()))
+        Poll::Ready(Receiving::new(stream, Frames::unidirectional(), Arc::default()))
     }
 
     fn poll_accept_bidi(
@@ -119,16 +128,16 @@ impl quic::Connection<Bytes> for Connection {
                 let _ = recv.stop(code(Code::H3_REQUEST_REJECTED.value()));
                 continue;
             }
-            let serving = Arc::<AtomicBool>::default();
+            let known = Arc::<Known>::default();
             let arrival = Arrival {
                 id,
                 stopped: Box::pin(send.stopped()),
-                serving: Arc::clone(&serving),
+                known: Arc::clone(&known),
             };
             self.arrivals.put(arrival);
             return Poll::Ready(Ok(Both {
-                send: Sending::new(send, serving)?,
-                recv: Receiving::new(recv, Frames::request())?,
+                send: Sending::new(send, Arc::clone(&known))?,
+                recv: Receiving::new(recv, Frames::request(), known)?,
             }));
         }
     }
@@ -266,16 +275,22 @@ pub struct Receiving {
     come: BytesMut,
     /// Bytes to be read at once.
     read: usize,
+    known: Arc<Known>,
 }
 
 impl Receiving {
-    fn new(quic: quinn::RecvStream, frames: Frames) -> Result<Self, ConnectionErrorIncoming> {
+    fn new(
+        quic: quinn::RecvStream,
+        frames: Frames,
+        known: Arc<Known>,
+    ) -> Result<Self, ConnectionErrorIncoming> {
         Ok(Self {
             id: number(quic.id())?,
             quic,
             frames,
             come: BytesMut::new(),
             read: READ.0,
+            known,
         })
     }
 
@@ -302,7 +317,14 @@ impl quic::RecvStream for Receiving {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         loop {
             match self.frames.next(&mut self.come) {
-                Ok(Some(piece)) => return Poll::Ready(Ok(Some(piece))),
+                Ok(Some(piece)) => {
+                    if self.frames.renamed() != 0 {
+                        self.known
+                            .protocols
+                            .store(self.frames.renamed(), Ordering::Relaxed);
+                    }
+                    return Poll::Ready(Ok(Some(piece)));
+                }
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Err(StreamErrorIncoming::Unknown(Box::new(error)))),
             }
@@ -337,18 +359,18 @@ pub struct Sending {
     writing: Option<WriteBuf<Bytes>>,
     written: bool,
     ended: bool,
-    serving: Arc<AtomicBool>,
+    known: Arc<Known>,
 }
 
 impl Sending {
-    fn new(quic: quinn::SendStream, serving: Arc<AtomicBool>) -> Result<Self, ConnectionErrorIncoming> {
+    fn new(quic: quinn::SendStream, known: Arc<Known>) -> Result<Self, ConnectionErrorIncoming> {
         Ok(Self {
             id: number(quic.id())?,
             quic,
             writing: None,
             written: false,
             ended: false,
-            serving,
+            known,
         })
     }
 }
@@ -402,7 +424,7 @@ impl Drop for Sending {
             return;
         }
         // quinn would end the stream as if it were whole. It is only where h3 has answered by itself.
-        if self.serving.load(Ordering::Relaxed) {
+        if self.known.serving.load(Ordering::Relaxed) {
             let _ = self.quic.reset(code(Code::H3_INTERNAL_ERROR.value()));
         } else if !self.written {
             let _ = self.quic.reset(code(Code::H3_REQUEST_INCOMPLETE.value()));

@@ -1,10 +1,12 @@
 //! A request over HTTP/1.1.
 
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, request, response};
+use tokio::io::AsyncWrite;
 
 use super::{BodyKind, Broken, Chunk, Downstream, Failure};
 use crate::forward::encode::{self, Framing};
@@ -27,6 +29,8 @@ pub struct H1 {
     /// The backend is sent no request, and counts as having agreed to a tunnel.
     raw: bool,
     keepalive: bool,
+    /// A tunnel's client has ended its side, and ours is to end as well.
+    closing: bool,
     /// The case of names is kept, as the client's was.
     spelled: bool,
 }
@@ -62,6 +66,7 @@ impl H1 {
             raw: false,
             spelled: Spelling::of(&head.extensions).is_some(),
             keepalive: false,
+            closing: false,
         }
     }
 
@@ -78,6 +83,7 @@ impl H1 {
             raw: true,
             spelled: false,
             keepalive: false,
+            closing: false,
         }
     }
 
@@ -159,7 +165,21 @@ impl H1 {
 
     pub(super) fn finish(&mut self, trailers: Option<&HeaderMap>) {
         self.request_done = true;
+        self.closing = self.framing == Framing::UntilClose;
         self.wire().put(|out| encode::end(out, self.framing, trailers));
+    }
+
+    /// Sends what is buffered, and then the end of a tunnel's side.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let drained = ready!(self.wire().poll_drain(cx));
+        drained.map_err(|e| Failure::Closed(e.to_string()))?;
+        if self.closing {
+            let mut wire = self.wire().clone();
+            // Fails where the backend has gone; what it has said may still be read.
+            let _ = ready!(Pin::new(&mut wire).poll_shutdown(cx));
+            self.closing = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     pub(super) fn switch_protocols(&mut self) -> bool {

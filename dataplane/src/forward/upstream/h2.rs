@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::SendStream;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TE};
-use http::{HeaderMap, Uri, Version, request, response};
+use http::{HeaderMap, Method, Uri, Version, request, response};
 use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_http::RequestHeader;
 
@@ -23,6 +23,8 @@ pub struct H2 {
     reused: bool,
     responded: bool,
     data_done: bool,
+    /// CONNECT: the stream stays open for what follows an agreement.
+    connecting: bool,
 }
 
 impl H2 {
@@ -43,14 +45,20 @@ impl H2 {
             .remove(HOST)
             .unwrap_or_else(|| HeaderValue::from_static(""));
         head.version = Version::HTTP_2;
-        head.uri = absolute(&head.uri, &authority, tls)?;
+        let connecting = head.method == Method::CONNECT;
+        head.uri = if connecting {
+            destination(&authority)?
+        } else {
+            absolute(&head.uri, &authority, tls)?
+        };
+        let ends = body == BodyKind::Empty && !connecting;
         if head.headers.get(TE).is_some_and(|te| te != "trailers") {
             head.headers.remove(TE);
         }
         session
-            .write_request_header(Box::new(RequestHeader::from(head)), body == BodyKind::Empty)
+            .write_request_header(Box::new(RequestHeader::from(head)), ends)
             .map_err(|e| Failure::Protocol(e.to_string()))?;
-        let body = if body == BodyKind::Empty {
+        let body = if ends {
             None
         } else {
             session.take_request_body_writer()
@@ -62,6 +70,7 @@ impl H2 {
             reused,
             responded: false,
             data_done: false,
+            connecting,
         })
     }
 
@@ -69,7 +78,14 @@ impl H2 {
         ready!(self.session.poll_read_response_header(cx)).map_err(|e| self.failure(&e))?;
         self.responded = true;
         match self.session.response_header() {
-            Some(head) => Poll::Ready(Ok(head.as_owned_parts())),
+            Some(head) => {
+                let mut head = head.as_owned_parts();
+                if self.connecting && head.status.is_success() {
+                    // It means nothing there (RFC 9110 section 9.3.6).
+                    head.headers.remove(CONTENT_LENGTH);
+                }
+                Poll::Ready(Ok(head))
+            }
             None => Poll::Ready(Err(Failure::Protocol("no response".into()))),
         }
     }
@@ -135,6 +151,10 @@ impl H2 {
         .map_err(|e| Failure::Closed(e.to_string()))
     }
 
+    pub(super) fn switch_protocols(&mut self) -> bool {
+        self.connecting
+    }
+
     pub(super) fn may_be_stale(&self) -> bool {
         self.reused && !self.responded
     }
@@ -151,6 +171,12 @@ impl H2 {
         }
         Failure::Closed(error.to_string())
     }
+}
+
+/// Where a tunnel is to lead: there is no other pseudo-header field (RFC 9113 section 8.5).
+fn destination(authority: &HeaderValue) -> Result<Uri, Failure> {
+    Uri::try_from(authority.as_bytes())
+        .map_err(|_| Failure::Protocol("the host cannot stand in :authority".into()))
 }
 
 /// Pseudo-header fields come from an absolute URI.

@@ -142,10 +142,7 @@ impl Upstream {
     /// Sends what is buffered.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
-            Self::H1(h1) => h1
-                .wire()
-                .poll_drain(cx)
-                .map_err(|e| Failure::Closed(e.to_string())),
+            Self::H1(h1) => h1.poll_drain(cx),
             // The connection's own task sends.
             Self::H2(_) => Poll::Ready(Ok(())),
         }
@@ -183,7 +180,7 @@ impl Upstream {
     pub fn switch_protocols(&mut self) -> bool {
         match self {
             Self::H1(h1) => h1.switch_protocols(),
-            Self::H2(_) => false,
+            Self::H2(h2) => h2.switch_protocols(),
         }
     }
 

@@ -47,15 +47,24 @@ pub(super) fn message(records: &[u8]) -> Option<Vec<u8>> {
         }
         message.extend_from_slice(after.get(..length)?);
         rest = &after[length..];
-        if let Some((head, body)) = message.split_first_chunk::<MESSAGE_HEAD>() {
-            let length = u32::from_be_bytes([0, head[1], head[2], head[3]]);
-            let body = body.get(..usize::try_from(length).ok()?);
-            if let Some(body) = body {
-                return (head[0] == CLIENT_HELLO).then(|| body.to_vec());
-            }
+        if let Some((kind, body)) = first(&message) {
+            return (kind == CLIENT_HELLO).then(|| body.to_vec());
         }
     }
     None
+}
+
+/// The body of the ClientHello that this handshake message is. `None`: it is none, or not all of it.
+pub(super) fn body(message: &[u8]) -> Option<&[u8]> {
+    let (kind, body) = first(message)?;
+    (kind == CLIENT_HELLO).then_some(body)
+}
+
+/// Type and body of the first message, once it is whole.
+fn first(messages: &[u8]) -> Option<(u8, &[u8])> {
+    let (head, rest) = messages.split_first_chunk::<MESSAGE_HEAD>()?;
+    let length = u32::from_be_bytes([0, head[1], head[2], head[3]]);
+    Some((head[0], rest.get(..usize::try_from(length).ok()?)?))
 }
 
 /// Bytes that are taken from the front.
@@ -212,6 +221,8 @@ mod tests {
             assert_eq!(Hello::read(&message).as_ref(), Some(&expected), "{size}");
         }
         assert_eq!(message(&records(&whole, 1000)[..60]), None);
+        assert_eq!(super::body(&whole).and_then(Hello::read), Some(expected));
+        assert_eq!(super::body(&whole[..60]), None);
         assert_eq!(message(&records(&[2, 0, 0, 1, 0], 1000)), None);
     }
 

@@ -19,6 +19,7 @@ use quinn_proto::{TransportError, TransportErrorCode};
 use rustls::server::{Acceptor, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::listen::Fingerprints;
 use crate::route::{Listener, Port};
 use crate::tls::material::provider;
 
@@ -31,9 +32,12 @@ const DECODE_ERROR: u8 = 50;
 const UNRECOGNIZED_NAME: u8 = 112;
 
 /// What was chosen.
+#[derive(Clone)]
 pub(super) struct Chosen {
     pub(super) sni: Option<Box<str>>,
     pub(super) listener: Arc<Listener>,
+    /// What was computed of the ClientHello, if anything.
+    pub(super) fingerprints: Option<Box<Fingerprints>>,
 }
 
 /// Starts sessions that choose their listener.
@@ -96,7 +100,7 @@ struct Choice {
     version: u32,
     params: TransportParameters,
     hello: BytesMut,
-    chosen: Option<(Option<Box<str>>, Arc<Listener>)>,
+    chosen: Option<Chosen>,
     session: Box<dyn Session>,
 }
 
@@ -126,7 +130,11 @@ impl Choice {
             return Err(alert(UNRECOGNIZED_NAME));
         };
         self.session = Arc::clone(&http3.crypto).start_session(self.version, &self.params);
-        self.chosen = Some((sni, Arc::clone(&site.listener)));
+        self.chosen = Some(Chosen {
+            sni,
+            fingerprints: Fingerprints::of_quic(&self.hello, site.listener.fingerprints),
+            listener: Arc::clone(&site.listener),
+        });
         Ok(true)
     }
 }
@@ -162,11 +170,7 @@ impl Session for Choice {
     }
 
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
-        let (sni, listener) = self.chosen.as_ref()?;
-        Some(Box::new(Chosen {
-            sni: sni.clone(),
-            listener: Arc::clone(listener),
-        }))
+        Some(Box::new(self.chosen.clone()?))
     }
 
     fn peer_identity(&self) -> Option<Box<dyn Any>> {

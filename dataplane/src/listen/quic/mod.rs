@@ -325,7 +325,7 @@ fn session(quic: &quinn::Connection, chosen: hello::Chosen) -> TlsSession {
     TlsSession {
         sni: chosen.sni,
         certificate,
-        fingerprints: None,
+        fingerprints: chosen.fingerprints,
         version: Some("TLSv1.3"),
         leaf: chain.and_then(|chain| chain.into_iter().next()),
         peer: OnceLock::default(),
