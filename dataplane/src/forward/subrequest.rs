@@ -53,6 +53,8 @@ pub(super) struct Begun {
     pub(super) up: Upstream,
     /// Counts as under way until it is dropped.
     pub(super) active: Active,
+    /// How long nothing of the answer may come.
+    pub(super) idle: Option<Duration>,
     backend: Arc<Backend>,
     at: std::time::Instant,
     _permit: Option<Permit>,
@@ -141,7 +143,7 @@ pub(super) async fn call(
     loop {
         let until = tries.until();
         let answered = match tries.begin(until).await {
-            Ok(begun) => finish(worker, begun, &body, tries.idle(), until).await,
+            Ok(begun) => finish(worker, begun, &body, until).await,
             Err(failed) => Err(failed),
         };
         let worth = |retry: &Retry| match &answered {
@@ -256,6 +258,7 @@ impl<'c> Tries<'c> {
             Ok(Ok(up)) => Ok(Begun {
                 up,
                 active,
+                idle: self.idle(),
                 backend,
                 at,
                 _permit: permit,
@@ -343,14 +346,8 @@ impl<'c> Tries<'c> {
 }
 
 /// Sends the body and reads the answer.
-async fn finish(
-    worker: &Worker,
-    mut begun: Begun,
-    body: &Bytes,
-    idle: Option<Duration>,
-    until: Instant,
-) -> Result<Answer, Failed> {
-    let exchange = exchange(&mut begun.up, body, idle);
+async fn finish(worker: &Worker, mut begun: Begun, body: &Bytes, until: Instant) -> Result<Answer, Failed> {
+    let exchange = exchange(&mut begun.up, body, begun.idle);
     let answered = tokio::time::timeout_at(until, exchange).await;
     let mut answered = answered.unwrap_or(Err(Failed::Timeout));
     if let (Ok(answer), Some(member)) = (&mut answered, begun.active.member()) {

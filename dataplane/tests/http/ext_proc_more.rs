@@ -135,3 +135,78 @@ async fn processors_speak_tls_as_their_backends_say() {
         }
     }
 }
+
+/// A processor that passes everything on piece by piece, and keeps the last piece for itself.
+async fn withholding() -> std::net::SocketAddr {
+    processor(|message, answers| match message.request.as_ref().unwrap() {
+        Shown::RequestHeaders(_) => answers.push(answer(Answer::RequestHeaders(nothing()))),
+        Shown::RequestBody(piece) if !piece.end_of_stream => {
+            let piece = proto::HttpBody {
+                body: piece.body.clone(),
+                end_of_stream: false,
+            };
+            answers.push(answer(Answer::RequestBody(common(proto::CommonResponse {
+                body_mutation: Some(proto::BodyMutation {
+                    mutation: Some(Body::Streamed(piece)),
+                }),
+                ..Default::default()
+            }))));
+        }
+        _ => {}
+    })
+    .await
+}
+
+/// Who answers in his own time is bounded by what is asked of his backend.
+#[tokio::test]
+async fn calls_have_an_end() {
+    let silence = v1::Backend {
+        own_calls: Some(v1::OwnCalls {
+            idle_timeout_ms: 100,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    for (max_duration_ms, settings) in [(100, v1::Backend::default()), (0, silence)] {
+        let mut config = config(BodyMode::FullDuplex);
+        config.max_duration_ms = max_duration_ms;
+        let settings = v1::Backend {
+            protocol: v1::BackendProtocol::H2c.into(),
+            ..settings
+        };
+        let to = cfg::backend_with("processor", &[withholding().await], settings);
+        let (_proxy, backend, port) = super::with_policy(policy(vec![config]), to).await;
+        // Without the bound this would never end.
+        let got = Http::new(port).send_with("POST", "/", &[], "body").await;
+        assert_eq!(
+            (got.status, backend.hits() <= 1),
+            (500, true),
+            "{max_duration_ms}"
+        );
+    }
+}
+
+/// A call that is well within its bounds is left alone.
+#[tokio::test]
+async fn bounds_are_of_calls_and_not_of_messages() {
+    let address = processor(|message, answers| {
+        answers.push(answer(match message.request.as_ref().unwrap() {
+            Shown::RequestHeaders(_) => Answer::RequestHeaders(nothing()),
+            other => panic!("{other:?}"),
+        }));
+    })
+    .await;
+    let mut config = config(BodyMode::Unspecified);
+    config.max_duration_ms = 3_600_000;
+    let settings = v1::Backend {
+        protocol: v1::BackendProtocol::H2c.into(),
+        own_calls: Some(v1::OwnCalls {
+            idle_timeout_ms: 3_600_000,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let to = cfg::backend_with("processor", &[address], settings);
+    let (_proxy, _backend, port) = super::with_policy(policy(vec![config]), to).await;
+    assert_eq!(Http::new(port).get("/").await.status, 200);
+}

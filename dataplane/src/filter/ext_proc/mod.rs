@@ -88,6 +88,8 @@ pub struct Processor {
     pub response: Option<Direction>,
     /// How long an answer may take.
     pub timeout: Duration,
+    /// How long a call may last; `None`: as long as the request.
+    pub lasts: Option<Duration>,
     /// True: what it cannot be asked about passes.
     pub fail_open: bool,
     /// The answer if it cannot be asked; `None`: the one that fits.
@@ -115,6 +117,7 @@ impl Processor {
                 0 => DEFAULT_TIMEOUT,
                 ms => Duration::from_millis(ms),
             },
+            lasts: (config.max_duration_ms != 0).then(|| Duration::from_millis(config.max_duration_ms)),
             fail_open: config.fail_open,
             status_on_error: match config.status_on_error {
                 0 => None,

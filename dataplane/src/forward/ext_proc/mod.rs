@@ -6,6 +6,8 @@
 //! knows of one direction. It never decides what becomes of a request that a processor has refused.
 
 mod attributes;
+mod bounds;
+mod messages;
 mod session;
 mod side;
 mod stream;

@@ -15,6 +15,8 @@ use super::super::downstream::Chunk;
 use super::super::limits::{Deadline, Stop};
 use super::super::reply::Reply;
 use super::super::{Conn, grpc};
+use super::bounds::Bounds;
+use super::messages::{answered, piece, too_long};
 use super::side::{Expected, Side};
 use super::stream::{Ended, Stream};
 use crate::filter::ext_proc::proto::{self, Answer, CommonResponse, Shown};
@@ -60,7 +62,10 @@ pub(super) struct Session {
     /// What the processor has said of the request, and nobody has taken yet: by namespace.
     pub(super) said: Vec<(String, Struct)>,
     first: bool,
+    /// Of the next answer.
     timer: Option<Deadline>,
+    /// Of the call as a whole.
+    bounds: Bounds,
 }
 
 impl Session {
@@ -75,6 +80,7 @@ impl Session {
             said: Vec::new(),
             first: true,
             timer: None,
+            bounds: Bounds::default(),
         }
     }
 
@@ -100,6 +106,7 @@ impl Session {
         match Stream::connect(&self.processor, conn).await {
             Ok(stream) => {
                 self.link = Link::Open(Box::new(stream));
+                self.bounds = Bounds::new(whole, stream.idle());
                 Ok(())
             }
             Err(failed) => self.fail(&failed.to_string(), failed.is_late()),
@@ -154,6 +161,7 @@ impl Session {
         };
         let sent = stream.up().push(grpc::frame(&message));
         if let Some(expected) = expected.filter(|_| !self.processor.only_watches) {
+        self.bounds.heard();
             // Who answers in his own time is bounded by the request's own timeouts.
             let side = self.side_mut(way);
             let timed = side.mode != BodyMode::FullDuplex || side.empty;
@@ -374,9 +382,13 @@ impl Session {
         };
         match stream.poll_message(cx) {
             Poll::Pending => Ok(false),
-            Poll::Ready(Ok(_)) if self.processor.only_watches => Ok(true),
+            Poll::Ready(Ok(_)) if self.processor.only_watches => {
+                self.bounds.heard();
+                Ok(true)
+            }
             Poll::Ready(Ok(message)) => {
                 if let Err(reason) = self.take(message)? {
+                self.bounds.heard();
                     self.fail(reason, false)?;
                 }
                 Ok(true)
@@ -463,6 +475,9 @@ impl Session {
     /// Fails if the answer has been waited for too long; true if that changes anything.
     fn is_late(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         if !self.timer.as_mut().is_some_and(|timer| timer.has_passed(cx)) {
+        if self.bounds.have_passed(cx) {
+            return self.fail("the call has lasted too long", false).map(|()| true);
+        }
             return Ok(false);
         }
         self.timer = None;
@@ -481,6 +496,7 @@ impl Session {
         self.link = Link::Over;
         self.timer = None;
         self.request.pass_on();
+        self.bounds = Bounds::default();
         self.response.pass_on();
     }
 
@@ -505,46 +521,4 @@ impl Session {
         };
         Err(Stop::Answer(Reply::error(status, "", "", details).into()))
     }
-}
-
-fn piece(way: Way, body: Bytes, end_of_stream: bool) -> Shown {
-    let body = proto::HttpBody { body, end_of_stream };
-    match way {
-        Way::Request => Shown::RequestBody(body),
-        Way::Response => Shown::ResponseBody(body),
-    }
-}
-
-fn too_long(way: Way) -> Reply {
-    match way {
-        Way::Request => Reply::error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "Payload Too Large",
-            "",
-            "request_payload_too_large",
-        ),
-        Way::Response => Reply::error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "",
-            "",
-            "response_payload_too_large",
-        ),
-    }
-}
-
-/// The response that a processor has made itself.
-fn answered(from: proto::ImmediateResponse) -> Reply {
-    let grpc = from.grpc_status;
-    let (status, headers, body) = ext_proc::immediate(from);
-    let mut reply = Reply::direct(status, headers);
-    reply.body = body;
-    reply.details = "ext_proc_immediate_response";
-    // To gRPC clients a status of HTTP says little.
-    reply.intended = grpc.is_some();
-    if let Some(grpc) = grpc {
-        reply
-            .headers
-            .insert("grpc-status", http::HeaderValue::from(grpc.status));
-    }
-    reply
 }

@@ -1,6 +1,7 @@
 //! The connection to a processor: messages there, messages back.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::StatusCode;
@@ -44,6 +45,11 @@ impl Stream {
             inbox: BytesMut::new(),
             headed: false,
         })
+    }
+
+    /// How long nothing may be said.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        self.call.idle
     }
 
     /// The processor's side.

@@ -7,8 +7,8 @@ use sluice_crds::envoy::{
 };
 
 use super::attach::Effective;
-use super::gaps;
 use super::reader::Reader;
+use super::{destination, gaps};
 use crate::engine::BackendUsage;
 use crate::store::{Kind, ObjectRef};
 use crate::translate::route::millis;
@@ -84,6 +84,7 @@ fn processor(
         backend: reader.backend(owner, &from.cluster, BackendUsage::Grpc, field)?,
         request,
         response,
+        max_duration_ms: destination::timeout(&from.cluster).unwrap_or_default(),
         message_timeout_ms: from.message_timeout.map(millis).unwrap_or_default(),
         fail_open: from.fail_open.unwrap_or_default(),
         status_on_error,

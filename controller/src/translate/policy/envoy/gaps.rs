@@ -56,9 +56,6 @@ gaps! {
     }
     EnvoyExtensionPolicy {
         Refused "wasm": "there is no Envoy here to load it",
-        Warned "extProc[].backendSettings.timeout.http.requestTimeout": "a call lasts as long as the request; see messageTimeout",
-        Warned "extProc[].backendSettings.timeout.http.maxStreamDuration": "a call lasts as long as the request; see messageTimeout",
-        Warned "extProc[].backendSettings.timeout.http.streamIdleTimeout": "a call lasts as long as the request; see messageTimeout",
         Refused "lua": "there is no Envoy here to run it",
         Refused "dynamicModule": "there is no Envoy here to load it",
     }
