@@ -103,6 +103,7 @@ impl Session {
         if !matches!(self.link, Link::New) || !self.side(way).shown {
             return Ok(());
         }
+        let whole = self.processor.lasts.map(Deadline::after);
         match Stream::connect(&self.processor, conn).await {
             Ok(stream) => {
                 self.link = Link::Open(Box::new(stream));
