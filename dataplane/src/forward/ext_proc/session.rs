@@ -106,8 +106,8 @@ impl Session {
         let whole = self.processor.lasts.map(Deadline::after);
         match Stream::connect(&self.processor, conn).await {
             Ok(stream) => {
-                self.link = Link::Open(Box::new(stream));
                 self.bounds = Bounds::new(whole, stream.idle());
+                self.link = Link::Open(Box::new(stream));
                 Ok(())
             }
             Err(failed) => self.fail(&failed.to_string(), failed.is_late()),
@@ -161,8 +161,8 @@ impl Session {
             protocol_config,
         };
         let sent = stream.up().push(grpc::frame(&message));
-        if let Some(expected) = expected.filter(|_| !self.processor.only_watches) {
         self.bounds.heard();
+        if let Some(expected) = expected.filter(|_| !self.processor.only_watches) {
             // Who answers in his own time is bounded by the request's own timeouts.
             let side = self.side_mut(way);
             let timed = side.mode != BodyMode::FullDuplex || side.empty;
@@ -388,8 +388,8 @@ impl Session {
                 Ok(true)
             }
             Poll::Ready(Ok(message)) => {
-                if let Err(reason) = self.take(message)? {
                 self.bounds.heard();
+                if let Err(reason) = self.take(message)? {
                     self.fail(reason, false)?;
                 }
                 Ok(true)
@@ -475,10 +475,10 @@ impl Session {
 
     /// Fails if the answer has been waited for too long; true if that changes anything.
     fn is_late(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
-        if !self.timer.as_mut().is_some_and(|timer| timer.has_passed(cx)) {
         if self.bounds.have_passed(cx) {
             return self.fail("the call has lasted too long", false).map(|()| true);
         }
+        if !self.timer.as_mut().is_some_and(|timer| timer.has_passed(cx)) {
             return Ok(false);
         }
         self.timer = None;
@@ -496,8 +496,8 @@ impl Session {
     fn pass_on(&mut self) {
         self.link = Link::Over;
         self.timer = None;
-        self.request.pass_on();
         self.bounds = Bounds::default();
+        self.request.pass_on();
         self.response.pass_on();
     }
 
