@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use sluice_config::v1::resource::Body;
 use sluice_controller::engine::{
     Changes, Engine, Environment, Event, GatewayRef, Infrastructure, Mode, Status, Unit,
 };
@@ -259,4 +260,97 @@ spec: {type: ClusterIP, clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: 100
     let changes = engine.apply(upserts(&[parameters(true)]));
     assert!(changes.infra[&fleet()].wanted().is_some());
     assert_eq!(keys(&engine, &fleet()), before);
+}
+
+/// The seconds after which idle clients are let go, by a policy for one of the Gateways.
+fn policy(i: usize, seconds: u32) -> String {
+    format!(
+        "
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: ClientTrafficPolicy
+metadata: {{name: p{i}, namespace: apps}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: g{i}}}]
+  timeout: {{http: {{idleTimeout: {seconds}s}}}}
+"
+    )
+}
+
+/// What that comes to, at each of three Gateways, in milliseconds.
+fn idle(engine: &Engine) -> [u64; 3] {
+    let config = engine.config(&fleet());
+    [0, 1, 2].map(|i| {
+        let key = format!("listener/Gateway/apps/g{i}/http");
+        let Some(Body::Listener(listener)) = config.get(&*key).and_then(|resource| resource.body.as_ref())
+        else {
+            panic!("{key} is not there")
+        };
+        let timeouts = listener
+            .client
+            .as_ref()
+            .and_then(|client| client.timeouts.as_ref());
+        timeouts
+            .and_then(|timeouts| timeouts.http_idle_ms)
+            .unwrap_or_default()
+    })
+}
+
+/// Conditions of the policy for a Gateway that are true, and the reason why it is not accepted.
+fn told(engine: &Engine, i: usize) -> Vec<String> {
+    let object = ObjectRef::new(Kind::ClientTrafficPolicy, "apps", format!("p{i}"));
+    let mut statuses = engine.statuses();
+    let Some((_, Status::Policy { ancestors, .. })) = statuses.find(|(of, _)| **of == object) else {
+        panic!("no status of {object}")
+    };
+    let conditions = ancestors.iter().flat_map(|ancestor| &ancestor.conditions);
+    let told = conditions.filter(|condition| condition.status || condition.kind == "Accepted");
+    told.map(|condition| format!("{}/{}", condition.kind, condition.reason))
+        .collect()
+}
+
+#[test]
+fn gateways_that_share_connections_treat_clients_alike() {
+    let mut engine = engine(3, true);
+    // The oldest Gateway's policy holds.
+    engine.apply(upserts(&[policy(0, 10), policy(1, 20), policy(2, 10)]));
+    assert_eq!(idle(&engine), [10_000; 3]);
+    assert_eq!(told(&engine, 0), ["Accepted/Accepted"]);
+    assert_eq!(told(&engine, 1), ["Accepted/Conflicted"]);
+    assert_eq!(told(&engine, 2), ["Accepted/Accepted"], "it asks for the same");
+    // A change of it reaches the others.
+    engine.apply(upserts(&[policy(0, 20)]));
+    assert_eq!(idle(&engine), [20_000; 3]);
+    assert_eq!(
+        (told(&engine, 1), told(&engine, 2)),
+        (
+            vec!["Accepted/Accepted".to_owned()],
+            vec!["Accepted/Conflicted".to_owned()],
+        )
+    );
+    // A listener for all hosts goes first, be it younger.
+    let any = gateway(1, "x").replace(", hostname: x", "");
+    engine.apply(upserts(&[any, policy(1, 30)]));
+    assert_eq!(idle(&engine), [30_000; 3]);
+    assert_eq!(told(&engine, 0), ["Accepted/Conflicted"]);
+    assert_eq!(told(&engine, 1), ["Accepted/Accepted"]);
+    // On a port of its own a Gateway has its own way.
+    engine.apply(upserts(&[own(1).replace("port: 80", "port: 81")]));
+    assert_eq!(idle(&engine), [20_000, 30_000, 20_000]);
+    assert_eq!(told(&engine, 1), ["Accepted/Accepted"]);
+    // Without a policy the oldest has the defaults, and so have the others.
+    engine.apply([Event::Delete(ObjectRef::new(
+        Kind::ClientTrafficPolicy,
+        "apps",
+        "p0",
+    ))]);
+    assert_eq!(idle(&engine), [0, 30_000, 0]);
+    assert_eq!(told(&engine, 2), ["Accepted/Conflicted"]);
+}
+
+#[test]
+fn gateways_apart_treat_clients_each_as_it_says() {
+    let mut engine = engine(2, false);
+    engine.apply(upserts(&[policy(0, 10), policy(1, 20)]));
+    assert_eq!(told(&engine, 0), ["Accepted/Accepted"]);
+    assert_eq!(told(&engine, 1), ["Accepted/Accepted"]);
 }

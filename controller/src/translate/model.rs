@@ -70,6 +70,8 @@ pub struct Share {
     pub conflicts: BTreeMap<Arc<str>, Fault>,
     /// How the ports of the other listeners are bound.
     pub bound: BTreeMap<Port, u16>,
+    /// The ClientTrafficPolicy, if any, that holds on each of its ports where it shares connections with other Gateways.
+    pub clients: BTreeMap<u16, Option<ObjectRef>>,
 }
 
 /// How a Service is reached.

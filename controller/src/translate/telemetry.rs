@@ -11,12 +11,12 @@ use sluice_crds::envoy::{
 };
 use sluice_crds::gateway::{Fraction, HTTPHeader};
 
+use super::gateway::parameters::Telling;
 use super::model::RoutingType;
 use super::policy::envoy::destination::{self, Settings};
 use super::policy::envoy::{Reader, expression};
 use super::route::Context;
 use crate::engine::{BackendUsage, Unit, View};
-use crate::store::ObjectRef;
 
 /// Where collectors of OpenTelemetry listen.
 const OTLP_PORT: u16 = 4317;
@@ -35,16 +35,18 @@ pub struct Told {
     pub remarks: Vec<String>,
 }
 
-/// What `owner`, an EnvoyProxy, says.
+/// What the EnvoyProxy says that `telling` names.
 pub fn of_proxy(
     view: &View<'_>,
-    owner: &ObjectRef,
+    telling: &Telling,
     raw: Option<&Raw<ProxyTelemetry>>,
     routing: RoutingType,
 ) -> Told {
     let Some(raw) = raw else { return Told::default() };
+    let mut context = Context::new(view, &telling.proxy, routing, None);
+    context.is_of_class = telling.is_of_class;
     let mut translation = Translation {
-        context: Context::new(view, owner, routing, None),
+        context,
         told: Told::default(),
     };
     match raw.parse() {

@@ -8,10 +8,10 @@ use sluice_crds::gateway::Gateway;
 
 use super::listener::Draft;
 use super::sets::Set;
-use crate::engine::View;
+use crate::engine::{GatewayRef, View};
 use crate::store::ObjectRef;
 use crate::translate::model::Protocol;
-use crate::translate::policy::envoy::Candidates;
+use crate::translate::policy::envoy::{Candidates, client};
 
 /// Hands each listener's ClientTrafficPolicy to `apply`: that of a listener goes before that of its ListenerSet or
 /// Gateway. `reference` is the Gateway's.
@@ -45,6 +45,48 @@ pub fn policies(
         if let Some(policy) = policy {
             apply(draft, policy);
         }
+    }
+}
+
+/// Whose policy holds on each port where listeners of several Gateways share connections: that of the listener without a
+/// hostname, else of the first, which is the oldest Gateway's. `owners` says whose each draft is, in order of precedence.
+/// To be called once conflicts are settled.
+pub fn in_common(drafts: &[Draft], owners: &[GatewayRef]) -> BTreeMap<u16, Option<ObjectRef>> {
+    let mut by_port = BTreeMap::<u16, Vec<(&Draft, &GatewayRef)>>::new();
+    let sharing = |draft: &Draft| draft.protocol == Some(Protocol::Http) && draft.holds_port();
+    for (draft, owner) in drafts.iter().zip(owners).filter(|(draft, _)| sharing(draft)) {
+        by_port.entry(draft.port).or_default().push((draft, owner));
+    }
+    let holds = |(port, listeners): (u16, Vec<(&Draft, &GatewayRef)>)| {
+        let (first, owner) = *listeners.first()?;
+        listeners.iter().find(|(_, other)| *other != owner)?;
+        let any = listeners.iter().find(|(draft, _)| draft.hostname.is_none());
+        let holder = any.map_or(first, |(draft, _)| *draft);
+        Some((port, holder.client_policy.clone()))
+    };
+    by_port.into_iter().filter_map(holds).collect()
+}
+
+/// Has listeners whose connections are those of other Gateways' listeners, too, treat clients as is said in `common`.
+pub fn share_with_others(view: &View<'_>, drafts: &mut [Draft], common: &BTreeMap<u16, Option<ObjectRef>>) {
+    let in_cleartext = |draft: &&mut Draft| draft.protocol == Some(Protocol::Http) && draft.holds_port();
+    for draft in drafts.iter_mut().filter(in_cleartext) {
+        let Some(policy) = common
+            .get(&draft.port)
+            .filter(|policy| **policy != draft.client_policy)
+        else {
+            continue;
+        };
+        let (own, settings) = (draft.client_policy.take(), draft.client.take());
+        let found = policy
+            .as_ref()
+            .and_then(|name| view.get::<ClientTrafficPolicy>(&name.namespace, &name.name));
+        if let Some(policy) = found {
+            let of = client::translate(view, &policy, &draft.key, draft.hostname.as_deref());
+            draft.apply(&ObjectRef::of(policy.as_ref()), of);
+        }
+        draft.overruled = own.is_some() && draft.client != settings;
+        draft.client_policy = own;
     }
 }
 

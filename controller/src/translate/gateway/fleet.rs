@@ -59,12 +59,14 @@ pub fn translate(
         let mut own = sets::drafts(&reference, gateway, &sets, Draft::claim);
         clients::policies(view, &reference, gateway, &sets, &mut own, |draft, policy| {
             draft.http3 = draft.protocol == Some(Protocol::Https) && client::asks_for_http3(&policy.spec);
+            draft.client_policy = Some(ObjectRef::of(policy.as_ref()));
         });
         drafts.append(&mut own);
         owners.resize(drafts.len(), GatewayRef::new(reference.namespace, reference.name));
     }
     conflict::settle(&mut drafts);
     clients::settle_http3(&mut drafts);
+    let common = clients::in_common(&drafts, &owners);
     let ports: BTreeSet<_> = drafts.iter().flat_map(Draft::ports).collect();
     let proxy = &reading.parameters.proxy;
     let name = class.metadata.name.as_deref().unwrap_or_default();
@@ -75,7 +77,7 @@ pub fn translate(
         .collect();
     for (draft, owner) in drafts.into_iter().zip(&owners) {
         if let Some(share) = shares.get_mut(owner) {
-            share.add(draft, &bound);
+            share.add(draft, &bound, &common);
         }
     }
     let shares = shares
@@ -94,10 +96,13 @@ fn reference(gateway: &Gateway) -> GatewayRef {
 }
 
 impl Share {
-    fn add(&mut self, draft: Draft, bound: &BTreeMap<Port, u16>) {
+    fn add(&mut self, draft: Draft, bound: &BTreeMap<Port, u16>, common: &BTreeMap<u16, Option<ObjectRef>>) {
         let held = draft.ports();
         self.bound
             .extend(held.filter_map(|port| Some((port, *bound.get(&port)?))));
+        if let Some(policy) = common.get(&draft.port) {
+            self.clients.insert(draft.port, policy.clone());
+        }
         if let Some(conflict) = draft.conflict {
             self.conflicts.insert(draft.key, conflict);
         }

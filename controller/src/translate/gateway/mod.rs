@@ -199,6 +199,9 @@ impl Read<'_, '_> {
         );
         let bound = self.settle(&mut drafts);
         conflict::mark_overlaps(&mut drafts);
+        if let Some(share) = &self.share {
+            clients::share_with_others(self.view, &mut drafts, &share.clients);
+        }
         clients::share_connections(&mut drafts);
         Listeners { drafts, sets, bound }
     }

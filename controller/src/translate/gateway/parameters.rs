@@ -20,13 +20,22 @@ use crate::translate::policy::envoy::{Reader, gaps, merge_specs, tls_parameters}
 use crate::translate::route::Context;
 use crate::translate::secret;
 
+/// An EnvoyProxy that speaks of telemetry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telling {
+    /// Its name.
+    pub proxy: ObjectRef,
+    /// True if it is the class's: who runs the class says where telemetry goes, in any namespace. A Gateway's needs grants.
+    pub is_of_class: bool,
+}
+
 /// Parameters of proxies.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parameters {
     /// What they say.
     pub proxy: Arc<EnvoyProxySpec>,
-    /// The EnvoyProxy that speaks of telemetry.
-    pub telemetry: Option<ObjectRef>,
+    /// Who speaks of telemetry.
+    pub telemetry: Option<Telling>,
     /// What they say of TLS to backends. References are its whose they are, so a Gateway's parameters that speak of this
     /// take the place of its class's.
     pub backend_tls: BackendTls,
@@ -117,6 +126,9 @@ pub fn of_class(view: &View<'_>, class: &GatewayClass) -> Reading {
         Ok(proxy) => {
             let name = ObjectRef::of(proxy.as_ref());
             let mut reading = check(Arc::new(proxy.spec.clone()), &name);
+            if let Some(telling) = &mut reading.parameters.telemetry {
+                telling.is_of_class = true;
+            }
             reading.resolve_backend_tls(view, &name, &proxy.spec);
             reading
         }
@@ -261,7 +273,10 @@ fn check(proxy: Arc<EnvoyProxySpec>, name: &ObjectRef) -> Reading {
     let ignored = gaps.chain(levels).collect();
     Reading {
         parameters: Parameters {
-            telemetry: proxy.telemetry.is_some().then(|| name.clone()),
+            telemetry: proxy.telemetry.is_some().then(|| Telling {
+                proxy: name.clone(),
+                is_of_class: false,
+            }),
             proxy,
             ignored,
             backend_tls: BackendTls::default(),

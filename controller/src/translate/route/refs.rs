@@ -46,6 +46,8 @@ pub struct Context<'v, 'w> {
     pub traffic: Vec<ObjectRef>,
     /// What is asked of calls that proxies make for themselves; see [`BackendId::settings`].
     pub settings: Option<Settings>,
+    /// True: the references are those of who runs the class, and need no grant in other namespaces.
+    pub is_of_class: bool,
 }
 
 impl<'v, 'w> Context<'v, 'w> {
@@ -70,6 +72,7 @@ impl<'v, 'w> Context<'v, 'w> {
             policies: None,
             traffic: Vec::new(),
             settings: None,
+            is_of_class: false,
         }
     }
 
@@ -91,7 +94,10 @@ impl<'v, 'w> Context<'v, 'w> {
 
     /// A context for references that `referrer` holds, to backends that are reached as this one's are.
     pub fn of<'s>(&'s self, referrer: &'s ObjectRef) -> Context<'s, 'w> {
-        Context::new(self.view, referrer, self.routing, self.tls)
+        Context {
+            is_of_class: self.is_of_class,
+            ..Context::new(self.view, referrer, self.routing, self.tls)
+        }
     }
 
     /// Key of the backend that `reference` names; `None`, with a note of why, if it must not be used.
@@ -185,8 +191,10 @@ impl<'v, 'w> Context<'v, 'w> {
         };
         // Before existence, so that nobody learns what is in a namespace that is closed to him.
         let target = ObjectRef::new(kind, namespace, name);
-        grant::permit(self.view, self.referrer, &target)
-            .map_err(|why| Fault::at("RefNotPermitted", field, why))?;
+        if !self.is_of_class {
+            grant::permit(self.view, self.referrer, &target)
+                .map_err(|why| Fault::at("RefNotPermitted", field, why))?;
+        }
         let port = match kind {
             Kind::XBackend => self.x_backend(&target, field)?,
             Kind::Backend => {

@@ -20,6 +20,7 @@ mod jwt;
 mod limits;
 mod merge;
 mod oidc;
+mod priorities;
 mod reader;
 mod response;
 mod rule;

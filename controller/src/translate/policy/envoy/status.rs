@@ -9,6 +9,7 @@ use sluice_crds::envoy::{
 use sluice_crds::gateway::ParentReference;
 
 use super::attach::{Candidates, Effective, Policies, effective};
+use super::priorities::{self, Place};
 use super::reader::Reader;
 use super::target::{self, Target};
 use super::{EnvoyPolicy, authorization, client, extension, gaps, security, traffic};
@@ -62,6 +63,16 @@ trait Stating: EnvoyPolicy {
     where
         Self: Sized,
     {
+        Vec::new()
+    }
+
+    /// What of it has no effect on routes that it holds for.
+    fn on_routes(
+        _view: &View<'_>,
+        _policy: &Arc<Self>,
+        _inherited: &Policies,
+        _place: &Place<'_>,
+    ) -> Vec<String> {
         Vec::new()
     }
 
@@ -203,6 +214,15 @@ impl Stating for BackendTrafficPolicy {
             traffic::apply(reader, found, &mut rule, &mut policy);
         })
     }
+
+    fn on_routes(
+        view: &View<'_>,
+        policy: &Arc<Self>,
+        inherited: &Policies,
+        place: &Place<'_>,
+    ) -> Vec<String> {
+        priorities::remarks(view, policy, inherited.traffic.as_ref(), place)
+    }
 }
 
 impl Stating for EnvoyExtensionPolicy {
@@ -283,6 +303,14 @@ fn of_kind<P: Stating>(policy: &ObjectRef, view: &View<'_>) -> Output {
             };
             let mut findings = P::findings(view, &object, target.kind, &inherited);
             findings.warnings.extend(P::lacks(&object, &model));
+            let place = Place {
+                target: &target,
+                section: section.as_deref(),
+                gateway: &model.gateway,
+            };
+            findings
+                .warnings
+                .extend(P::on_routes(view, &object, &inherited, &place));
             if matches!(target.kind, Kind::Gateway | Kind::ListenerSet) {
                 let own = Governed {
                     target: &target,
