@@ -45,6 +45,8 @@ pub enum Step {
     Policies,
     /// The migration guide, away from the real Envoy Gateway, on a real cluster
     Migrate,
+    /// The CRDs beside those of Envoy Gateway, on a real API server
+    Validation,
     /// The whole Gateway API conformance suite: five profiles, every feature
     Conformance,
 }
@@ -168,6 +170,7 @@ impl Step {
             Self::Features => e2e::run(&Test::Features(every_check(done)), &NO_TARGET),
             Self::Policies => e2e::run(&Test::Policies(every_check(done)), &NO_TARGET),
             Self::Migrate => e2e::run(&Test::Migrate(every_check(done)), &NO_TARGET),
+            Self::Validation => validation(),
             Self::Conformance => conformance_suite(done, closing),
         }
     }
@@ -217,6 +220,16 @@ fn integration() -> Result<()> {
         options: integration::Options,
     }
     integration::run(&Defaults::try_parse_from(["integration"])?.options)
+}
+
+fn validation() -> Result<()> {
+    #[derive(Parser)]
+    struct Defaults {
+        #[command(flatten)]
+        options: e2e::validation::Options,
+    }
+    let options = Defaults::try_parse_from(["validation"])?.options;
+    e2e::run(&Test::Validation(options), &NO_TARGET)
 }
 
 /// `cargo test`, shown as it runs; its result lines are kept for the end.

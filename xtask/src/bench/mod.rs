@@ -10,7 +10,7 @@ mod client;
 mod connections;
 mod helper;
 mod host;
-mod live;
+pub mod live;
 mod load;
 mod peer;
 mod propagation;

@@ -92,7 +92,15 @@ pub fn gateway_api_crds() -> Result<PathBuf> {
 
 /// Envoy Gateway's helm chart, from the Go module.
 pub fn envoy_gateway_chart() -> Result<PathBuf> {
+    Ok(envoy_gateway()?.join("charts/gateway-helm"))
+}
+
+/// Envoy Gateway's CustomResourceDefinitions, from the Go module: templates of a chart.
+pub fn envoy_gateway_crds() -> Result<PathBuf> {
+    Ok(envoy_gateway()?.join("charts/gateway-crds-helm/templates/generated"))
+}
+
+fn envoy_gateway() -> Result<PathBuf> {
     let module = paths::root().join(ENVOY_GATEWAY_MODULE);
-    let directory = go::module_directory(&module, "github.com/envoyproxy/gateway")?;
-    Ok(directory.join("charts/gateway-helm"))
+    go::module_directory(&module, "github.com/envoyproxy/gateway")
 }

@@ -9,6 +9,7 @@ mod migrate;
 mod policies;
 mod resilience;
 mod site;
+pub mod validation;
 mod walk;
 
 use anyhow::Result;
@@ -32,6 +33,8 @@ pub enum Test {
     Policies(Selection),
     /// The ways of docs/migrate-from-envoy-gateway.md, away from the real Envoy Gateway
     Migrate(Selection),
+    /// The CRDs beside Envoy Gateway's, on an API server of the test's own: the same is admitted, refused and defaulted
+    Validation(validation::Options),
 }
 
 /// What the tests share.
@@ -66,6 +69,7 @@ pub fn run(test: &Test, target: &Target) -> Result<()> {
             }),
             None => Ok(()),
         },
+        Test::Validation(options) => validation::run(options),
     }
 }
 

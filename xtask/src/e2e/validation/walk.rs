@@ -1,0 +1,364 @@
+//! Walks the schemas of a kind and makes the cases: for every field an object that the peer admits and that has the field, and
+//! changes of it.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+use rand::Rng;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, IteratorRandom};
+use serde_json::{Value, json};
+
+use super::crds::Kind;
+use super::judge::Judge;
+use super::repair::Repair;
+use super::schema::{Node, Path, Step};
+use super::values::{Hints, Values};
+
+/// How far up rules are that may speak of a field.
+const REACH: usize = 3;
+/// Values of each kind for a field whose like has been seen.
+const FEW: usize = 3;
+/// Pairs of siblings where no rule is near.
+const FEW_PAIRS: usize = 12;
+
+/// A change of an object: nothing instead of a value takes the field away.
+pub type Edit = (Path, Option<Value>);
+
+/// One object to send.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Position of the kind.
+    pub kind: usize,
+    base: Rc<Value>,
+    edits: Vec<Edit>,
+}
+
+impl Case {
+    /// The object.
+    pub fn object(&self) -> Value {
+        let mut object = (*self.base).clone();
+        for (path, value) in &self.edits {
+            path.put(&mut object, value.clone());
+        }
+        object
+    }
+}
+
+/// What a walk has found.
+#[derive(Default)]
+pub struct Walked {
+    pub cases: Vec<Case>,
+    /// Fields that no admitted object was found for.
+    pub unreached: Vec<String>,
+    pub fields: usize,
+}
+
+/// A place that is still to be walked, with an object that has it.
+struct Place<'a> {
+    node: Node<'a>,
+    path: Path,
+    base: Rc<Value>,
+    /// The nodes that it is in, the nearest last.
+    above: Vec<Node<'a>>,
+}
+
+/// A field of an object, the object that has it, and its value there.
+struct Field<'a> {
+    name: &'a str,
+    node: Node<'a>,
+    path: Path,
+    base: Rc<Value>,
+    value: Value,
+}
+
+/// The walk.
+pub struct Walk<'a> {
+    repair: Repair<'a>,
+    values: &'a Values,
+    number: usize,
+    rng: StdRng,
+    seen: HashSet<u64>,
+    /// Every field that was reached.
+    reached: Vec<(Node<'a>, Path, Rc<Value>, Rc<Hints>)>,
+    walked: Walked,
+}
+
+impl<'a> Walk<'a> {
+    /// The walk of the kind with a number.
+    pub fn new(judge: &'a Judge<'a>, values: &'a Values, number: usize, seed: u64) -> Self {
+        let kind: &Kind = &judge.kinds[number];
+        Self {
+            repair: Repair { judge, kind, values },
+            values,
+            number,
+            rng: StdRng::seed_from_u64(seed.wrapping_add(number as u64)),
+            seen: HashSet::new(),
+            reached: Vec::new(),
+            walked: Walked::default(),
+        }
+    }
+
+    /// Walks, and makes `random` cases more at random.
+    pub async fn run(mut self, random: usize) -> Result<Walked> {
+        let path = Path::parse("spec");
+        let node = self.repair.kind.schema().at(&path);
+        let minimal = json!({"spec": self.values.sample(node, 0)});
+        let base = self.repair.admitted(minimal, &path).await?;
+        let base = base.with_context(|| format!("{}: no object is admitted", self.repair.kind.name))?;
+        let mut places = vec![Place {
+            node,
+            path,
+            base: Rc::new(base),
+            above: Vec::new(),
+        }];
+        while let Some(place) = places.pop() {
+            self.place(place, &mut places).await?;
+        }
+        for _ in 0..random {
+            if self.rng.random_bool(0.5) {
+                self.merged();
+            } else {
+                self.several();
+            }
+        }
+        Ok(self.walked)
+    }
+
+    fn case(&mut self, base: &Rc<Value>, edits: Vec<Edit>) {
+        self.walked.cases.push(Case {
+            kind: self.number,
+            base: Rc::clone(base),
+            edits,
+        });
+    }
+
+    async fn place(&mut self, place: Place<'a>, more: &mut Vec<Place<'a>>) -> Result<()> {
+        self.walked.fields += 1;
+        let near = place.above.iter().rev().take(REACH).chain([&place.node]);
+        let rules: Vec<&str> = near.flat_map(|node| node.rules()).collect();
+        let hints = Rc::new(Hints::of(rules.iter().copied()));
+        let full = self.seen.insert(place.node.digest()) || !rules.is_empty();
+        self.leaf(&place, &hints, full);
+        self.reached
+            .push((place.node, place.path.clone(), Rc::clone(&place.base), hints));
+        if !full {
+            return Ok(());
+        }
+        let mut above = place.above.clone();
+        above.push(place.node);
+        let fields = self.fields(&place).await?;
+        self.pairs(&fields, rules.is_empty());
+        more.extend(fields.into_iter().map(|field| Place {
+            node: field.node,
+            path: field.path,
+            base: field.base,
+            above: above.clone(),
+        }));
+        for step in [Step::Item, Step::Key] {
+            let (node, path) = (place.node.step(&step), place.path.then(step));
+            let there = path.get(&place.base).is_some();
+            if there && node.theirs.is_some() && node.ours.is_some() {
+                more.push(Place {
+                    node,
+                    path,
+                    base: Rc::clone(&place.base),
+                    above: above.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes of the value itself.
+    fn leaf(&mut self, place: &Place, hints: &Hints, full: bool) {
+        let mut values = if full {
+            self.values.variants(place.node, hints, &mut self.rng)
+        } else {
+            let all = self.values.variants(place.node, hints, &mut self.rng);
+            all.into_iter().choose_multiple(&mut self.rng, FEW)
+        };
+        values.push(Value::Null);
+        self.case(&place.base, Vec::new());
+        self.case(&place.base, vec![(place.path.clone(), None)]);
+        for value in values {
+            self.case(&place.base, vec![(place.path.clone(), Some(value))]);
+        }
+    }
+
+    /// The fields of an object, each with an object that has it.
+    async fn fields(&mut self, place: &Place<'a>) -> Result<Vec<Field<'a>>> {
+        let mut fields = Vec::new();
+        for name in place.node.names() {
+            let step = Step::Field(name.to_owned());
+            let (node, path) = (place.node.step(&step), place.path.then(step));
+            let mut object = (*place.base).clone();
+            if path.get(&object).is_none() {
+                path.put(&mut object, Some(self.values.sample(node, 0)));
+            }
+            let whole = Rc::new(object.clone());
+            if node.theirs.is_none() || node.ours.is_none() {
+                // One side alone has the field: that is all there is to tell.
+                self.case(&whole, Vec::new());
+                continue;
+            }
+            let Some(base) = self.repair.admitted(object, &path).await? else {
+                self.case(&whole, Vec::new());
+                self.walked.unreached.push(path.to_string());
+                continue;
+            };
+            let value = path.get(&base).cloned().unwrap_or_default();
+            fields.push(Field {
+                name,
+                node,
+                path,
+                base: Rc::new(base),
+                value,
+            });
+        }
+        Ok(fields)
+    }
+
+    /// Two fields of an object at a time.
+    fn pairs(&mut self, fields: &[Field], few: bool) {
+        let mut pairs: Vec<(&Field, &Field)> = Vec::new();
+        for one in fields {
+            pairs.extend(
+                fields
+                    .iter()
+                    .filter(|other| other.name != one.name)
+                    .map(|other| (one, other)),
+            );
+        }
+        if few {
+            pairs = pairs.into_iter().choose_multiple(&mut self.rng, FEW_PAIRS);
+        }
+        for (one, other) in pairs {
+            let set = |value: &Value| (other.path.clone(), Some(value.clone()));
+            let away = (other.path.clone(), None);
+            self.case(&one.base, vec![set(&other.value)]);
+            self.case(&one.base, vec![away.clone()]);
+            for value in one.node.choices() {
+                let choice = (one.path.clone(), Some(value.clone()));
+                self.case(&one.base, vec![choice.clone(), set(&other.value)]);
+                self.case(&one.base, vec![choice, away.clone()]);
+            }
+            if one.node.is("boolean") {
+                let no = (one.path.clone(), Some(Value::Bool(false)));
+                self.case(&one.base, vec![no, set(&other.value)]);
+            }
+            for empty in [json!({}), json!([]), json!(""), json!(0)] {
+                let fits = match &empty {
+                    Value::Object(_) => other.node.is("object"),
+                    Value::Array(_) => other.node.is("array"),
+                    Value::String(_) => other.node.is("string"),
+                    _ => other.node.is("integer"),
+                };
+                if fits && !few {
+                    self.case(&one.base, vec![set(&empty)]);
+                }
+            }
+        }
+    }
+
+    /// Two objects in one: a field of either, wherever it is.
+    fn merged(&mut self) {
+        let Some((_, path, base, _)) = self.reached.choose(&mut self.rng) else {
+            return;
+        };
+        let (path, base) = (path.clone(), Rc::clone(base));
+        let level = self.rng.random_range(1..=path.0.len());
+        let part = Path(path.0[..level].to_vec());
+        let beside = self.reached.iter().filter(|(_, path, ..)| path.is_within(&part));
+        let Some((node, other, second, hints)) = beside.choose(&mut self.rng) else {
+            return;
+        };
+        let mut object = (*base).clone();
+        let (node, other, hints) = (*node, other.clone(), Rc::clone(hints));
+        merge(&mut object, second);
+        let mut edits = Vec::new();
+        if self.rng.random_bool(0.5) {
+            edits.push((other, Some(self.values.any(node, &hints, &mut self.rng))));
+        }
+        self.case(&Rc::new(object), edits);
+    }
+
+    /// Some fields of one object, each with any value or none.
+    fn several(&mut self) {
+        let Some((_, path, base, _)) = self.reached.choose(&mut self.rng) else {
+            return;
+        };
+        let (base, parent) = (Rc::clone(base), path.parent().unwrap_or_default());
+        let siblings: Vec<_> = self
+            .reached
+            .iter()
+            .filter(|(_, path, ..)| path.parent().as_ref() == Some(&parent))
+            .map(|(node, path, _, hints)| (*node, path.clone(), Rc::clone(hints)))
+            .collect();
+        let number = self.rng.random_range(2..=4);
+        let chosen: Vec<_> = siblings.into_iter().choose_multiple(&mut self.rng, number);
+        let mut edits = Vec::new();
+        for (node, path, hints) in chosen {
+            let value = if self.rng.random_bool(0.25) {
+                None
+            } else {
+                Some(self.values.any(node, &hints, &mut self.rng))
+            };
+            edits.push((path, value));
+        }
+        self.case(&base, edits);
+    }
+}
+
+/// Puts the fields of one object into another; what both have stays.
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                match into.get_mut(name) {
+                    Some(there) => merge(there, value),
+                    None => drop(into.insert(name.clone(), value.clone())),
+                }
+            }
+        }
+        (Value::Array(into), Value::Array(from)) => {
+            if let (Some(into), Some(from)) = (into.first_mut(), from.first()) {
+                merge(into, from);
+            } else {
+                into.extend(from.iter().cloned());
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_its_base_with_the_edits() {
+        let base = Rc::new(json!({"spec": {"a": 1, "b": 2}}));
+        let edits = vec![
+            (Path::parse("spec.a"), None),
+            (Path::parse("spec.c.d"), Some(json!(3))),
+        ];
+        let case = Case { kind: 0, base, edits };
+        assert_eq!(case.object(), json!({"spec": {"b": 2, "c": {"d": 3}}}));
+    }
+
+    #[test]
+    fn merging_adds_what_is_missing() {
+        let mut object = json!({"a": {"b": 1}, "l": [{"x": 1}]});
+        merge(
+            &mut object,
+            &json!({"a": {"b": 2, "c": 3}, "l": [{"y": 2}], "d": []}),
+        );
+        assert_eq!(
+            object,
+            json!({"a": {"b": 1, "c": 3}, "l": [{"x": 1, "y": 2}], "d": []})
+        );
+    }
+}
