@@ -80,7 +80,9 @@ pub fn manifests() -> Result<Vec<(String, String)>, ManifestError> {
             source,
         })?;
         // Words that readers of YAML 1.1, as kubectl is one, take for `false`.
-        let yaml = yaml.replace("- Off\n", "- 'Off'\n").replace("- off\n", "- 'off'\n");
+        let yaml = yaml
+            .replace("- Off\n", "- 'Off'\n")
+            .replace("- off\n", "- 'off'\n");
         Ok((
             name,
             format!("# Generated from crds/src/envoy; do not edit.\n{yaml}"),

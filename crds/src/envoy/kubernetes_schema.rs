@@ -95,7 +95,7 @@ fn settle(schema: &mut Map<String, Value>, definitions: &Map<String, Value>) {
         && let Some(name) = reference.strip_prefix(DEFINITIONS)
         && let Some(Value::Object(definition)) = definitions.get(name)
     {
-        *schema = definition.clone();
+        schema.clone_from(definition);
         complete(schema, name.rsplit('.').next().unwrap_or(name));
     }
     schema.remove("description");
