@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::dynamic_module::DynamicModuleEntry;
@@ -67,10 +67,10 @@ pub struct EnvoyProxySpec {
     /// Further arguments for the proxy's command line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_args: Vec<String>,
-    /// Whether all Gateways of the class share one set of proxies.
+    /// Whether all Gateways of the class share one set of proxies; false if absent. For a class alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_gateways: Option<bool>,
-    /// How proxies end.
+    /// How long proxies that are to end go on with what they have begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown: Option<ShutdownConfig>,
     /// Order of Envoy's HTTP filters.
@@ -79,10 +79,10 @@ pub struct EnvoyProxySpec {
     /// TLS settings towards backends that a policy has TLS spoken to.
     #[serde(rename = "backendTLS", skip_serializing_if = "Option::is_none")]
     pub backend_tls: Option<BackendTLSConfig>,
-    /// IP families of the proxies' listeners and of their endpoints.
+    /// IP families of the proxies' Service; the cluster's own choice if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_family: Option<IPFamily>,
-    /// Whether HTTPRoutes keep the order of their rules instead of Gateway API's precedence.
+    /// Whether HTTPRoutes keep the order of their rules instead of Gateway API's precedence; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preserve_route_order: Option<bool>,
     /// Where clients are looked up.
@@ -123,7 +123,7 @@ pub struct EnvoyProxyProvider {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyProxyHostProvider {
-    /// Version of Envoy.
+    /// Version of Envoy that is run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_version: Option<String>,
 }
@@ -183,7 +183,7 @@ pub struct MergeBackends {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyProxyLogging {
-    /// Level of each component. `default` counts: the proxy has other components than Envoy.
+    /// Least level that is logged, by component. `default` counts: the proxy has other components than Envoy.
     #[schemars(extend("default" = { "default": "warn" }))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub level: BTreeMap<String, ProxyLogLevel>,
@@ -241,7 +241,7 @@ pub struct ShutdownConfig {
     /// Shortest time to keep accepting connections while endpoints are withdrawn; 10 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_drain_duration: Option<Duration>,
-    /// How long health checks go on to succeed.
+    /// How long health checks of a proxy that is to end go on to succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check_failure_delay: Option<Duration>,
 }
@@ -262,7 +262,12 @@ pub struct EnvoyProxyAncestorStatus {
     /// The Gateway or GatewayClass.
     pub ancestor_ref: ParentReference,
     /// Conditions, at most one of a type.
-    #[schemars(transform = shape::conditions)]
+    #[schemars(transform = shape::conditions, transform = any_number)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// A list without a bound.
+fn any_number(schema: &mut Schema) {
+    schema.remove("maxItems");
 }

@@ -46,16 +46,16 @@ pub struct EnvoyProxyKubernetesProvider {
     /// A DaemonSet in place of the Deployment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_daemon_set: Option<KubernetesDaemonSetSpec>,
-    /// The Service.
+    /// The Service by which the proxies are reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_service: Option<KubernetesServiceSpec>,
-    /// An autoscaler for the Deployment.
+    /// An autoscaler for the Deployment; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_hpa: Option<KubernetesHorizontalPodAutoscalerSpec>,
-    /// A disruption budget.
+    /// A budget that keeps drained nodes from taking too many pods at once; none if absent.
     #[serde(rename = "envoyPDB", skip_serializing_if = "Option::is_none")]
     pub envoy_pdb: Option<KubernetesPodDisruptionBudgetSpec>,
-    /// The ServiceAccount.
+    /// The ServiceAccount that the pods have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_service_account: Option<KubernetesServiceAccountSpec>,
     /// Whether containers listen on the listener's very port, even a privileged one.
@@ -161,7 +161,7 @@ pub struct KubernetesContainerSpec {
     /// Environment variables, beside those that the proxy is started with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<Raw<Vec<EnvVar>>>,
-    /// CPU and memory.
+    /// CPU and memory of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
     /// User, group and privileges of the container.
@@ -325,7 +325,7 @@ pub struct KubernetesHorizontalPodAutoscalerSpec {
     #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_replicas: Option<i32>,
-    /// Most replicas.
+    /// Most replicas, no fewer than `minReplicas`.
     #[schemars(range(min = 1), required)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_replicas: Option<i32>,
@@ -351,7 +351,7 @@ pub struct KubernetesHorizontalPodAutoscalerSpec {
 )]))]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesPodDisruptionBudgetSpec {
-    /// Fewest pods, or percent of them.
+    /// Fewest pods, or percent of them (`50%`), that must stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_available: Option<IntOrString>,
     /// Most pods, or percent of them, that may be away.
@@ -382,7 +382,7 @@ pub struct KubernetesPatchSpec {
     #[schemars(with = "Option<String>")]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<MergeType>,
-    /// The change.
+    /// The change, of the object's own shape.
     pub value: Raw<Value>,
 }
 

@@ -108,11 +108,11 @@ macro_rules! objects {
 objects! {
     /// Telemetry of a proxy.
     ProxyTelemetry {
-        /// Access logs.
+        /// Access logs; one of requests to standard output if absent.
         access_log: Option<ProxyAccessLog>,
-        /// Traces.
+        /// Traces of requests; none if absent.
         tracing: Option<ProxyTracing>,
-        /// Metrics.
+        /// Metrics, which can be fetched if nothing is said.
         metrics: Option<ProxyMetrics>,
         /// Logs of active health checks.
         health_check_log: Option<ProxyHealthCheckLog>,
@@ -161,9 +161,9 @@ objects! {
         #[schemars(extend("enum" = ["Text", "JSON"]))]
         #[serde(rename = "type")]
         type_: Option<String>,
-        /// A line.
+        /// Text of an entry, with its line break.
         text: Option<String>,
-        /// Fields of an object.
+        /// Fields of an entry that is a JSON object.
         json: BTreeMap<String, String>,
     }
     /// Where the entries of a log go.
@@ -184,7 +184,7 @@ objects! {
         type_: Option<String>,
         /// A service that speaks Envoy's access log service (gRPC).
         als: Option<AlsSink>,
-        /// A file.
+        /// A file of the proxy's container, its standard output among them.
         file: Option<FileSink>,
         /// A collector of OpenTelemetry.
         #[schemars(transform = Without(&["reportCountersAsDeltas", "reportHistogramsAsDeltas"]))]
@@ -268,7 +268,7 @@ objects! {
         /// Percent of requests that are traced; 100 if neither this nor `samplingFraction` is set.
         #[schemars(range(max = 100))]
         sampling_rate: Option<u32>,
-        /// Where spans go.
+        /// The collector that spans are sent to.
         provider: TracingProvider,
     }
     /// Where spans go.
@@ -293,9 +293,9 @@ objects! {
         /// Name of the service that spans are of; the Gateway's if unset.
         #[schemars(length(min = 1))]
         service_name: Option<String>,
-        /// For OpenTelemetry.
+        /// Settings for type `OpenTelemetry`.
         open_telemetry: Option<OpenTelemetryTracing>,
-        /// For Zipkin.
+        /// Settings for type `Zipkin`.
         zipkin: Option<ZipkinTracing>,
     }
     /// OpenTelemetry's settings.
@@ -332,9 +332,9 @@ objects! {
     }
     /// Metrics.
     ProxyMetrics {
-        /// Those that are fetched.
+        /// Metrics that Prometheus fetches; they are there if nothing is said.
         prometheus: Option<Prometheus>,
-        /// Those that are sent.
+        /// Where metrics are sent.
         #[schemars(length(max = 16))]
         sinks: Vec<MetricSink>,
         /// Names of metrics that there are beside the usual ones.
@@ -368,7 +368,7 @@ objects! {
         #[schemars(extend("enum" = ["OpenTelemetry"]))]
         #[serde(rename = "type")]
         type_: Option<String>,
-        /// The collector.
+        /// The collector of OpenTelemetry that metrics are sent to.
         #[schemars(transform = metrics_collector)]
         open_telemetry: Option<OpenTelemetrySink>,
     }
