@@ -11,7 +11,7 @@ use crate::gateway::{LocalObjectReference, WellKnownCACertificatesType};
 use crate::open_enum::open_enum;
 use crate::{patterns, shape};
 
-/// Endpoints outside of what Services describe..
+/// Endpoints outside of what Services describe.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",

@@ -19,7 +19,7 @@ use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
 use crate::patterns;
 
-/// How requests are sent to backends: load balancing, retries, timeouts, limits..
+/// How requests are sent to backends: load balancing, retries, timeouts, limits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",

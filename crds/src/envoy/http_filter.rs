@@ -9,7 +9,7 @@ use crate::cel::Cel;
 use crate::gateway::SecretObjectReference;
 use crate::open_enum::open_enum;
 
-/// A filter that rules of HTTPRoutes refer to..
+/// A filter that rules of HTTPRoutes refer to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",

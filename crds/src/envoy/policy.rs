@@ -210,7 +210,7 @@ pub struct TLSSettings {
     /// Signature schemes that are taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signature_algorithms: Vec<String>,
-    /// Protocols that are offered, best first; an empty list offers none.
+    /// Protocols that are offered, best first; those that can be spoken if absent.
     #[schemars(with = "Vec<String>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alpn_protocols: Vec<ALPNProtocol>,
