@@ -79,8 +79,10 @@ pub fn manifests() -> Result<Vec<(String, String)>, ManifestError> {
             kind: crd.spec.names.kind,
             source,
         })?;
-        // A word that readers of YAML 1.1, as kubectl is one, take for `false`.
-        let yaml = yaml.replace("- Off\n", "- 'Off'\n");
+        // Words that readers of YAML 1.1, as kubectl is one, take for `false`.
+        let yaml = yaml
+            .replace("- Off\n", "- 'Off'\n")
+            .replace("- off\n", "- 'off'\n");
         Ok((
             name,
             format!("# Generated from crds/src/envoy; do not edit.\n{yaml}"),

@@ -24,66 +24,66 @@ const ASKED_BACKENDS: Rule = (
     "backendRef or backendRefs must be set",
 );
 
-/// API key auth.
+/// Clients are known by keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct APIKeyAuth {
     /// Secrets whose keys are clients' names and whose values are their keys.
     pub credential_refs: Vec<SecretObjectReference>,
-    /// Where it is looked for.
+    /// Where a key is looked for, in this order.
     #[schemars(length(min = 1))]
     pub extract_from: Vec<ExtractFrom>,
     /// Header that tells the backend the client's name.
     #[serde(rename = "forwardClientIDHeader", skip_serializing_if = "Option::is_none")]
     pub forward_client_id_header: Option<String>,
-    /// Whether the key is removed from the request.
+    /// Whether the key is removed from the request before a backend sees it; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sanitize: Option<bool>,
 }
 
-/// Extract from.
+/// Where a key is looked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         ("has(self.headers) ? !has(self.params) && !has(self.cookies) : has(self.params) != has(self.cookies)", "exactly one of headers, params and cookies must be set"),
     ]))]
 pub struct ExtractFrom {
-    /// Headers.
+    /// Names of headers, the first that is there.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
-    /// Params.
+    /// Names of query parameters, the first that is there.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub params: Vec<String>,
-    /// Cookies.
+    /// Names of cookies, the first that is there.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cookies: Vec<String>,
 }
 
-/// Basic auth.
+/// Clients are known by names and passwords.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BasicAuth {
     /// Secret with an htpasswd file in its key `.htpasswd`.
     pub users: SecretObjectReference,
-    /// Header that tells the backend the user's name.
+    /// Header that tells the backend the user's name; it is not told if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward_username_header: Option<String>,
 }
 
-/// JSON Web Tokens.
+/// Clients are known by JSON Web Tokens.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         ("!has(self.optional) || !has(self.failOpen)", "at most one of optional and failOpen may be set; failOpen admits requests without a token too"),
     ]))]
 pub struct JWT {
-    /// Whether it may be missing.
+    /// Whether requests without a token pass; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
-    /// Whether requests without a token, or with one that is not valid, pass.
+    /// Whether requests without a token, or with one that is not valid, pass; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_open: Option<bool>,
     /// Issuers whose tokens are accepted.
@@ -91,7 +91,7 @@ pub struct JWT {
     pub providers: Vec<JWTProvider>,
 }
 
-/// JWT provider.
+/// An issuer of tokens.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
@@ -99,14 +99,14 @@ pub struct JWT {
         ("has(self.remoteJWKS) != has(self.localJWKS)", "exactly one of remoteJWKS and localJWKS must be set"),
     ]))]
 pub struct JWTProvider {
-    /// Name.
+    /// Name by which rules of authorization refer to it.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Issuer.
+    /// The token's `iss`; any if absent.
     #[schemars(length(max = 253))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// Audiences.
+    /// Of which the token's `aud` must hold one; any if absent.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audiences: Vec<String>,
@@ -119,15 +119,15 @@ pub struct JWTProvider {
     /// Claims that backends are told in headers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claim_to_headers: Vec<ClaimToHeader>,
-    /// Whether the route is chosen anew afterwards.
+    /// Whether the route is chosen anew by the headers that claims have become; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recompute_route: Option<bool>,
-    /// Where it is looked for.
+    /// Where a token is looked for; Authorization with Bearer, or the parameter `access_token`, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extract_from: Option<JWTExtractor>,
 }
 
-/// Remote JWKS.
+/// Keys that are fetched.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
@@ -146,119 +146,119 @@ pub struct RemoteJWKS {
     #[schemars(extend("default" = "300s"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_duration: Option<Duration>,
-    /// Failed refetch duration.
+    /// How long after a failure they are fetched anew; 1 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_refetch_duration: Option<Duration>,
 }
 
-/// Local JWKS.
+/// Keys from the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         INLINE_OR_REF,
     ]))]
 pub struct LocalJWKS {
-    /// Which kind it is.
+    /// Where the keys are.
     #[schemars(required, extend("default" = "Inline"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<LocalJWKSType>,
-    /// The value itself.
+    /// The keys themselves, as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inline: Option<String>,
-    /// Where the value is.
+    /// ConfigMap or Secret with the keys, in the key `jwks` or the only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_ref: Option<LocalObjectReference>,
 }
 
 open_enum! {
-    /// Local JWKS type.
+    /// Where the keys are.
     LocalJWKSType {
-        /// `Inline`.
+        /// In the policy.
         Inline = "Inline",
-        /// `ValueRef`.
+        /// In a ConfigMap or Secret.
         ValueRef = "ValueRef",
     }
 }
 
-/// Claim to header.
+/// A claim that backends are told in a header.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimToHeader {
-    /// Header.
+    /// Name of the header.
     pub header: String,
-    /// Claim.
+    /// Name of the claim; dots lead into objects.
     pub claim: String,
 }
 
-/// JWT extractor.
+/// Where a token is looked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JWTExtractor {
-    /// Headers.
+    /// Headers with a token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<JWTHeaderExtractor>,
-    /// Cookies.
+    /// Names of cookies with a token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cookies: Vec<String>,
-    /// Params.
+    /// Names of query parameters with a token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub params: Vec<String>,
 }
 
-/// JWT header extractor.
+/// A header with a token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JWTHeaderExtractor {
-    /// Name.
+    /// Name of the header.
     pub name: String,
-    /// Value prefix.
+    /// What stands before the token, as `Bearer ` does; nothing if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_prefix: Option<String>,
 }
 
-/// Ext auth.
+/// A service is asked whether a request may pass.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         ("has(self.grpc) != has(self.http)", "exactly one of grpc and http must be set"),
     ]))]
 pub struct ExtAuth {
-    /// GRPC.
+    /// A service that speaks Envoy's `envoy.service.auth.v3.Authorization`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc: Option<GRPCExtAuthService>,
-    /// HTTP.
+    /// A service that is sent the head of the request, and answers with 200 if it may pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HTTPExtAuthService>,
-    /// Request headers that the service is told.
+    /// Request headers that the service is told beside the usual ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers_to_ext_auth: Vec<String>,
-    /// How much of the body the service is sent.
+    /// How much of the body the service is sent; nothing if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_to_ext_auth: Option<BodyToExtAuth>,
-    /// Timeout.
+    /// How long the service may take; 10 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// Whether requests pass if the service cannot be asked.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_open: Option<bool>,
-    /// Whether the route is chosen anew afterwards.
+    /// Whether the route is chosen anew by what the service has changed; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recompute_route: Option<bool>,
-    /// Include route metadata.
+    /// Whether the service is told of the route in the metadata; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub include_route_metadata: Option<bool>,
-    /// Context extensions.
+    /// Texts that the service is told, and backends are not.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub context_extensions: Vec<ContextExtension>,
-    /// Status of the answer if the service cannot be asked.
+    /// Status of the answer if the service cannot be asked; 403 if absent.
     #[schemars(extend("enum" = STATUS_ON_ERROR))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_on_error: Option<i64>,
 }
 
-/// GRPC ext auth service.
+/// A service that is asked over gRPC.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
@@ -272,7 +272,7 @@ pub struct GRPCExtAuthService {
     pub cluster: BackendCluster,
 }
 
-/// HTTP ext auth service.
+/// A service that is asked over HTTP.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
@@ -285,10 +285,10 @@ pub struct HTTPExtAuthService {
     /// Backend cluster.
     #[serde(flatten)]
     pub cluster: BackendCluster,
-    /// Path.
+    /// What stands before the request's path in that of the question; nothing if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Path override.
+    /// The path of the question, in place of the request's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_override: Option<String>,
     /// Headers of the service's answer that the backend is told.
@@ -296,32 +296,32 @@ pub struct HTTPExtAuthService {
     pub headers_to_backend: Vec<String>,
 }
 
-/// Body to ext auth.
+/// How much of the body the service is sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BodyToExtAuth {
-    /// Max request bytes.
+    /// Bytes; a longer body is answered with 413.
     #[schemars(range(min = 1))]
     pub max_request_bytes: i64,
 }
 
-/// Context extension.
+/// A text that the service is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         ("has(self.value) == (self.type == 'Value') && has(self.valueRef) == (self.type == 'ValueRef')", "value must be set with type Value alone, valueRef with type ValueRef alone"),
     ]))]
 pub struct ContextExtension {
-    /// Name.
+    /// Name of the text.
     pub name: String,
-    /// Which kind it is.
+    /// Where the text is.
     #[schemars(extend("default" = "Value"))]
     #[serde(rename = "type")]
     pub type_: ContextExtensionValueType,
-    /// Value.
+    /// The text itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// Where the value is.
+    /// The ConfigMap or Secret and its key that has the text.
     #[schemars(transform = Cel(&[
         ("self.kind in ['ConfigMap', 'Secret'] && self.group in ['', 'v1']", "valueRef must be a ConfigMap or Secret of the core group"),
     ]))]
@@ -330,11 +330,11 @@ pub struct ContextExtension {
 }
 
 open_enum! {
-    /// Context extension value type.
+    /// Where the text is.
     ContextExtensionValueType {
-        /// `Value`.
+        /// In the policy.
         Value = "Value",
-        /// `ValueRef`.
+        /// In a ConfigMap or Secret.
         ValueRef = "ValueRef",
     }
 }

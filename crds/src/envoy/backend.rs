@@ -11,7 +11,7 @@ use crate::gateway::{LocalObjectReference, WellKnownCACertificatesType};
 use crate::open_enum::open_enum;
 use crate::{patterns, shape};
 
-/// Endpoints outside of what Services describe..
+/// Endpoints outside of what Services describe.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",
@@ -41,11 +41,11 @@ use crate::{patterns, shape};
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendSpec {
-    /// Which kind it is.
+    /// Where endpoints come from; `Endpoints`, the list below, if absent. `DynamicResolver` goes to the request's host.
     #[schemars(extend("default" = "Endpoints"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<BackendType>,
-    /// Endpoints.
+    /// Endpoints, all by name or none; not with type `DynamicResolver`.
     #[schemars(length(min = 1, max = 256), transform = Cel(&[(
             "self.all(endpoint, has(endpoint.fqdn)) || self.all(endpoint, !has(endpoint.fqdn))",
             "endpoints must all have an fqdn or none",
@@ -58,7 +58,7 @@ pub struct BackendSpec {
     /// Whether it is used only when the others are not healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<bool>,
-    /// TLS.
+    /// TLS to the endpoints; what a BackendTLSPolicy sets goes before it. None if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTLSSettings>,
 }
@@ -83,56 +83,56 @@ open_enum! {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendEndpoint {
-    /// Hostname.
+    /// Host that the endpoint is known by, for SNI and health checks.
     #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// FQDN.
+    /// An endpoint by its name in the DNS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fqdn: Option<FQDNEndpoint>,
-    /// IP.
+    /// An endpoint by its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<IPEndpoint>,
-    /// Unix.
+    /// An endpoint by the path of its socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unix: Option<UnixSocket>,
-    /// Zone.
+    /// Zone of the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }
 
-/// FQDN endpoint.
+/// An endpoint by its name in the DNS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FQDNEndpoint {
-    /// Hostname.
+    /// Name in the DNS.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\.?$")
     )]
     pub hostname: String,
-    /// Port.
+    /// Port, 0 to 65535.
     #[schemars(range(min = 0, max = 65535))]
     pub port: i64,
 }
 
-/// IP endpoint.
+/// An endpoint by its address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IPEndpoint {
-    /// Address.
+    /// Address of IPv4 or IPv6.
     #[schemars(length(min = 3, max = 45), regex(pattern = patterns::ADDRESS))]
     pub address: String,
-    /// Port.
+    /// Port, 0 to 65535.
     #[schemars(range(min = 0, max = 65535))]
     pub port: i64,
 }
 
-/// Unix socket.
+/// An endpoint by the path of its socket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnixSocket {
-    /// Path.
+    /// Path of the socket, at most 108 characters.
     #[schemars(length(max = 108))]
     pub path: String,
 }
@@ -149,7 +149,7 @@ open_enum! {
     }
 }
 
-/// Backend TLS.
+/// TLS to a backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -167,29 +167,29 @@ open_enum! {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTLSSettings {
-    /// CA certificate refs.
+    /// ConfigMaps and Secrets with certificates of authorities, under `ca.crt`.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ca_certificate_refs: Vec<LocalObjectReference>,
-    /// Well known CA certificates.
+    /// Well-known authorities: `System` for those of the proxy's image.
     #[schemars(with = "Option<String>", transform = shape::well_known_ca)]
     #[serde(rename = "wellKnownCACertificates", skip_serializing_if = "Option::is_none")]
     pub well_known_ca_certificates: Option<WellKnownCACertificatesType>,
-    /// Whether any certificate is believed.
+    /// Whether any certificate is believed; false if absent.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub insecure_skip_verify: Option<bool>,
-    /// SNI, and the name that the certificate must hold.
+    /// SNI, and the name that the certificate must hold; the request's host if absent.
     #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
-    /// Auto SNI from endpoint hostname.
+    /// Whether the endpoint's hostname is the SNI; false if absent.
     #[serde(
         rename = "autoSNIFromEndpointHostname",
         skip_serializing_if = "Option::is_none"
     )]
     pub auto_sni_from_endpoint_hostname: Option<bool>,
-    /// Backend TLS config.
+    /// Certificate to show, and parameters.
     #[serde(flatten)]
     pub config: BackendTLSConfig,
 }
@@ -198,7 +198,7 @@ pub struct BackendTLSSettings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendStatus {
-    /// Conditions.
+    /// What became of it: Accepted.
     #[schemars(transform = shape::conditions)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

@@ -4,6 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::admission_control::AdmissionControl;
 use super::cluster::{ClusterSettings, PREDICTIVE_PRECONNECT};
 use super::envoy_proxy::RoutingType;
 use super::policy::{PolicyMergeType, PolicyTargetReferences};
@@ -18,7 +19,7 @@ use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
 use crate::patterns;
 
-/// How requests are sent to backends: load balancing, retries, timeouts, limits..
+/// How requests are sent to backends: load balancing, retries, timeouts, limits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",
@@ -59,56 +60,56 @@ use crate::patterns;
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTrafficPolicySpec {
-    /// Policy target references.
+    /// What it applies to.
     #[serde(flatten)]
     pub targets: PolicyTargetReferences,
-    /// Cluster settings.
+    /// How connections to backends are made and used.
     #[serde(flatten)]
     pub cluster: ClusterSettings,
     /// How it is laid over the policy of the route's Gateway; absent: it takes that one's place.
     #[schemars(with = "Option<String>", transform = Cel(&[NO_MERGE_BY_REPLACING]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_type: Option<PolicyMergeType>,
-    /// Rate limit.
+    /// Bounds on requests in a span of time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitSpec>,
-    /// Bandwidth limit.
+    /// Bounds on bytes in a span of time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth_limit: Option<BandwidthLimitSpec>,
-    /// Fault injection.
+    /// Delays and errors on purpose, for tests of clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault_injection: Option<FaultInjection>,
-    /// Admission control.
+    /// Requests are refused while too many of them fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admission_control: Option<AdmissionControl>,
     /// Whether backends are spoken to as the client speaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_client_protocol: Option<bool>,
-    /// Compression.
+    /// Compression of responses; an older way to write `compressor`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub compression: Vec<Compression>,
-    /// Compressor.
+    /// Compression of responses, best first; none if absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub compressor: Vec<Compression>,
-    /// Response override.
+    /// Responses that take the place of others; the first that matches counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub response_override: Vec<ResponseOverride>,
-    /// HTTP upgrade.
+    /// Protocols that connections may be upgraded to; WebSocket if absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http_upgrade: Vec<ProtocolUpgradeConfig>,
-    /// Request buffer.
+    /// Requests are sent on when they are there as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_buffer: Option<RequestBuffer>,
-    /// Telemetry.
+    /// Traces and metrics of the routes; what is set goes before the EnvoyProxy's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<BackendTelemetry>,
-    /// Routing type.
+    /// Whether requests go to endpoints or to the Service's address; as the EnvoyProxy has it if absent.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing_type: Option<RoutingType>,
 }
 
-/// Bandwidth limit.
+/// Bounds on bytes in a span of time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -118,30 +119,30 @@ pub struct BackendTrafficPolicySpec {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct BandwidthLimitSpec {
-    /// Request.
+    /// Bound of requests' bodies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<BandwidthLimitRequestConfig>,
-    /// Response.
+    /// Bound of responses' bodies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<BandwidthLimitResponseConfig>,
 }
 
-/// Bandwidth limit request config.
+/// Bound of requests' bodies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BandwidthLimitRequestConfig {
-    /// Limit.
+    /// Bytes in a span of time.
     pub limit: BandwidthLimitValue,
 }
 
-/// Bandwidth limit value.
+/// Bytes in a span of time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BandwidthLimitValue {
-    /// Value.
+    /// Bytes, such as `10Mi`.
     #[schemars(extend("pattern" = patterns::SIZE))]
     pub value: IntOrString,
-    /// Span of time.
+    /// Span of time that the bytes are for.
     pub unit: BandwidthLimitUnit,
 }
 
@@ -157,28 +158,28 @@ open_enum! {
     }
 }
 
-/// Bandwidth limit response config.
+/// Bound of responses' bodies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BandwidthLimitResponseConfig {
-    /// Limit.
+    /// Bytes in a span of time.
     pub limit: BandwidthLimitValue,
-    /// Response trailers.
+    /// Trailers that tell the delays; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_trailers: Option<BandwidthLimitResponseTrailers>,
 }
 
-/// Bandwidth limit response trailers.
+/// Trailers that tell the delays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BandwidthLimitResponseTrailers {
-    /// Prefix.
+    /// What their names begin with; nothing if absent.
     #[schemars(regex(pattern = r"^[^\r\n\x00]*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
 }
 
-/// Fault injection.
+/// Delays and errors on purpose.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -188,15 +189,15 @@ pub struct BandwidthLimitResponseTrailers {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct FaultInjection {
-    /// Delay.
+    /// Requests that are held back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<FaultInjectionDelay>,
-    /// Abort.
+    /// Requests that are answered with an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort: Option<FaultInjectionAbort>,
 }
 
-/// Fault injection delay.
+/// Requests that are held back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FaultInjectionDelay {
@@ -210,7 +211,7 @@ pub struct FaultInjectionDelay {
     pub percentage: Option<f64>,
 }
 
-/// Fault injection abort.
+/// Requests that are answered with an error.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -234,128 +235,23 @@ pub struct FaultInjectionAbort {
     pub percentage: Option<f64>,
 }
 
-/// Admission control.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(transform = Cel(&[
-    (
-        "!has(self.samplingWindow) || duration(self.samplingWindow) >= duration('1s')",
-        "samplingWindow must be 1s or more",
-    ),
-]))]
-#[serde(rename_all = "camelCase")]
-pub struct AdmissionControl {
-    /// Sampling window.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sampling_window: Option<Duration>,
-    /// Min success rate.
-    #[schemars(range(min = 1, max = 100))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_success_rate: Option<i64>,
-    /// Rejection aggression.
-    #[schemars(range(min = 1))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rejection_aggression: Option<i64>,
-    /// Min request rate.
-    #[schemars(range(min = 0))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_request_rate: Option<i64>,
-    /// Max rejection percent.
-    #[schemars(range(min = 0, max = 100))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_rejection_percent: Option<i64>,
-    /// Success criteria.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub success_criteria: Option<AdmissionControlSuccessCriteria>,
-}
-
-/// Admission control success criteria.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AdmissionControlSuccessCriteria {
-    /// HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub http: Option<HTTPSuccessCriteria>,
-    /// GRPC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grpc: Option<GRPCSuccessCriteria>,
-}
-
-/// HTTP success criteria.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HTTPSuccessCriteria {
-    /// Status codes.
-    #[schemars(inner(range(min = 100, max = 599)))]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub status_codes: Vec<i64>,
-}
-
-/// GRPC success criteria.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GRPCSuccessCriteria {
-    /// Status codes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub status_codes: Vec<GRPCSuccessCode>,
-}
-
-open_enum! {
-    /// GRPC success code.
-    GRPCSuccessCode {
-        /// `Ok`.
-        Ok = "Ok",
-        /// `Cancelled`.
-        Cancelled = "Cancelled",
-        /// `Unknown`.
-        Unknown = "Unknown",
-        /// `InvalidArgument`.
-        InvalidArgument = "InvalidArgument",
-        /// `DeadlineExceeded`.
-        DeadlineExceeded = "DeadlineExceeded",
-        /// `NotFound`.
-        NotFound = "NotFound",
-        /// `AlreadyExists`.
-        AlreadyExists = "AlreadyExists",
-        /// `PermissionDenied`.
-        PermissionDenied = "PermissionDenied",
-        /// `ResourceExhausted`.
-        ResourceExhausted = "ResourceExhausted",
-        /// `FailedPrecondition`.
-        FailedPrecondition = "FailedPrecondition",
-        /// `Aborted`.
-        Aborted = "Aborted",
-        /// `OutOfRange`.
-        OutOfRange = "OutOfRange",
-        /// `Unimplemented`.
-        Unimplemented = "Unimplemented",
-        /// `Internal`.
-        Internal = "Internal",
-        /// `Unavailable`.
-        Unavailable = "Unavailable",
-        /// `DataLoss`.
-        DataLoss = "DataLoss",
-        /// `Unauthenticated`.
-        Unauthenticated = "Unauthenticated",
-    }
-}
-
-/// Compression.
+/// One way of compressing responses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Compression {
-    /// Which kind it is.
+    /// Algorithm.
     #[serde(rename = "type")]
     pub type_: CompressorType,
-    /// Brotli.
+    /// Settings of Brotli, of which there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub brotli: Option<BrotliCompressor>,
-    /// Gzip.
+    /// Settings of gzip, of which there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gzip: Option<GzipCompressor>,
-    /// Zstd.
+    /// Settings of Zstandard, of which there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zstd: Option<ZstdCompressor>,
-    /// Min content length.
+    /// Bytes from which a response is compressed, such as `1Ki`; 30 if absent.
     #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_content_length: Option<IntOrString>,
@@ -373,22 +269,22 @@ open_enum! {
     }
 }
 
-/// Brotli compressor.
+/// Settings of Brotli, of which there are none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrotliCompressor {}
 
-/// Gzip compressor.
+/// Settings of gzip, of which there are none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GzipCompressor {}
 
-/// Zstd compressor.
+/// Settings of Zstandard, of which there are none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ZstdCompressor {}
 
-/// Protocol upgrade config.
+/// A protocol that connections may be upgraded to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -398,28 +294,28 @@ pub struct ZstdCompressor {}
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct ProtocolUpgradeConfig {
-    /// Which kind it is.
+    /// Name of the protocol, such as `websocket` or `CONNECT`; case does not matter.
     #[serde(rename = "type")]
     pub type_: String,
-    /// Connect.
+    /// What becomes of CONNECT, with type `CONNECT`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<ConnectConfig>,
 }
 
-/// Connect config.
+/// What becomes of CONNECT.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectConfig {
-    /// Terminate.
+    /// Whether the proxy itself makes the connection; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminate: Option<bool>,
 }
 
-/// Request buffer.
+/// Requests are sent on when they are there as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestBuffer {
-    /// Limit.
+    /// Bytes of a request's body at most, such as `1Mi`; a larger one is answered with 413.
     #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<IntOrString>,

@@ -8,70 +8,70 @@ use crate::cel::Cel;
 use crate::gateway::SecretObjectReference;
 use crate::open_enum::open_enum;
 
-/// Client TLS.
+/// How TLS of clients is terminated.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientTLSSettings {
-    /// Client validation.
+    /// Certificates of clients; none is asked for if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_validation: Option<ClientValidationContext>,
     /// TLS settings.
     #[serde(flatten)]
     pub settings: TLSSettings,
-    /// Session.
+    /// How sessions are resumed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<TLSSession>,
 }
 
-/// Client validation context.
+/// Which certificates of clients are good.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         ("!has(self.allowExpiredCertificate) || !self.allowExpiredCertificate || !has(self.mode) || self.mode in ['VerifyIfGiven', 'RequireAndVerify']", "allowExpiredCertificate needs mode VerifyIfGiven or RequireAndVerify"),
     ]))]
 pub struct ClientValidationContext {
-    /// Whether it may be missing.
+    /// Old form of `mode`: whether clients without a certificate are served; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
-    /// Mode.
+    /// Whether a certificate is asked for, required and verified; `RequireAndVerify` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<ClientValidationModeType>,
-    /// CA certificate refs.
+    /// ConfigMaps, Secrets or ClusterTrustBundles with the CA certificates, in the key `ca.crt`.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ca_certificate_refs: Vec<SecretObjectReference>,
-    /// SPKI hashes.
+    /// Base64 of SHA-256 of public keys (SPKI) of which the certificate's must be one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spki_hashes: Vec<String>,
-    /// Certificate hashes.
+    /// Hex of SHA-256 of certificates of which it must be one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificate_hashes: Vec<String>,
-    /// Subject alt names.
+    /// Names of which the certificate must hold one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject_alt_names: Option<SubjectAltNames>,
-    /// CRL.
+    /// Lists of certificates that are revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crl: Option<CrlContext>,
-    /// Allow expired certificate.
+    /// Whether certificates that have expired are good; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_expired_certificate: Option<bool>,
 }
 
 open_enum! {
-    /// Client validation mode type.
+    /// Whether a certificate is asked for, required and verified.
     ClientValidationModeType {
-        /// `Request`.
+        /// It is asked for, and not verified.
         Request = "Request",
-        /// `RequireAny`.
+        /// It is required, and not verified.
         RequireAny = "RequireAny",
-        /// `VerifyIfGiven`.
+        /// It is verified if there is one.
         VerifyIfGiven = "VerifyIfGiven",
-        /// `RequireAndVerify`.
+        /// It is required and verified.
         RequireAndVerify = "RequireAndVerify",
     }
 }
 
-/// Subject alt names.
+/// Names of which a certificate must hold one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubjectAltNames {
@@ -87,44 +87,44 @@ pub struct SubjectAltNames {
     /// URIs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uris: Vec<StringMatch>,
-    /// Other names.
+    /// Names of other types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_names: Vec<OtherSANMatch>,
 }
 
-/// Other san match.
+/// A name of another type (`otherName`, RFC 5280 section 4.2.1.6).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OtherSANMatch {
-    /// Oid.
+    /// The object identifier of the type, as `1.2.3.4`.
     pub oid: String,
     /// String match.
     #[serde(flatten)]
     pub matches: StringMatch,
 }
 
-/// CRL context.
+/// Lists of certificates that are revoked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CrlContext {
-    /// Refs.
+    /// ConfigMaps or Secrets with the lists in PEM, in the key `ca.crl`.
     #[schemars(length(min = 1, max = 8))]
     pub refs: Vec<SecretObjectReference>,
-    /// Only verify leaf certificate.
+    /// Whether the client's own certificate alone is looked up; false if absent: all of its chain is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_verify_leaf_certificate: Option<bool>,
 }
 
-/// TLS session.
+/// TLS sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TLSSession {
-    /// Resumption.
+    /// Whether sessions are resumed; not if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumption: Option<SessionResumption>,
 }
 
-/// Session resumption.
+/// How sessions are resumed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionResumption {
@@ -136,12 +136,12 @@ pub struct SessionResumption {
     pub stateful: Option<StatefulTLSSessionResumption>,
 }
 
-/// Stateless TLS session resumption.
+/// Nothing to set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StatelessTLSSessionResumption {}
 
-/// Stateful TLS session resumption.
+/// Nothing to set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StatefulTLSSessionResumption {}

@@ -4,8 +4,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::client_headers::HeaderSettings;
 use super::client_tls::ClientTLSSettings;
-use super::policy::{HTTP2Settings, HeaderFilter, PolicyTargetReferences, StringMatch, TCPKeepalive};
+use super::connection::{HTTP2Settings, TCPKeepalive};
+use super::policy::{PolicyTargetReferences, StringMatch};
 use crate::cel::Cel;
 use crate::duration::Duration;
 use crate::gateway::PolicyStatus;
@@ -14,7 +16,7 @@ use crate::open_enum::open_enum;
 use crate::patterns;
 use crate::shape::Long;
 
-/// How listeners treat the connections and requests of clients..
+/// How listeners treat the connections and requests of clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",
@@ -39,81 +41,81 @@ pub struct ClientTrafficPolicySpec {
     /// Policy target references.
     #[serde(flatten)]
     pub targets: PolicyTargetReferences,
-    /// TCP keepalive.
+    /// Probes of idle TCP connections; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_keepalive: Option<TCPKeepalive>,
-    /// Enable proxy protocol.
+    /// Old form of `proxyProtocol`, which goes first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_proxy_protocol: Option<bool>,
-    /// Proxy protocol.
+    /// Clients come with a PROXY protocol header, which tells their address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocolSettings>,
-    /// Client IP detection.
+    /// Where the address of a client is taken from; from X-Forwarded-For without trusted hops if absent.
     #[serde(rename = "clientIPDetection", skip_serializing_if = "Option::is_none")]
     pub client_ip_detection: Option<ClientIPDetectionSettings>,
-    /// TLS.
+    /// How TLS of clients is terminated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTLSSettings>,
-    /// Path.
+    /// How paths are normalized before they are routed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathSettings>,
-    /// Headers.
+    /// What happens to headers that say something to or of proxies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<HeaderSettings>,
-    /// Timeout.
+    /// How long clients may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<ClientTimeout>,
-    /// Connection.
+    /// Limits of connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection: Option<ClientConnection>,
-    /// HTTP/1.
+    /// HTTP/1.1 and before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http1: Option<HTTP1Settings>,
     /// HTTP/2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http2: Option<HTTP2Settings>,
-    /// HTTP/3.
+    /// Serves HTTP/3 beside HTTPS, on the UDP port of the same number; off if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http3: Option<HTTP3Settings>,
-    /// GRPC.
+    /// gRPC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc: Option<GRPCSettings>,
-    /// Health check.
+    /// A path that the listener answers by itself, for those that ask whether it is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheckSettings>,
-    /// Scheme.
+    /// The scheme that backends are told; `Preserve` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<SchemeHeaderTransform>,
 }
 
-/// Proxy protocol.
+/// PROXY protocol of clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyProtocolSettings {
-    /// Whether it may be missing.
+    /// Whether connections without the header are served too; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
 }
 
-/// Client IP detection.
+/// Where the address of a client is taken from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         ("[has(self.xForwardedFor), has(self.customHeader), has(self.directSourceIP)].exists_one(set, set)", "exactly one of xForwardedFor, customHeader and directSourceIP must be set"),
     ]))]
 pub struct ClientIPDetectionSettings {
-    /// X forwarded for.
+    /// From X-Forwarded-For.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x_forwarded_for: Option<XForwardedForSettings>,
-    /// Custom header.
+    /// From a header that a trusted proxy in front sets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_header: Option<CustomHeaderExtensionSettings>,
-    /// Direct source IP.
+    /// From the connection alone, whatever headers say.
     #[serde(rename = "directSourceIP", skip_serializing_if = "Option::is_none")]
     pub direct_source_ip: Option<DirectSourceIPSettings>,
 }
 
-/// X forwarded for.
+/// How far X-Forwarded-For is believed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
@@ -127,251 +129,132 @@ pub struct XForwardedForSettings {
     #[schemars(length(min = 1), inner(regex(pattern = patterns::CIDR)))]
     #[serde(rename = "trustedCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_cidrs: Vec<String>,
-    /// Disable x forwarded for append.
+    /// Whether the client's address is not appended to X-Forwarded-For; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_x_forwarded_for_append: Option<bool>,
 }
 
-/// Custom header extension.
+/// A header with the address of the client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomHeaderExtensionSettings {
-    /// Name.
+    /// Name of the header.
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[A-Za-z0-9-]+$"))]
     pub name: String,
-    /// Whether a request without a valid address is refused with 403.
+    /// Whether a request without a valid address is refused with 403; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_closed: Option<bool>,
 }
 
-/// Direct source IP.
+/// Nothing to set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectSourceIPSettings {}
 
-/// Path.
+/// How paths are normalized.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PathSettings {
     /// What happens to `%2F` and `%5C` in paths; `UnescapeAndRedirect` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escaped_slashes_action: Option<PathEscapedSlashAction>,
-    /// Whether adjacent slashes are left as they are.
+    /// Whether adjacent slashes are left as they are; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_merge_slashes: Option<bool>,
 }
 
 open_enum! {
-    /// Path escaped slash action.
+    /// What happens to `%2F` and `%5C` in paths.
     PathEscapedSlashAction {
-        /// `KeepUnchanged`.
+        /// They are left as they are.
         KeepUnchanged = "KeepUnchanged",
-        /// `RejectRequest`.
+        /// The request is answered with 400.
         RejectRequest = "RejectRequest",
-        /// `UnescapeAndRedirect`.
+        /// They become slashes, and the client is redirected there with 307.
         UnescapeAndRedirect = "UnescapeAndRedirect",
-        /// `UnescapeAndForward`.
+        /// They become slashes.
         UnescapeAndForward = "UnescapeAndForward",
     }
 }
 
-/// Header.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(transform = Cel(&[
-        ("!has(self.preserveXRequestID) || !has(self.requestID)", "at most one of preserveXRequestID and requestID may be set"),
-    ]))]
-pub struct HeaderSettings {
-    /// Enable envoy headers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub enable_envoy_headers: Option<bool>,
-    /// Disable rate limit headers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disable_rate_limit_headers: Option<bool>,
-    /// X forwarded client cert.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub x_forwarded_client_cert: Option<XForwardedClientCert>,
-    /// With underscores action.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub with_underscores_action: Option<WithUnderscoresAction>,
-    /// Preserve x request ID.
-    #[serde(rename = "preserveXRequestID", skip_serializing_if = "Option::is_none")]
-    pub preserve_x_request_id: Option<bool>,
-    /// Request ID.
-    #[serde(rename = "requestID", skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<RequestIDAction>,
-    /// Early request headers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub early_request_headers: Option<HeaderFilter>,
-    /// Late response headers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub late_response_headers: Option<HeaderFilter>,
-    /// Host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<HostSettings>,
-}
-
-/// X forwarded client cert.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(transform = Cel(&[
-        ("!has(self.certDetailsToAdd) || self.certDetailsToAdd.size() == 0 || (has(self.mode) && self.mode in ['AppendForward', 'SanitizeSet'])", "certDetailsToAdd needs mode AppendForward or SanitizeSet"),
-    ]))]
-pub struct XForwardedClientCert {
-    /// Mode.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<XFCCForwardMode>,
-    /// Cert details to add.
-    #[schemars(length(max = 5))]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cert_details_to_add: Vec<XFCCCertData>,
-}
-
-open_enum! {
-    /// Xfcc forward mode.
-    XFCCForwardMode {
-        /// `Sanitize`.
-        Sanitize = "Sanitize",
-        /// `ForwardOnly`.
-        ForwardOnly = "ForwardOnly",
-        /// `AppendForward`.
-        AppendForward = "AppendForward",
-        /// `SanitizeSet`.
-        SanitizeSet = "SanitizeSet",
-        /// `AlwaysForwardOnly`.
-        AlwaysForwardOnly = "AlwaysForwardOnly",
-    }
-}
-
-open_enum! {
-    /// Xfcc cert data.
-    XFCCCertData {
-        /// `Subject`.
-        Subject = "Subject",
-        /// `Cert`.
-        Cert = "Cert",
-        /// `Chain`.
-        Chain = "Chain",
-        /// `DNS`.
-        Dns = "DNS",
-        /// `URI`.
-        Uri = "URI",
-    }
-}
-
-open_enum! {
-    /// With underscores action.
-    WithUnderscoresAction {
-        /// `Allow`.
-        Allow = "Allow",
-        /// `RejectRequest`.
-        RejectRequest = "RejectRequest",
-        /// `DropHeader`.
-        DropHeader = "DropHeader",
-    }
-}
-
-open_enum! {
-    /// Request ID action.
-    RequestIDAction {
-        /// `PreserveOrGenerate`.
-        PreserveOrGenerate = "PreserveOrGenerate",
-        /// `Preserve`.
-        Preserve = "Preserve",
-        /// `Generate`.
-        Generate = "Generate",
-        /// `Disable`.
-        Disable = "Disable",
-    }
-}
-
-/// Host.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HostSettings {
-    /// Strip trailing host dot.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub strip_trailing_host_dot: Option<bool>,
-}
-
-/// Client timeout.
+/// How long clients may take.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientTimeout {
-    /// TCP.
+    /// Connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TCPClientTimeout>,
-    /// HTTP.
+    /// Requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HTTPClientTimeout>,
 }
 
-/// TCP client timeout.
+/// How long connections may take.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TCPClientTimeout {
-    /// Idle timeout.
+    /// How long nothing may come and go on a connection of TCP or TLS routes; 1 h if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
-    /// TLS handshake timeout.
+    /// How long a TLS handshake may take; 10 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_handshake_timeout: Option<Duration>,
-    /// Connection inspection timeout.
+    /// How long the PROXY protocol header and the ClientHello may take from the beginning of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_inspection_timeout: Option<Duration>,
 }
 
-/// HTTP client timeout.
+/// How long requests may take.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPClientTimeout {
-    /// Request received timeout.
+    /// Until a request has come as a whole; any time if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_received_timeout: Option<Duration>,
-    /// Request headers received timeout.
+    /// Until the headers of a request have come; 1 min if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_headers_received_timeout: Option<Duration>,
-    /// Idle timeout.
+    /// How long a connection may be without a request; 1 h if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
-    /// Stream idle timeout.
+    /// How long nothing may move in a request and its answer; 5 min if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_idle_timeout: Option<Duration>,
 }
 
-/// Client connection.
+/// Limits of connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientConnection {
-    /// Connection limit.
+    /// How many there may be, and for how long; no limit if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_limit: Option<ConnectionLimit>,
-    /// Bytes that wait in a connection at most.
+    /// Bytes that wait in a connection at most, as `32Ki`; the proxy's choice if absent.
     #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buffer_limit: Option<IntOrString>,
-    /// Socket buffer limit.
+    /// Bytes in a socket's buffers in the kernel; the kernel's choice if absent.
     #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_buffer_limit: Option<IntOrString>,
-    /// Max accept per socket event.
+    /// Connections that are accepted at once before others have their turn.
     #[schemars(extend("default" = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_accept_per_socket_event: Option<i64>,
 }
 
-/// Connection limit.
+/// How many connections there may be, and for how long.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         ("!has(self.closeDelay) || has(self.value)", "closeDelay needs value"),
     ]))]
 pub struct ConnectionLimit {
-    /// Value.
+    /// Connections at one time; any number if absent.
     #[schemars(with = "Option<Long>", range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<i64>,
-    /// How long a connection too many is held.
+    /// How long a connection too many is held before it is closed; it is closed at once if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub close_delay: Option<Duration>,
     /// How long a connection may live; any time if absent.
@@ -380,70 +263,70 @@ pub struct ConnectionLimit {
     /// Requests on one connection; any number if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<i64>,
-    /// Max stream duration.
+    /// How long a request with its answer may take; any time if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_stream_duration: Option<Duration>,
 }
 
-/// HTTP/1.
+/// HTTP/1.1 and before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTP1Settings {
-    /// Enable trailers.
+    /// Whether trailers are passed on; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_trailers: Option<bool>,
-    /// Preserve header case.
+    /// Whether names of headers keep their case; they are in lower case if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preserve_header_case: Option<bool>,
-    /// Http10.
+    /// Serves HTTP/1.0; answered with 426 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http10: Option<HTTP10Settings>,
-    /// Disable safe max connection duration.
+    /// Whether a connection past its `maxConnectionDuration` is closed without waiting for one more request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_safe_max_connection_duration: Option<bool>,
-    /// Ignored upgrade types.
+    /// Upgrades that are taken for plain requests rather than refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_upgrade_types: Vec<StringMatch>,
 }
 
-/// Http10.
+/// HTTP/1.0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTP10Settings {
-    /// Use default host.
+    /// Whether requests without a host get the listener's or route's; they are answered with 400 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_default_host: Option<bool>,
 }
 
-/// HTTP/3.
+/// Nothing to set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTP3Settings {}
 
-/// GRPC.
+/// gRPC.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GRPCSettings {
-    /// Enable web.
+    /// Whether requests of gRPC-Web reach backends as gRPC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_web: Option<bool>,
 }
 
-/// Health check.
+/// A path that the listener answers by itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheckSettings {
-    /// Path.
+    /// The path: 200 is the answer.
     #[schemars(length(min = 1, max = 1024))]
     pub path: String,
 }
 
 open_enum! {
-    /// Scheme header transform.
+    /// The scheme that backends are told.
     SchemeHeaderTransform {
-        /// `Preserve`.
+        /// The client's.
         Preserve = "Preserve",
-        /// `MatchBackend`.
+        /// That of the connection to the backend.
         MatchBackend = "MatchBackend",
     }
 }

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::connection::{HTTP2Settings, TCPKeepalive};
 use super::health_check::HealthCheck;
 use super::load_balancer::LoadBalancer;
-use super::policy::{HTTP2Settings, TCPKeepalive};
 use crate::cel::{Cel, Rule};
 use crate::duration::Duration;
 use crate::gateway::Fraction;
@@ -19,44 +19,44 @@ pub(super) const PREDICTIVE_PRECONNECT: Rule = (
     "connection.preconnect.predictivePercent needs a loadBalancer of type Random or RoundRobin",
 );
 
-/// Settings of connections to backends.
+/// How connections to backends are made and used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[PREDICTIVE_PRECONNECT]))]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSettings {
-    /// Load balancer.
+    /// How an endpoint is chosen; the least loaded of two if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancer>,
-    /// Retry.
+    /// Requests that are tried again; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// Proxy protocol.
+    /// A PROXY header with the client's address at the start of connections; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// TCP keepalive.
+    /// Probes of TCP connections; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_keepalive: Option<TCPKeepalive>,
-    /// Health check.
+    /// Which endpoints are taken out for their health; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
-    /// Circuit breaker.
+    /// Bounds on connections and requests at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// Timeout.
+    /// How long connections and requests may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Timeout>,
-    /// Connection.
+    /// Buffers of connections, and connections made ahead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection: Option<BackendConnection>,
-    /// DNS.
+    /// How names of endpoints are resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<DNS>,
-    /// HTTP/2.
+    /// Settings of HTTP/2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http2: Option<HTTP2Settings>,
 }
 
-/// Retry.
+/// Requests that are tried again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
@@ -64,10 +64,10 @@ pub struct Retry {
     #[schemars(range(min = 0), extend("default" = 2))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_retries: Option<i64>,
-    /// Num attempts per priority.
+    /// Tries among endpoints of one priority before the next one's turn; any number if absent or 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_attempts_per_priority: Option<i64>,
-    /// What is retried.
+    /// What is tried again; failed connections, refused streams, `unavailable`, `cancelled` and status 503 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_on: Option<RetryOn>,
     /// Bounds of each try.
@@ -75,14 +75,14 @@ pub struct Retry {
     pub per_retry: Option<PerRetryPolicy>,
 }
 
-/// Retry on.
+/// Failures after which a request is tried again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryOn {
-    /// Triggers.
+    /// Kinds of failures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<TriggerEnum>,
-    /// HTTP status codes.
+    /// Statuses that the trigger `retriable-status-codes` means.
     #[schemars(inner(range(min = 100, max = 599)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http_status_codes: Vec<i64>,
@@ -120,35 +120,35 @@ open_enum! {
     }
 }
 
-/// Per retry policy.
+/// Bounds of each try.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PerRetryPolicy {
-    /// Timeout.
+    /// How long one try may take; as long as the request if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// Pauses between tries.
+    /// Pauses between tries: random, with a bound that doubles each time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_off: Option<BackOffPolicy>,
 }
 
-/// Back off policy.
+/// Pauses between tries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackOffPolicy {
-    /// Base interval.
+    /// Bound of the first pause; 25 ms if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_interval: Option<Duration>,
-    /// Max interval.
+    /// Bound of all pauses; ten times `baseInterval` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_interval: Option<Duration>,
 }
 
-/// Proxy protocol.
+/// A PROXY header at the start of connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyProtocol {
-    /// Version.
+    /// Version of the header.
     pub version: ProxyProtocolVersion,
 }
 
@@ -162,7 +162,7 @@ open_enum! {
     }
 }
 
-/// Circuit breaker.
+/// Bounds on connections and requests at once; what is beyond is refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CircuitBreaker {
@@ -186,15 +186,15 @@ pub struct CircuitBreaker {
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<i64>,
-    /// Per endpoint.
+    /// Bounds for each endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_endpoint: Option<PerEndpointCircuitBreakers>,
-    /// Retry budget.
+    /// Bound on retries as a share of the requests; it goes before `maxParallelRetries`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_budget: Option<RetryBudget>,
 }
 
-/// Per endpoint circuit breakers.
+/// Bounds for each endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PerEndpointCircuitBreakers {
@@ -204,30 +204,30 @@ pub struct PerEndpointCircuitBreakers {
     pub max_connections: Option<i64>,
 }
 
-/// Retry budget.
+/// Bound on retries as a share of the requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryBudget {
-    /// Percent.
+    /// Share of the requests at work and waiting.
     pub percent: Fraction,
-    /// Min retry concurrency.
+    /// Retries at once that are always allowed; 3 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_retry_concurrency: Option<i64>,
 }
 
-/// Timeout.
+/// How long connections and requests may take.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeout {
-    /// TCP.
+    /// Bounds of connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TCPTimeout>,
-    /// HTTP.
+    /// Bounds of requests, and of connections that carry them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HTTPTimeout>,
 }
 
-/// TCP timeout.
+/// Bounds of connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TCPTimeout {
@@ -236,7 +236,7 @@ pub struct TCPTimeout {
     pub connect_timeout: Option<Duration>,
 }
 
-/// HTTP timeout.
+/// Bounds of requests, and of connections that carry them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPTimeout {
@@ -246,59 +246,59 @@ pub struct HTTPTimeout {
     /// How long a connection may live; any time if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connection_duration: Option<Duration>,
-    /// From the request to the whole response.
+    /// From the request to the whole response; `0s` for any time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_timeout: Option<Duration>,
-    /// Max stream duration.
+    /// How long a stream may take as a whole; `0s` for any time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_stream_duration: Option<Duration>,
-    /// Stream idle timeout.
+    /// How long nothing may happen on a stream; as the listener has it if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_idle_timeout: Option<Duration>,
 }
 
-/// Backend connection.
+/// Buffers of connections, and connections made ahead.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendConnection {
-    /// Bytes that wait in a connection at most.
+    /// Bytes that wait in a connection at most, such as `32Ki`.
     #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buffer_limit: Option<IntOrString>,
-    /// Socket buffer limit.
+    /// Bytes of the kernel's buffers of a socket; the system's own choice if absent.
     #[schemars(extend("pattern" = patterns::SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_buffer_limit: Option<IntOrString>,
-    /// Preconnect.
+    /// Connections made before a request needs them; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preconnect: Option<PreconnectPolicy>,
 }
 
-/// Preconnect policy.
+/// Connections made before a request needs them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreconnectPolicy {
-    /// Per endpoint percent.
+    /// Connections of an endpoint as percent of those that its streams need, 100 to 300; 100 makes none ahead.
     #[schemars(range(min = 100, max = 300))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_endpoint_percent: Option<i64>,
-    /// Predictive percent.
+    /// Connections to the endpoints chosen next as percent of those needed, from 100; needs `Random` or `RoundRobin`.
     #[schemars(range(min = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predictive_percent: Option<i64>,
 }
 
-/// DNS.
+/// How names of endpoints are resolved.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DNS {
-    /// DNS refresh rate.
+    /// Time between look-ups; 30 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns_refresh_rate: Option<Duration>,
-    /// Respect DNS TTL.
+    /// Whether records are kept as long as they say; true if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respect_dns_ttl: Option<bool>,
-    /// Lookup family.
+    /// Addresses that are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lookup_family: Option<DNSLookupFamily>,
 }

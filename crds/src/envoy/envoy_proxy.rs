@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::dynamic_module::DynamicModuleEntry;
+use super::filter_position::FilterPosition;
 use super::geo_ip::EnvoyProxyGeoIP;
 use super::kubernetes::EnvoyProxyKubernetesProvider;
 use super::patch::JSONPatchOperation;
 use super::policy::{BackendTLSConfig, PolicyMergeType};
-use super::proxy_telemetry::{ProxyTelemetry, telemetry_schema};
+use super::proxy_telemetry::ProxyTelemetry;
 use super::raw::Raw;
+use crate::cel::Cel;
 use crate::duration::Duration;
+use crate::gateway::ParentReference;
 use crate::open_enum::open_enum;
+use crate::shape::{self, MapBy};
 
 /// How the proxies of a Gateway are deployed and run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -27,40 +31,46 @@ use crate::open_enum::open_enum;
     shortname = "eproxy",
     category = "envoy-gateway",
     namespaced,
+    status = "EnvoyProxyStatus",
     derive = "PartialEq",
     derive = "Default",
     doc = "Parameters of a GatewayClass or Gateway: how its proxies are deployed and run.",
     schema = "derived"
 )]
+#[schemars(transform = Cel(&[(
+    "!has(self.mergeBackends) || !has(self.mergeGateways) || !self.mergeGateways",
+    "mergeBackends must not be set where mergeGateways is true",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyProxySpec {
     /// Where the proxies run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<EnvoyProxyProvider>,
-    /// Log levels.
+    /// How much the proxies log; warnings and worse if absent.
+    #[schemars(extend("default" = { "level": { "default": "warn" } }))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logging: Option<EnvoyProxyLogging>,
     /// Access log, metrics and tracing.
-    #[schemars(schema_with = "telemetry_schema")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Raw<ProxyTelemetry>>,
-    /// Envoy's own bootstrap.
+    /// Changes to the configuration that Envoy starts with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<ProxyBootstrap>,
-    /// Worker threads; one a CPU if absent.
-    #[schemars(range(min = 0))]
+    /// Worker threads of a proxy; one a CPU if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<i32>,
-    /// How Services are reached: by their endpoints (the default) or by their ClusterIP.
+    /// How Services are reached: `Endpoint` (the default) by the addresses of their endpoints, `Service` by their
+    /// ClusterIP.
+    #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing_type: Option<RoutingType>,
     /// Further arguments for the proxy's command line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_args: Vec<String>,
-    /// Whether all Gateways of the class share one set of proxies.
+    /// Whether all Gateways of the class share one set of proxies; false if absent. For a class alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_gateways: Option<bool>,
-    /// How proxies end.
+    /// How long proxies that are to end go on with what they have begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown: Option<ShutdownConfig>,
     /// Order of Envoy's HTTP filters.
@@ -69,10 +79,10 @@ pub struct EnvoyProxySpec {
     /// TLS settings towards backends that a policy has TLS spoken to.
     #[serde(rename = "backendTLS", skip_serializing_if = "Option::is_none")]
     pub backend_tls: Option<BackendTLSConfig>,
-    /// IP families of the proxies' listeners and of their endpoints.
+    /// IP families of the proxies' Service; the cluster's own choice if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_family: Option<IPFamily>,
-    /// Whether HTTPRoutes keep the order of their rules instead of Gateway API's precedence.
+    /// Whether HTTPRoutes keep the order of their rules instead of Gateway API's precedence; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preserve_route_order: Option<bool>,
     /// Where clients are looked up.
@@ -81,12 +91,10 @@ pub struct EnvoyProxySpec {
     /// How strictly Lua is checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lua_validation: Option<LuaValidation>,
-    /// How Lua is run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lua: Option<EnvoyProxyLua>,
     /// Libraries that Envoy may load.
+    #[schemars(length(max = 16), transform = MapBy("name"))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dynamic_modules: Option<Raw<Vec<Value>>>,
+    pub dynamic_modules: Option<Raw<Vec<DynamicModuleEntry>>>,
     /// Whether routes share Envoy's clusters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_backends: Option<MergeBackends>,
@@ -100,6 +108,7 @@ pub struct EnvoyProxySpec {
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyProxyProvider {
     /// `Kubernetes`; nothing else is supported.
+    #[schemars(required)]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<ProviderType>,
     /// What is created in the cluster.
@@ -114,7 +123,7 @@ pub struct EnvoyProxyProvider {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyProxyHostProvider {
-    /// Version of Envoy.
+    /// Version of Envoy that is run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_version: Option<String>,
 }
@@ -129,42 +138,24 @@ open_enum! {
     }
 }
 
-/// Envoy's own bootstrap.
+/// Changes to the configuration that Envoy starts with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "self.type == 'JSONPatch' ? has(self.jsonPatches) && self.jsonPatches.size() > 0 : has(self.value)",
+    "value must be set, or jsonPatches with type JSONPatch",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyBootstrap {
-    /// `Replace`, `Merge` or `JSONPatch`.
+    /// What becomes of the default configuration: `Replace` (if absent), `Merge` or `JSONPatch`.
+    #[schemars(extend("default" = "Replace", "enum" = ["Merge", "Replace", "JSONPatch"]))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<String>,
-    /// YAML.
+    /// Configuration as YAML, for `Replace` and `Merge`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// Patches of the default one.
+    /// Patches of the default configuration, for `JSONPatch`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub json_patches: Vec<JSONPatchOperation>,
-}
-
-/// Place of one of Envoy's HTTP filters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct FilterPosition {
-    /// The filter.
-    pub name: String,
-    /// It comes before this one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<String>,
-    /// It comes after this one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<String>,
-}
-
-/// How Lua is run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EnvoyProxyLua {
-    /// How strictly it is checked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub validation_type: Option<LuaValidation>,
 }
 
 open_enum! {
@@ -172,8 +163,6 @@ open_enum! {
     LuaValidation {
         /// In a sandbox.
         Strict = "Strict",
-        /// Its syntax, in a sandbox.
-        Syntax = "Syntax",
         /// Its syntax alone.
         InsecureSyntax = "InsecureSyntax",
         /// Not at all.
@@ -190,13 +179,34 @@ pub struct MergeBackends {
     pub selector: Option<Raw<LabelSelector>>,
 }
 
-/// Log levels.
+/// How much the proxies log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyProxyLogging {
-    /// Level of each component. `default` counts: the proxy has other components than Envoy.
+    /// Least level that is logged, by component. `default` counts: the proxy has other components than Envoy.
+    #[schemars(extend("default" = { "default": "warn" }))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub level: BTreeMap<String, String>,
+    pub level: BTreeMap<String, ProxyLogLevel>,
+}
+
+open_enum! {
+    /// How bad a thing must be to be logged.
+    ProxyLogLevel {
+        /// Every step.
+        Trace = "trace",
+        /// What helps to find faults.
+        Debug = "debug",
+        /// What happens.
+        Info = "info",
+        /// What may be wrong.
+        Warn = "warn",
+        /// What has failed.
+        Error = "error",
+        /// What ends the proxy.
+        Critical = "critical",
+        /// Nothing is.
+        Off = "off",
+    }
 }
 
 open_enum! {
@@ -231,7 +241,33 @@ pub struct ShutdownConfig {
     /// Shortest time to keep accepting connections while endpoints are withdrawn; 10 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_drain_duration: Option<Duration>,
-    /// How long health checks go on to succeed.
+    /// How long health checks of a proxy that is to end go on to succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check_failure_delay: Option<Duration>,
+}
+
+/// What controllers say of parameters; Sluice says it of the Gateway or GatewayClass that they are for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvoyProxyStatus {
+    /// What is said of the parameters where they are used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<EnvoyProxyAncestorStatus>,
+}
+
+/// What is said of parameters where they are used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvoyProxyAncestorStatus {
+    /// The Gateway or GatewayClass.
+    pub ancestor_ref: ParentReference,
+    /// Conditions, at most one of a type.
+    #[schemars(transform = shape::conditions, transform = any_number)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A list without a bound.
+fn any_number(schema: &mut Schema) {
+    schema.remove("maxItems");
 }

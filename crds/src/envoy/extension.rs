@@ -14,7 +14,7 @@ use crate::duration::Duration;
 use crate::gateway::{LocalObjectReference, PolicyStatus, SecretObjectReference};
 use crate::open_enum::open_enum;
 
-/// Processors that see requests and responses and may change them. Code for Envoy is refused: there is no Envoy here..
+/// Processors that see requests and responses and may change them. Code for Envoy is refused: there is no Envoy here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",
@@ -47,49 +47,49 @@ pub struct EnvoyExtensionPolicySpec {
     #[schemars(with = "Option<String>", transform = Cel(&[NO_MERGE_BY_REPLACING]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_type: Option<PolicyMergeType>,
-    /// Wasm.
+    /// WebAssembly for Envoy.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wasm: Vec<Wasm>,
-    /// Ext proc.
+    /// Processors, in this order.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ext_proc: Vec<ExtProc>,
-    /// Lua.
+    /// Lua for Envoy.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lua: Vec<Lua>,
-    /// Dynamic module.
+    /// Shared libraries for Envoy.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dynamic_module: Vec<DynamicModule>,
 }
 
-/// Wasm.
+/// WebAssembly for Envoy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Wasm {
-    /// Name.
+    /// Name in logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Root ID.
+    /// Those of one root ID share a context.
     #[serde(rename = "rootID", skip_serializing_if = "Option::is_none")]
     pub root_id: Option<String>,
-    /// Code.
+    /// Where the code is.
     pub code: WasmCodeSource,
-    /// Config.
+    /// Passed to the code, as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Raw<Value>>,
-    /// Whether requests pass if the service cannot be asked.
+    /// Whether requests pass if the code cannot be run.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_open: Option<bool>,
-    /// Env.
+    /// Variables of its environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<WasmEnv>,
 }
 
-/// Wasm code source.
+/// Where code is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
@@ -97,92 +97,92 @@ pub struct Wasm {
         ("has(self.image) == (self.type == 'Image')", "image must be set with type Image alone"),
     ]))]
 pub struct WasmCodeSource {
-    /// Which kind it is.
+    /// From where the code is fetched.
     #[serde(rename = "type")]
     pub type_: WasmCodeSourceType,
-    /// HTTP.
+    /// From a web server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HTTPWasmCodeSource>,
-    /// Image.
+    /// From a registry of images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageWasmCodeSource>,
-    /// Pull policy.
+    /// When it is fetched anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_policy: Option<ImagePullPolicy>,
 }
 
 open_enum! {
-    /// Wasm code source type.
+    /// From where code is fetched.
     WasmCodeSourceType {
-        /// `HTTP`.
+        /// From a web server.
         Http = "HTTP",
-        /// `Image`.
+        /// From a registry of images.
         Image = "Image",
     }
 }
 
-/// HTTP wasm code source.
+/// Code on a web server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPWasmCodeSource {
-    /// URL.
+    /// Where the code is.
     pub url: String,
-    /// Sha256.
+    /// What its SHA-256 must be, in hex; anything if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// TLS.
+    /// How the server is verified; as the system does if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<WasmCodeSourceTLSConfig>,
 }
 
-/// Wasm code source TLS config.
+/// How a server is verified.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WasmCodeSourceTLSConfig {
-    /// CA certificate ref.
+    /// ConfigMap or Secret with the CA certificates.
     pub ca_certificate_ref: SecretObjectReference,
 }
 
-/// Image wasm code source.
+/// Code in an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageWasmCodeSource {
-    /// URL.
+    /// Name of the image.
     pub url: String,
-    /// Sha256.
+    /// What its digest must be, in hex; anything if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// Pull secret ref.
+    /// Secret with the credentials for the registry.
     #[schemars(transform = Cel(&[
         ("self.kind == 'Secret'", "pullSecretRef must be of kind Secret"),
     ]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_secret_ref: Option<SecretObjectReference>,
-    /// TLS.
+    /// How the registry is verified; as the system does if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<WasmCodeSourceTLSConfig>,
 }
 
 open_enum! {
-    /// Image pull policy.
+    /// When code is fetched anew.
     ImagePullPolicy {
-        /// `IfNotPresent`.
+        /// When there is none.
         IfNotPresent = "IfNotPresent",
-        /// `Always`.
+        /// When the policy changes.
         Always = "Always",
     }
 }
 
-/// Wasm env.
+/// Variables of an environment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WasmEnv {
-    /// Host keys.
+    /// Names of the proxy's variables that the code sees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_keys: Vec<String>,
 }
 
-/// Ext proc.
+/// A processor that sees requests and responses and may change them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
@@ -196,51 +196,51 @@ pub struct ExtProc {
     /// Backend cluster.
     #[serde(flatten)]
     pub cluster: BackendCluster,
-    /// Message timeout.
+    /// How long it may take for each answer; 200 ms if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_timeout: Option<Duration>,
-    /// Whether requests pass if the service cannot be asked.
+    /// Whether requests pass if the processor cannot be asked.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fail_open: Option<bool>,
-    /// Processing mode.
+    /// What it is sent; nothing if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processing_mode: Option<ExtProcProcessingMode>,
-    /// Whether it only watches.
+    /// Whether it only watches; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow_mode: Option<bool>,
-    /// Metadata.
+    /// Metadata that it is shown and may write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<ExtProcMetadata>,
-    /// Status of the answer if the service cannot be asked.
+    /// Status of the answer if the processor cannot be asked; 500 if absent.
     #[schemars(extend("enum" = STATUS_ON_ERROR))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_on_error: Option<i64>,
 }
 
-/// Ext proc processing mode.
+/// What a processor is sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtProcProcessingMode {
-    /// Request.
+    /// Requests: their headers, and what is said here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<ProcessingModeOptions>,
-    /// Response.
+    /// Responses: their headers, and what is said here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<ProcessingModeOptions>,
-    /// Allow mode override.
+    /// Whether its answers may change this; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_mode_override: Option<bool>,
 }
 
-/// Processing mode options.
+/// What a processor is sent beside headers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessingModeOptions {
-    /// Body.
+    /// How it is sent the body; it is not if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<ExtProcBodyProcessingMode>,
-    /// Attributes.
+    /// Envoy's attributes that it is told, as `request.path`.
     #[schemars(inner(regex(
         pattern = r"^((connection|source|destination|request|response|upstream)\.|xds\.route_)[a-z_1-9]*$"
     )))]
@@ -249,27 +249,27 @@ pub struct ProcessingModeOptions {
 }
 
 open_enum! {
-    /// Ext proc body processing mode.
+    /// How a processor is sent a body.
     ExtProcBodyProcessingMode {
-        /// `Streamed`.
+        /// Piece by piece, each of which it answers.
         Streamed = "Streamed",
-        /// `Buffered`.
+        /// As a whole.
         Buffered = "Buffered",
-        /// `FullDuplexStreamed`.
+        /// Piece by piece; it answers when it likes.
         FullDuplexStreamed = "FullDuplexStreamed",
-        /// `BufferedPartial`.
+        /// As a whole, or what of it can be held.
         BufferedPartial = "BufferedPartial",
     }
 }
 
-/// Ext proc metadata.
+/// Metadata that a processor is shown and may write.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtProcMetadata {
-    /// Accessible namespaces.
+    /// Namespaces that it is shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accessible_namespaces: Vec<String>,
-    /// Writable namespaces.
+    /// Namespaces that it may write.
     #[schemars(
         length(max = 8),
         transform = Cel(&[(
@@ -281,59 +281,59 @@ pub struct ExtProcMetadata {
     pub writable_namespaces: Vec<String>,
 }
 
-/// Lua.
+/// Lua for Envoy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = Cel(&[
         INLINE_OR_REF,
     ]))]
 pub struct Lua {
-    /// Which kind it is.
+    /// Where the code is.
     #[schemars(extend("default" = "Inline"))]
     #[serde(rename = "type")]
     pub type_: LuaValueType,
-    /// The value itself.
+    /// The code itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inline: Option<String>,
-    /// Where the value is.
+    /// ConfigMap with the code.
     #[schemars(transform = Cel(&[
         ("self.kind == 'ConfigMap' && self.group in ['', 'v1']", "valueRef must be a ConfigMap of the core group"),
     ]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_ref: Option<LocalObjectReference>,
-    /// Filter context.
+    /// Passed to the code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter_context: Option<Raw<Value>>,
 }
 
 open_enum! {
-    /// Lua value type.
+    /// Where code is.
     LuaValueType {
-        /// `Inline`.
+        /// In the policy.
         Inline = "Inline",
-        /// `ValueRef`.
+        /// In a ConfigMap.
         ValueRef = "ValueRef",
     }
 }
 
-/// Dynamic module.
+/// A shared library for Envoy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DynamicModule {
-    /// Name.
+    /// Name under which the EnvoyProxy lists it.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// Filter name.
+    /// Which of its filters.
     #[schemars(length(max = 253))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter_name: Option<String>,
-    /// Config.
+    /// Passed to the filter, as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Raw<Value>>,
-    /// Terminal filter.
+    /// Whether the filter answers in place of a backend.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminal_filter: Option<bool>,

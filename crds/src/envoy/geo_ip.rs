@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cel::Cel;
 use crate::open_enum::open_enum;
 
 /// Where clients are looked up.
@@ -16,6 +17,10 @@ pub struct EnvoyProxyGeoIP {
 /// Who has made the databases.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[(
+    "self.type != 'MaxMind' || has(self.maxMind)",
+    "type MaxMind needs maxMind",
+)]))]
 pub struct GeoIPProvider {
     /// `MaxMind`; nothing else is supported.
     #[serde(rename = "type")]
@@ -36,6 +41,10 @@ open_enum! {
 /// Databases of MaxMind's format.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = Cel(&[(
+    "has(self.cityDbSource) || has(self.countryDbSource) || has(self.asnDbSource) || has(self.ispDbSource) || has(self.anonymousIpDbSource)",
+    "at least one database must be set",
+)]))]
 pub struct GeoIPMaxMind {
     /// Of countries, regions and cities.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +68,7 @@ pub struct GeoIPMaxMind {
 #[serde(rename_all = "camelCase")]
 pub struct GeoIPDBSource {
     /// In the proxy's file system.
+    #[schemars(required)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<LocalGeoIPDBSource>,
 }

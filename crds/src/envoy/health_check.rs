@@ -8,14 +8,14 @@ use crate::duration::Duration;
 use crate::open_enum::open_enum;
 use crate::shape;
 
-/// Health check.
+/// Which endpoints are taken out for their health.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
-    /// Active.
+    /// Endpoints are asked for their health; they are not if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<ActiveHealthCheck>,
-    /// Passive.
+    /// Health is read from answers to requests; it is not if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive: Option<PassiveHealthCheck>,
     /// Percent of healthy endpoints below which health is disregarded.
@@ -24,7 +24,7 @@ pub struct HealthCheck {
     pub panic_threshold: Option<i64>,
 }
 
-/// Active health check.
+/// Endpoints are asked for their health.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -50,7 +50,7 @@ pub struct ActiveHealthCheck {
     #[schemars(extend("default" = "3s"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
-    /// Initial jitter.
+    /// How long the first check may be put off, at random; not at all if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_jitter: Option<Duration>,
     /// Failures that make an endpoint unhealthy; 3 if absent.
@@ -61,22 +61,22 @@ pub struct ActiveHealthCheck {
     #[schemars(range(min = 1), extend("default" = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy_threshold: Option<i64>,
-    /// Which kind it is.
+    /// How endpoints are asked.
     #[serde(rename = "type")]
     pub type_: ActiveHealthCheckerType,
-    /// HTTP.
+    /// The request, with type `HTTP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HTTPActiveHealthChecker>,
-    /// TCP.
+    /// What is sent and expected, with type `TCP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TCPActiveHealthChecker>,
-    /// GRPC.
+    /// The service asked for, with type `GRPC`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc: Option<GRPCActiveHealthChecker>,
-    /// Overrides.
+    /// Where endpoints are asked, if not where requests go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overrides: Option<HealthCheckOverrides>,
-    /// Health check log.
+    /// Log of the checks; it goes before the EnvoyProxy's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check_log: Option<ProxyHealthCheckLog>,
 }
@@ -93,7 +93,7 @@ open_enum! {
     }
 }
 
-/// HTTP active health checker.
+/// A check by a request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -103,34 +103,34 @@ open_enum! {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPActiveHealthChecker {
-    /// Hostname.
+    /// Host to ask for; the endpoint's or the route's if absent.
     #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// Path.
+    /// Path to ask for.
     #[schemars(length(min = 1, max = 1024))]
     pub path: String,
-    /// Method.
+    /// Method of the request; GET if absent.
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Expected statuses.
+    /// Statuses of healthy endpoints; 200 if absent.
     #[schemars(inner(range(min = 100, max = 599)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expected_statuses: Vec<i64>,
-    /// Retriable statuses.
+    /// Statuses that count towards `unhealthyThreshold`; others of unhealthy endpoints have effect at once.
     #[schemars(inner(range(min = 100, max = 599)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retriable_statuses: Vec<i64>,
-    /// Expected response.
+    /// What the answer must hold; anything if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_response: Option<ActiveHealthCheckPayload>,
-    /// Request body.
+    /// Body of the request, with method POST or PUT; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_body: Option<ActiveHealthCheckPayload>,
 }
 
-/// Active health check payload.
+/// Bytes that are sent or expected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -144,13 +144,13 @@ pub struct HTTPActiveHealthChecker {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveHealthCheckPayload {
-    /// Which kind it is.
+    /// How they are written.
     #[serde(rename = "type")]
     pub type_: ActiveHealthCheckPayloadType,
-    /// Plain text.
+    /// Text, with type `Text`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Base64.
+    /// Base64, with type `Binary`.
     #[schemars(extend("format" = "byte"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binary: Option<String>,
@@ -166,46 +166,46 @@ open_enum! {
     }
 }
 
-/// TCP active health checker.
+/// A check by a connection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TCPActiveHealthChecker {
-    /// Send.
+    /// What is sent; nothing if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send: Option<ActiveHealthCheckPayload>,
-    /// Receive.
+    /// What must be received; nothing if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive: Option<ActiveHealthCheckPayload>,
 }
 
-/// GRPC active health checker.
+/// A check by the gRPC health protocol.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GRPCActiveHealthChecker {
-    /// Service.
+    /// Service to ask for; the server as a whole if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
 }
 
-/// Health check overrides.
+/// Where endpoints are asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheckOverrides {
-    /// Port.
+    /// Port to ask; the endpoint's own if absent.
     #[schemars(range(min = 1, max = 65535))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i64>,
 }
 
-/// Proxy health check log.
+/// Log of health checks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyHealthCheckLog {
-    /// Sinks.
+    /// Where it is written; standard output if absent.
     #[schemars(length(max = 1))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<ProxyHealthCheckLogSink>,
-    /// Matches.
+    /// Outcomes that are logged, of failures and successes both; all if absent.
     #[schemars(length(max = 4), transform = shape::set, transform = Cel(&[(
         "self.exists(event, event in ['Failure', 'FailureSeriesStart']) == self.exists(event, event in ['Success', 'HealthyTransition'])",
         "matches must name events of failure and of success, or neither",
@@ -214,7 +214,7 @@ pub struct ProxyHealthCheckLog {
     pub matches: Vec<ProxyHealthCheckLogEventType>,
 }
 
-/// Proxy health check log sink.
+/// A place for the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -224,10 +224,10 @@ pub struct ProxyHealthCheckLog {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyHealthCheckLogSink {
-    /// Which kind it is.
+    /// Type of place.
     #[serde(rename = "type")]
     pub type_: ProxyHealthCheckLogSinkType,
-    /// File.
+    /// The file, with type `File`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<FileEnvoyProxyHealthCheckLog>,
 }
@@ -240,11 +240,11 @@ open_enum! {
     }
 }
 
-/// File envoy proxy health check log.
+/// A file for the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FileEnvoyProxyHealthCheckLog {
-    /// Path.
+    /// Path of the file; `/dev/stdout` for standard output.
     #[schemars(length(min = 1))]
     pub path: String,
 }
@@ -263,7 +263,7 @@ open_enum! {
     }
 }
 
-/// Passive health check.
+/// Health is read from answers to requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PassiveHealthCheck {
@@ -271,7 +271,7 @@ pub struct PassiveHealthCheck {
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_external_local_origin_errors: Option<bool>,
-    /// Interval.
+    /// Time between the rounds in which endpoints come back; 3 s if absent.
     #[schemars(extend("default" = "3s"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
@@ -279,7 +279,7 @@ pub struct PassiveHealthCheck {
     #[schemars(extend("default" = 5))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consecutive_local_origin_failures: Option<i64>,
-    /// Consecutive gateway errors.
+    /// Statuses 502, 503 and 504 in a row; any number if absent or 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consecutive_gateway_errors: Option<i64>,
     /// Responses from 500 on in a row; 5 if absent.
@@ -294,11 +294,11 @@ pub struct PassiveHealthCheck {
     #[schemars(range(min = 0, max = 100), extend("default" = 10))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_ejection_percent: Option<i64>,
-    /// Failure percentage threshold.
+    /// Percent of failed requests from which an endpoint is taken out; any if absent.
     #[schemars(range(min = 0, max = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_percentage_threshold: Option<i64>,
-    /// Always eject one endpoint.
+    /// Whether one endpoint may be out whatever `maxEjectionPercent` says; false if absent.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub always_eject_one_endpoint: Option<bool>,

@@ -9,7 +9,7 @@ use crate::cel::Cel;
 use crate::gateway::SecretObjectReference;
 use crate::open_enum::open_enum;
 
-/// A filter that rules of HTTPRoutes refer to..
+/// A filter that rules of HTTPRoutes refer to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",
@@ -26,37 +26,37 @@ use crate::open_enum::open_enum;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPRouteFilterSpec {
-    /// URL rewrite.
+    /// Changes of host and path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_rewrite: Option<URLRewriteFilter>,
-    /// Direct response.
+    /// A response without asking a backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct_response: Option<HTTPDirectResponseFilter>,
-    /// Credential injection.
+    /// A credential that is put into requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_injection: Option<HTTPCredentialInjectionFilter>,
-    /// Matches.
+    /// Requests that the rule is for, one of which must match besides the rule's own.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<HTTPRouteMatchFilter>,
 }
 
-/// URL rewrite filter.
+/// Changes of host and path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct URLRewriteFilter {
-    /// Hostname.
+    /// New host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<HTTPHostnameModifier>,
-    /// Path.
+    /// New path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathRegexModifier>,
-    /// Append x forwarded host.
+    /// Whether the old host is kept in X-Forwarded-Host; true if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub append_x_forwarded_host: Option<bool>,
 }
 
-/// HTTP hostname modifier.
+/// A new host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -70,13 +70,13 @@ pub struct URLRewriteFilter {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPHostnameModifier {
-    /// Which kind it is.
+    /// Where the host comes from; `Backend` is the endpoint's own.
     #[serde(rename = "type")]
     pub type_: HTTPHostnameModifierType,
-    /// Header.
+    /// Name of the request's header that holds the host, with type `Header`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// Path regex.
+    /// How the host is made from the path, with type `PathRegex`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_regex: Option<HostnamePathRegexRewrite>,
 }
@@ -93,11 +93,11 @@ open_enum! {
     }
 }
 
-/// Hostname path regex rewrite.
+/// How a host is made from the path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostnamePathRegexRewrite {
-    /// Regular expression (RE2).
+    /// RE2 expression that the path is matched with.
     #[schemars(length(min = 1))]
     pub pattern: String,
     /// What takes its place; `\\1` stands for a group.
@@ -105,7 +105,7 @@ pub struct HostnamePathRegexRewrite {
     pub substitution: String,
 }
 
-/// Path regex modifier.
+/// A new path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -115,10 +115,10 @@ pub struct HostnamePathRegexRewrite {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct PathRegexModifier {
-    /// Which kind it is.
+    /// How the path is changed.
     #[serde(rename = "type")]
     pub type_: PathRegexModifierType,
-    /// Replace regex match.
+    /// What is replaced, and by what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replace_regex_match: Option<ReplaceRegexMatch>,
 }
@@ -131,11 +131,11 @@ open_enum! {
     }
 }
 
-/// Replace regex match.
+/// A part of the path that is replaced.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplaceRegexMatch {
-    /// Regular expression (RE2).
+    /// RE2 expression whose matches are replaced.
     #[schemars(length(min = 1))]
     pub pattern: String,
     /// What takes its place; `\\1` stands for a group.
@@ -145,51 +145,51 @@ pub struct ReplaceRegexMatch {
 /// HTTP direct response filter.
 pub type HTTPDirectResponseFilter = CustomResponse;
 
-/// HTTP credential injection filter.
+/// A credential that is put into requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPCredentialInjectionFilter {
-    /// Header.
+    /// Name of the header; Authorization if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// Whether a header that is there is replaced.
+    /// Whether a header that is there is replaced; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overwrite: Option<bool>,
-    /// Credential.
+    /// The header's value.
     pub credential: InjectedCredential,
 }
 
-/// Injected credential.
+/// The value of the header that is put into requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InjectedCredential {
-    /// Where the value is.
+    /// Secret that holds the value under `credential`.
     pub value_ref: SecretObjectReference,
 }
 
-/// HTTP route match filter.
+/// Requests that match; all that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("minProperties" = 1))]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPRouteMatchFilter {
-    /// Cookies.
+    /// Cookies that must match.
     #[schemars(length(min = 1, max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cookies: Vec<HTTPCookieMatch>,
 }
 
-/// HTTP cookie match.
+/// A cookie that must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPCookieMatch {
-    /// Which kind it is.
+    /// Way of comparing; `Exact` if absent.
     #[schemars(extend("default" = "Exact"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<CookieMatchType>,
-    /// Name.
+    /// Name of the cookie.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// Value.
+    /// Value or RE2 expression.
     #[schemars(length(min = 1, max = 4096))]
     pub value: String,
 }

@@ -13,12 +13,31 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::kubernetes_schema;
 use super::raw::Raw;
+use crate::cel::Cel;
 use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
+use crate::shape::MapBy;
+
+/// Image: registry, repository, tag and digest, of which the repository alone must be there.
+const IMAGE: &str = "^[a-zA-Z0-9._-]+(:[0-9]+)?(/[a-zA-Z0-9._/-]+)?(:[a-zA-Z0-9._-]+)?(@sha256:[a-z0-9]+)?$";
+
+/// Image without tag and digest.
+const IMAGE_REPOSITORY: &str = "^[a-zA-Z0-9._-]+(:[0-9]+)?[a-zA-Z0-9._/-]+$";
+
+/// Address of IPv4.
+const IPV4: &str = r"^((25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])$";
 
 /// The objects that are created for a Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "!has(self.envoyDaemonSet) || !has(self.envoyDeployment)",
+    "only one of envoyDeployment and envoyDaemonSet may be set",
+), (
+    "!has(self.envoyDaemonSet) || !has(self.envoyHpa)",
+    "envoyHpa has nothing to scale with envoyDaemonSet",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyProxyKubernetesProvider {
     /// The Deployment; this is the default.
@@ -27,16 +46,16 @@ pub struct EnvoyProxyKubernetesProvider {
     /// A DaemonSet in place of the Deployment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_daemon_set: Option<KubernetesDaemonSetSpec>,
-    /// The Service.
+    /// The Service by which the proxies are reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_service: Option<KubernetesServiceSpec>,
-    /// An autoscaler for the Deployment.
+    /// An autoscaler for the Deployment; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_hpa: Option<KubernetesHorizontalPodAutoscalerSpec>,
-    /// A disruption budget.
+    /// A budget that keeps drained nodes from taking too many pods at once; none if absent.
     #[serde(rename = "envoyPDB", skip_serializing_if = "Option::is_none")]
     pub envoy_pdb: Option<KubernetesPodDisruptionBudgetSpec>,
-    /// The ServiceAccount.
+    /// The ServiceAccount that the pods have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_service_account: Option<KubernetesServiceAccountSpec>,
     /// Whether containers listen on the listener's very port, even a privileged one.
@@ -48,23 +67,22 @@ pub struct EnvoyProxyKubernetesProvider {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesDeploymentSpec {
-    /// Applied last.
+    /// A change to the object as it would be created; applied last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<KubernetesPatchSpec>,
     /// Replicas; 1 if absent.
-    #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
     /// How pods are replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Raw<DeploymentStrategy>>,
-    /// Pods.
+    /// The pods, but for their containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<KubernetesPodSpec>,
     /// The proxy's container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<KubernetesContainerSpec>,
-    /// Containers that run first.
+    /// Containers that run to their end before the proxy's starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_containers: Option<Raw<Vec<Container>>>,
     /// Name; made from the Gateway's if absent.
@@ -76,19 +94,19 @@ pub struct KubernetesDeploymentSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesDaemonSetSpec {
-    /// Applied last.
+    /// A change to the object as it would be created; applied last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<KubernetesPatchSpec>,
     /// How pods are replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Raw<DaemonSetUpdateStrategy>>,
-    /// Pods.
+    /// The pods, but for their containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<KubernetesPodSpec>,
     /// The proxy's container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<KubernetesContainerSpec>,
-    /// Containers that run first.
+    /// Containers that run to their end before the proxy's starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_containers: Option<Raw<Vec<Container>>>,
     /// Name; made from the Gateway's if absent.
@@ -100,58 +118,64 @@ pub struct KubernetesDaemonSetSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesPodSpec {
-    /// Annotations.
+    /// Annotations of the object, beside those that it has by itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Labels.
+    /// Labels of the object, beside those that it has by itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Security context of the pod.
+    /// Users, groups and privileges of all containers of a pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_context: Option<Raw<PodSecurityContext>>,
-    /// Affinity.
+    /// Which nodes, and which other pods' company, pods look for or keep away from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Raw<Affinity>>,
-    /// Tolerations.
+    /// Taints of nodes that do not keep pods away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerations: Option<Raw<Vec<Toleration>>>,
-    /// Volumes.
+    /// Volumes that containers can mount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Raw<Vec<Volume>>>,
     /// Secrets to pull images with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_pull_secrets: Option<Raw<Vec<LocalObjectReference>>>,
-    /// Labels of nodes.
+    /// Labels that a pod's node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// Spread over nodes.
+    /// How evenly pods are spread over nodes and zones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topology_spread_constraints: Option<Raw<Vec<TopologySpreadConstraint>>>,
-    /// Priority class.
+    /// PriorityClass: who is put out first where nodes are full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
 }
 
 /// The proxy's container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "!has(self.image) || !has(self.imageRepository)",
+    "only one of image and imageRepository may be set",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesContainerSpec {
-    /// Environment.
+    /// Environment variables, beside those that the proxy is started with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<Raw<Vec<EnvVar>>>,
-    /// Resources.
+    /// CPU and memory of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Security context of the container.
+    /// User, group and privileges of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_context: Option<Raw<SecurityContext>>,
-    /// Image.
+    /// Image of the container. One of Envoy's is not used: the proxy is Sluice's.
+    #[schemars(extend("pattern" = IMAGE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Image without its tag, which stays the controller's default.
+    #[schemars(extend("pattern" = IMAGE_REPOSITORY))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_repository: Option<String>,
-    /// When the image is pulled.
+    /// When the image is pulled: `Always`, `IfNotPresent` or `Never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<String>,
     /// Mounts of the pod's volumes.
@@ -163,13 +187,16 @@ pub struct KubernetesContainerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceRequirements {
-    /// At most.
+    /// What the container gets at most, by resource (`cpu`, `memory`): quantities.
+    #[schemars(transform = kubernetes_schema::quantities)]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, IntOrString>,
-    /// Kept free.
+    /// What is kept free for the container on its node, by resource: quantities.
+    #[schemars(transform = kubernetes_schema::quantities)]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, IntOrString>,
     /// Claims of the pod that the container uses.
+    #[schemars(transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<ResourceClaim>,
 }
@@ -217,30 +244,43 @@ fn quantities(map: &BTreeMap<String, IntOrString>) -> Option<BTreeMap<String, Qu
 
 /// The Service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "!has(self.allocateLoadBalancerNodePorts) || self.type == 'LoadBalancer'",
+    "allocateLoadBalancerNodePorts is for type LoadBalancer",
+), (
+    "!has(self.loadBalancerSourceRanges) || self.type == 'LoadBalancer'",
+    "loadBalancerSourceRanges is for type LoadBalancer",
+), (
+    "!has(self.loadBalancerIP) || self.type == 'LoadBalancer'",
+    "loadBalancerIP is for type LoadBalancer",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesServiceSpec {
-    /// Annotations.
+    /// Annotations of the object, beside those that it has by itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Labels.
+    /// Labels of the object, beside those that it has by itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Type; `LoadBalancer` if absent.
+    /// How the Service is reached; `LoadBalancer` if absent.
+    #[schemars(extend("default" = "LoadBalancer"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<ServiceType>,
-    /// Load balancer class.
+    /// Who makes the load balancer; the cluster's default if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer_class: Option<String>,
     /// Whether a load balancer's Service has node ports as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocate_load_balancer_node_ports: Option<bool>,
-    /// Addresses that the load balancer takes traffic from.
+    /// Networks that the load balancer takes traffic from; all if absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancer_source_ranges: Vec<String>,
-    /// Address to ask the load balancer for.
+    /// Address of IPv4 to ask the load balancer for.
+    #[schemars(extend("pattern" = IPV4))]
     #[serde(rename = "loadBalancerIP", skip_serializing_if = "Option::is_none")]
     pub load_balancer_ip: Option<String>,
     /// `Local` (the default) keeps the client's address; `Cluster` spreads over all nodes.
+    #[schemars(extend("default" = "Local"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<ServiceExternalTrafficPolicy>,
     /// Applied last; fixed node ports are set with it.
@@ -275,12 +315,18 @@ open_enum! {
 
 /// The autoscaler.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "!has(self.minReplicas) || self.minReplicas <= self.maxReplicas",
+    "minReplicas must not be more than maxReplicas",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesHorizontalPodAutoscalerSpec {
     /// Fewest replicas; 1 if absent.
+    #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_replicas: Option<i32>,
-    /// Most replicas.
+    /// Most replicas, no fewer than `minReplicas`.
+    #[schemars(range(min = 1), required)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_replicas: Option<i32>,
     /// What to scale by; CPU if absent.
@@ -289,7 +335,7 @@ pub struct KubernetesHorizontalPodAutoscalerSpec {
     /// How fast to scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behavior: Option<Raw<HorizontalPodAutoscalerBehavior>>,
-    /// Applied last.
+    /// A change to the object as it would be created; applied last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<KubernetesPatchSpec>,
     /// Name; made from the Gateway's if absent.
@@ -299,15 +345,19 @@ pub struct KubernetesHorizontalPodAutoscalerSpec {
 
 /// The disruption budget.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = Cel(&[(
+    "has(self.minAvailable) != has(self.maxUnavailable)",
+    "exactly one of minAvailable and maxUnavailable must be set",
+)]))]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesPodDisruptionBudgetSpec {
-    /// Fewest pods, or percent of them.
+    /// Fewest pods, or percent of them (`50%`), that must stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_available: Option<IntOrString>,
     /// Most pods, or percent of them, that may be away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<IntOrString>,
-    /// Applied last.
+    /// A change to the object as it would be created; applied last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<KubernetesPatchSpec>,
     /// Name; made from the Gateway's if absent.
@@ -328,10 +378,11 @@ pub struct KubernetesServiceAccountSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesPatchSpec {
-    /// How it is applied; `StrategicMerge` if absent.
+    /// How it is applied: `StrategicMerge` (if absent) or `JSONMerge`.
+    #[schemars(with = "Option<String>")]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<MergeType>,
-    /// The change.
+    /// The change, of the object's own shape.
     pub value: Raw<Value>,
 }
 

@@ -12,7 +12,7 @@ use crate::duration::Duration;
 use crate::open_enum::open_enum;
 use crate::shape::{Long, MapBy};
 
-/// Load balancer.
+/// How an endpoint is chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -50,25 +50,25 @@ use crate::shape::{Long, MapBy};
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancer {
-    /// Which kind it is.
+    /// Way of choosing.
     #[serde(rename = "type")]
     pub type_: LoadBalancerType,
-    /// Consistent hash.
+    /// What requests are told apart by, with type `ConsistentHash`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistent_hash: Option<ConsistentHash>,
-    /// Backend utilization.
+    /// Loads that endpoints report, with type `BackendUtilization`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend_utilization: Option<BackendUtilization>,
-    /// Dynamic module.
+    /// A loaded module's policy, with type `DynamicModule`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dynamic_module: Option<DynamicModuleLBPolicy>,
-    /// Endpoint override.
+    /// Requests that name their endpoint themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint_override: Option<EndpointOverride>,
-    /// Slow start.
+    /// New endpoints get their share bit by bit; at once if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStart>,
-    /// Zone aware.
+    /// Preference of endpoints by their zones; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone_aware: Option<ZoneAware>,
 }
@@ -91,7 +91,7 @@ open_enum! {
     }
 }
 
-/// Consistent hash.
+/// What requests are told apart by; equal ones go to the same endpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -113,19 +113,19 @@ open_enum! {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct ConsistentHash {
-    /// Which kind it is.
+    /// Which part of a request counts.
     #[serde(rename = "type")]
     pub type_: ConsistentHashType,
-    /// Header.
+    /// The header, with type `Header`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<HashHeader>,
-    /// Headers.
+    /// The headers, with type `Headers`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HashHeader>,
-    /// Cookie.
+    /// The cookie, with type `Cookie`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cookie: Option<HashCookie>,
-    /// Query params.
+    /// The query parameters, with type `QueryParams`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query_params: Vec<HashQueryParam>,
     /// Slots of the table, a prime; 65537 if absent.
@@ -150,120 +150,120 @@ open_enum! {
     }
 }
 
-/// Hash header.
+/// A header whose value counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HashHeader {
-    /// Name.
+    /// Name of the header.
     pub name: String,
 }
 
-/// Hash cookie.
+/// A cookie whose value counts; it is set where it is missing and has a `ttl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HashCookie {
-    /// Name.
+    /// Name of the cookie.
     pub name: String,
-    /// TTL.
+    /// How long a client keeps a cookie that was set; `0s` for its session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Duration>,
-    /// Attributes.
+    /// More attributes of a cookie that is set, such as `SameSite`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
 }
 
-/// Hash query param.
+/// A query parameter whose value counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HashQueryParam {
-    /// Name.
+    /// Name of the parameter.
     pub name: String,
 }
 
-/// Backend utilization.
+/// Shares by the loads that endpoints report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendUtilization {
-    /// Blackout period.
+    /// How long an endpoint must have reported before its load counts; 10 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blackout_period: Option<Duration>,
-    /// Weight expiration period.
+    /// Age from which a report counts no more; 3 min if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_expiration_period: Option<Duration>,
-    /// Weight update period.
+    /// Time between new shares; 1 s if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_update_period: Option<Duration>,
-    /// Error utilization penalty percent.
+    /// How much an endpoint's errors count against it, in percent; not at all if absent.
     #[schemars(range(min = 0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_utilization_penalty_percent: Option<i64>,
-    /// Metric names for computing utilization.
+    /// Reported metrics that are the load where none is reported as such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metric_names_for_computing_utilization: Vec<String>,
-    /// Keep response headers.
+    /// Whether reports in responses' headers are left for clients to see; false if absent.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_response_headers: Option<bool>,
-    /// Out of band.
+    /// Reports asked for apart from requests; those in responses are used if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out_of_band: Option<OutOfBandReporting>,
 }
 
-/// Out of band reporting.
+/// Reports asked for apart from requests, by gRPC.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutOfBandReporting {
-    /// Reporting period.
+    /// Time between reports; 10 s if absent.
     #[schemars(transform = Cel(&[("duration(self) > duration('0s')", "reportingPeriod must be more than 0s")]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reporting_period: Option<Duration>,
-    /// Port.
+    /// Port to ask; the endpoint's own if absent.
     #[schemars(range(min = 1, max = 65535))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i64>,
-    /// Authority.
+    /// Host to ask for.
     #[schemars(length(min = 1, max = 259), regex(pattern = r"^[^\x00\n\r]*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
 }
 
-/// Dynamic module lb policy.
+/// A policy of a loaded module.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DynamicModuleLBPolicy {
-    /// Name.
+    /// Name of the module, as the EnvoyProxy registers it.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// Lb policy name.
+    /// Name of the policy in the module.
     #[schemars(length(min = 1, max = 253))]
     pub lb_policy_name: String,
-    /// Config.
+    /// Configuration that the policy is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Raw<Value>>,
 }
 
-/// Endpoint override.
+/// Requests that name their endpoint themselves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointOverride {
-    /// Where it is looked for.
+    /// Where the name is looked for, in this order.
     #[schemars(length(min = 1, max = 10))]
     pub extract_from: Vec<EndpointOverrideExtractFrom>,
 }
 
-/// Endpoint override extract from.
+/// A place where an endpoint is named.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointOverrideExtractFrom {
-    /// Header.
+    /// Header that holds address and port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
 }
 
-/// Slow start.
+/// New endpoints get their share bit by bit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SlowStart {
@@ -273,51 +273,51 @@ pub struct SlowStart {
     pub window: Option<Duration>,
 }
 
-/// Zone aware.
+/// Preference of endpoints by their zones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ZoneAware {
-    /// Prefer local.
+    /// The proxy's own zone is preferred.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefer_local: Option<PreferLocalZone>,
-    /// Weighted zones.
+    /// Shares of zones.
     #[schemars(transform = MapBy("zone"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weighted_zones: Vec<WeightedZoneConfig>,
 }
 
-/// Prefer local zone.
+/// The proxy's own zone is preferred.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreferLocalZone {
-    /// Force.
+    /// All requests stay in the zone while it has enough endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<ForceLocalZone>,
-    /// Min endpoints threshold.
+    /// Endpoints of all zones from which zones count; any number if absent.
     #[schemars(with = "Option<Long>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_endpoints_threshold: Option<i64>,
-    /// Percentage enabled.
+    /// Percent of requests for which zones count; 100 if absent.
     #[schemars(range(min = 0, max = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percentage_enabled: Option<i64>,
 }
 
-/// Force local zone.
+/// All requests stay in the zone while it has enough endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ForceLocalZone {
-    /// Min endpoints in zone threshold.
+    /// Endpoints of the zone from which it is enough; 1 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_endpoints_in_zone_threshold: Option<i64>,
 }
 
-/// Weighted zone config.
+/// The share of one zone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WeightedZoneConfig {
-    /// Zone.
+    /// Name of the zone.
     pub zone: String,
-    /// Weight.
+    /// Share of the requests, relative to the other zones; 1 for zones that are not named.
     pub weight: i64,
 }

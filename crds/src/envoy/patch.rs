@@ -9,7 +9,7 @@ use super::raw::Raw;
 use crate::gateway::{LocalObjectReference, PolicyStatus};
 use crate::open_enum::open_enum;
 
-/// Patches of Envoy's own configuration. Refused: there is no Envoy here..
+/// Patches of Envoy's own configuration. Refused: there is no Envoy here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",
@@ -29,23 +29,23 @@ use crate::open_enum::open_enum;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyPatchPolicySpec {
-    /// Which kind it is.
+    /// How patches are written.
     #[serde(rename = "type")]
     pub type_: EnvoyPatchType,
-    /// Json patches.
+    /// The patches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub json_patches: Vec<EnvoyJSONPatchConfig>,
-    /// The one target.
+    /// The Gateway or GatewayClass whose proxies are meant.
     pub target_ref: LocalObjectReference,
-    /// Priority.
+    /// Of several policies the lowest goes first; 0 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i64>,
 }
 
 open_enum! {
-    /// Envoy patch type.
+    /// How patches are written.
     EnvoyPatchType {
-        /// `JSONPatch`.
+        /// RFC 6902.
         JSONPatch = "JSONPatch",
     }
 }
@@ -54,65 +54,65 @@ open_enum! {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyJSONPatchConfig {
-    /// Which kind it is.
+    /// Which kind of resource it is, by its type URL.
     #[serde(rename = "type")]
     pub type_: EnvoyResourceType,
-    /// Name.
+    /// Name of the resource.
     pub name: String,
-    /// Operation.
+    /// What is done to it.
     pub operation: JSONPatchOperation,
 }
 
 open_enum! {
-    /// Envoy resource type.
+    /// Kinds of Envoy's resources.
     EnvoyResourceType {
-        /// `type.googleapis.com/envoy.config.listener.v3.Listener`.
+        /// Listener.
         Listener = "type.googleapis.com/envoy.config.listener.v3.Listener",
-        /// `type.googleapis.com/envoy.config.route.v3.RouteConfiguration`.
+        /// Routes.
         RouteConfiguration = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-        /// `type.googleapis.com/envoy.config.cluster.v3.Cluster`.
+        /// Cluster.
         Cluster = "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-        /// `type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment`.
+        /// Endpoints.
         ClusterLoadAssignment = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        /// `type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret`.
+        /// Secret.
         Secret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
     }
 }
 
-/// Json patch operation.
+/// A change of a document (RFC 6902).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JSONPatchOperation {
-    /// Op.
+    /// Which change it is.
     pub op: JSONPatchOperationType,
-    /// Path.
+    /// Where: a JSON pointer (RFC 6901).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Json path.
+    /// Where: a JSON path (RFC 9535) that leads to the places of `path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub json_path: Option<String>,
-    /// From.
+    /// From where: a JSON pointer, of `move` and `copy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Value.
+    /// The value, of `add`, `replace` and `test`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Raw<Value>>,
 }
 
 open_enum! {
-    /// Json patch operation type.
+    /// Changes of a document.
     JSONPatchOperationType {
-        /// `add`.
+        /// Adds a value.
         Add = "add",
-        /// `remove`.
+        /// Removes a value.
         Remove = "remove",
-        /// `replace`.
+        /// Replaces a value.
         Replace = "replace",
-        /// `move`.
+        /// Moves a value.
         Move = "move",
-        /// `copy`.
+        /// Copies a value.
         Copy = "copy",
-        /// `test`.
+        /// Fails if the value is another.
         Test = "test",
     }
 }

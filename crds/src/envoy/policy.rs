@@ -8,14 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterSettings;
 use crate::cel::Cel;
-use crate::duration::Duration;
 use crate::gateway::{
     BackendObjectReference, HTTPHeader, LocalObjectReference, LocalPolicyTargetReferenceWithSectionName,
     PathMatchType, SecretObjectReference,
 };
-use crate::int_or_string::IntOrString;
 use crate::open_enum::open_enum;
-use crate::patterns;
 use crate::shape::{self, MapBy};
 
 /// What a policy applies to.
@@ -32,10 +29,10 @@ use crate::shape::{self, MapBy};
 )]))]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyTargetReferences {
-    /// The one target; `targetRefs` is newer.
+    /// The one target; an older way to write `targetRefs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<LocalPolicyTargetReferenceWithSectionName>,
-    /// Targets.
+    /// Targets by name, in the policy's namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub target_refs: Vec<LocalPolicyTargetReferenceWithSectionName>,
     /// Targets by their labels.
@@ -43,7 +40,7 @@ pub struct PolicyTargetReferences {
     pub target_selectors: Vec<TargetSelector>,
 }
 
-/// Targets by their labels.
+/// Targets of one kind whose labels match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[(
     "!has(self.group) || self.group == 'gateway.networking.k8s.io'",
@@ -51,26 +48,26 @@ pub struct PolicyTargetReferences {
 )]))]
 #[serde(rename_all = "camelCase")]
 pub struct TargetSelector {
-    /// Group.
+    /// API group of the targets; Gateway API's if absent.
     #[schemars(extend("default" = "gateway.networking.k8s.io"), transform = shape::group)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Kind.
+    /// Kind of the targets.
     #[schemars(transform = shape::kind)]
     pub kind: String,
-    /// Namespaces.
+    /// Namespaces to look in; the policy's own if absent. Targets elsewhere need a ReferenceGrant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<TargetSelectorNamespaces>,
-    /// Match labels.
+    /// Labels that targets must carry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
-    /// Match expressions.
+    /// Requirements on the targets' labels; all must be met.
     #[schemars(transform = shape::label_requirements)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub match_expressions: Vec<LabelSelectorRequirement>,
 }
 
-/// Target selector namespaces.
+/// Namespaces in which targets are looked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[(
     "self.from != 'Selector' || has(self.selector)",
@@ -78,10 +75,10 @@ pub struct TargetSelector {
 )]))]
 #[serde(rename_all = "camelCase")]
 pub struct TargetSelectorNamespaces {
-    /// From.
+    /// Which namespaces; `Same`, the policy's own, if absent.
     #[schemars(extend("default" = "Same"))]
     pub from: TargetNamespaceFrom,
-    /// Selector.
+    /// Labels of the namespaces, with `from: Selector`.
     #[schemars(transform = shape::label_selector)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
@@ -111,15 +108,15 @@ open_enum! {
     }
 }
 
-/// String match.
+/// How a text is compared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StringMatch {
-    /// Which kind it is.
+    /// Way of comparing; `Exact` if absent.
     #[schemars(extend("default" = "Exact"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<StringMatchType>,
-    /// Value.
+    /// Text or RE2 expression to compare with.
     #[schemars(length(min = 1, max = 1024))]
     pub value: String,
 }
@@ -138,15 +135,15 @@ open_enum! {
     }
 }
 
-/// Path match.
+/// How a request's path is compared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PathMatch {
-    /// Which kind it is.
+    /// Way of comparing; `PathPrefix` if absent.
     #[schemars(extend("default" = "PathPrefix"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<PathMatchType>,
-    /// Value.
+    /// Path, prefix or RE2 expression; `/` if absent.
     #[schemars(length(max = 1024), extend("default" = "/"))]
     pub value: String,
     /// Whether what does not match, matches.
@@ -159,26 +156,26 @@ pub struct PathMatch {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendCluster {
-    /// Backend ref.
+    /// The one backend; not supported wherever `backendRefs` is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend_ref: Option<BackendObjectReference>,
-    /// Backend refs.
+    /// Backends, at most 16; requests are spread by weight.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backend_refs: Vec<BackendRef>,
-    /// Backend settings.
+    /// How connections to the backends are made and used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend_settings: Option<ClusterSettings>,
 }
 
-/// Backend ref.
+/// A backend and its share of the requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendRef {
-    /// Backend object reference.
+    /// The Service, `ServiceImport` or Backend.
     #[serde(flatten)]
     pub object: BackendObjectReference,
-    /// Weight.
+    /// Share of the requests, relative to the other backends; 1 if absent, 0 for none.
     #[schemars(range(min = 0, max = 1_000_000), extend("default" = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
@@ -187,7 +184,7 @@ pub struct BackendRef {
     pub fallback: Option<bool>,
 }
 
-/// TLS.
+/// Parameters of TLS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[(
     "!has(self.minVersion) || self.minVersion != '1.3' || !has(self.ciphers)",
@@ -198,26 +195,26 @@ pub struct BackendRef {
 )]))]
 #[serde(rename_all = "camelCase")]
 pub struct TLSSettings {
-    /// Min version.
+    /// Lowest version; 1.2 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_version: Option<TLSVersion>,
-    /// Max version.
+    /// Highest version; 1.3 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_version: Option<TLSVersion>,
-    /// Ciphers.
+    /// Cipher suites up to TLS 1.2, by their OpenSSL names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ciphers: Vec<String>,
-    /// ECDH curves.
+    /// Groups for the key exchange, best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ecdh_curves: Vec<String>,
-    /// Signature algorithms.
+    /// Signature schemes that are taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signature_algorithms: Vec<String>,
-    /// ALPN protocols.
+    /// Protocols that are offered, best first; those that can be spoken if absent.
     #[schemars(with = "Vec<String>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alpn_protocols: Vec<ALPNProtocol>,
-    /// Fingerprints.
+    /// Fingerprints of the client's first message to compute; none if absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fingerprints: Vec<TLSFingerprintType>,
 }
@@ -260,7 +257,7 @@ open_enum! {
     }
 }
 
-/// Custom response body.
+/// Body of a response.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[(
     "self.type != 'Inline' || has(self.inline)",
@@ -274,14 +271,14 @@ open_enum! {
 )]))]
 #[serde(rename_all = "camelCase")]
 pub struct CustomResponseBody {
-    /// Which kind it is.
+    /// Where the body comes from; `Inline` if absent.
     #[schemars(extend("default" = "Inline"), required)]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<ResponseValueType>,
-    /// The value itself.
+    /// The body itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inline: Option<String>,
-    /// Where the value is.
+    /// A ConfigMap that holds the body under `response.body`, or else as its first value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_ref: Option<LocalObjectReference>,
 }
@@ -296,124 +293,51 @@ open_enum! {
     }
 }
 
-/// Header filter.
+/// Changes of headers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderFilter {
-    /// Set.
+    /// Headers to overwrite.
     #[schemars(length(min = 1, max = 64), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<HTTPHeader>,
-    /// Add.
+    /// Headers to append, besides those of the same name.
     #[schemars(length(min = 1, max = 64), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<HTTPHeader>,
-    /// Add if absent.
+    /// Headers to add where there is none of that name.
     #[schemars(length(min = 1, max = 64), transform = MapBy("name"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_if_absent: Vec<HTTPHeader>,
-    /// Remove.
+    /// Names of headers to take away.
     #[schemars(length(min = 1, max = 64), transform = shape::set)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<String>,
-    /// Remove on match.
+    /// Headers to take away by what their names match.
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove_on_match: Vec<StringMatch>,
 }
 
-/// TCP keepalive.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TCPKeepalive {
-    /// Probes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub probes: Option<i64>,
-    /// Idle time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_time: Option<Duration>,
-    /// Interval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Duration>,
-}
-
-/// HTTP/2.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HTTP2Settings {
-    /// Initial stream window size.
-    #[schemars(extend("pattern" = patterns::SIZE))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub initial_stream_window_size: Option<IntOrString>,
-    /// Initial connection window size.
-    #[schemars(extend("pattern" = patterns::SIZE))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub initial_connection_window_size: Option<IntOrString>,
-    /// Max concurrent streams.
-    #[schemars(range(min = 1, max = 2_147_483_647))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_concurrent_streams: Option<i64>,
-    /// On invalid message.
-    #[schemars(with = "Option<String>")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_invalid_message: Option<InvalidMessageAction>,
-    /// Connection keepalive.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connection_keepalive: Option<HTTP2KeepaliveSettings>,
-}
-
-open_enum! {
-    /// Invalid message action.
-    InvalidMessageAction {
-        /// `TerminateConnection`.
-        TerminateConnection = "TerminateConnection",
-        /// `TerminateStream`.
-        TerminateStream = "TerminateStream",
-    }
-}
-
-/// HTTP/2 keepalive.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(transform = Cel(&[(
-    "!has(self.timeout) || !has(self.interval) || duration(self.timeout) < duration(self.interval)",
-    "timeout must be less than interval",
-)]))]
-#[serde(rename_all = "camelCase")]
-pub struct HTTP2KeepaliveSettings {
-    /// Interval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Duration>,
-    /// Timeout.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Duration>,
-    /// Interval jitter.
-    #[schemars(range(min = 0, max = 100))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval_jitter: Option<i64>,
-    /// Idle interval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_interval: Option<Duration>,
-}
-
-/// Backend TLS config.
+/// TLS to backends.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTLSConfig {
-    /// Client certificate ref.
+    /// Secret with the certificate that the proxy shows to backends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_ref: Option<SecretObjectReference>,
-    /// TLS settings.
+    /// Parameters of TLS.
     #[serde(flatten)]
     pub settings: TLSSettings,
 }
 
-/// Local object key reference.
+/// One entry of an object in the referrer's namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalObjectKeyReference {
-    /// Local object reference.
+    /// The object.
     #[serde(flatten)]
     pub object: LocalObjectReference,
-    /// Key.
+    /// Key of the entry.
     pub key: String,
 }

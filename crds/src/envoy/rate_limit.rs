@@ -8,17 +8,17 @@ use crate::cel::Cel;
 use crate::open_enum::open_enum;
 use crate::shape::Long;
 
-/// Rate limit.
+/// Bounds on requests in a span of time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitSpec {
-    /// Which kind it is.
+    /// Whether proxies count together or each for itself; not needed, `global` and `local` may both be set.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<RateLimitType>,
-    /// Global.
+    /// Bounds that all proxies count together, through the rate limit service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub global: Option<GlobalRateLimit>,
-    /// Local.
+    /// Bounds that each proxy counts for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<LocalRateLimit>,
 }
@@ -33,26 +33,26 @@ open_enum! {
     }
 }
 
-/// Global rate limit.
+/// Bounds that all proxies count together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GlobalRateLimit {
-    /// Rules.
+    /// Rules; a request counts for each that it matches.
     #[schemars(length(max = 256))]
     pub rules: Vec<RateLimitRule>,
 }
 
-/// Rate limit rule.
+/// A bound, and the requests that it counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitRule {
-    /// Client selectors.
+    /// Requests that are counted: those that one of these selects; all if absent.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub client_selectors: Vec<RateLimitSelectCondition>,
-    /// Limit.
+    /// Requests in a span of time.
     pub limit: RateLimitValue,
-    /// Cost.
+    /// What a request counts; 1 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<RateLimitCost>,
     /// Whether all routes of the policy share the counts.
@@ -61,7 +61,7 @@ pub struct RateLimitRule {
     /// Whether it only watches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow_mode: Option<bool>,
-    /// X rate limit headers.
+    /// Whether responses tell what is left; as the listener has it if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub x_rate_limit_headers: Option<XRateLimitHeadersOption>,
 }
@@ -76,37 +76,37 @@ pub struct RateLimitRule {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitSelectCondition {
-    /// Headers.
+    /// Headers that must match.
     #[schemars(length(max = 128))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<RateLimitHeaderMatch>,
-    /// Methods.
+    /// Methods, one of which must be the request's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<MethodMatch>,
-    /// Path.
+    /// Path that must match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathMatch>,
-    /// Source CIDR.
+    /// Addresses, among which the client's must be.
     #[serde(rename = "sourceCIDR", skip_serializing_if = "Option::is_none")]
     pub source_cidr: Option<SourceMatch>,
-    /// Query params.
+    /// Query parameters that must match.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query_params: Vec<QueryParamMatch>,
 }
 
-/// Rate limit header match.
+/// A header or query parameter that must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitHeaderMatch {
-    /// Which kind it is.
+    /// Way of comparing; `Exact` if absent. `Distinct` counts each value for itself.
     #[schemars(extend("default" = "Exact"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<RateLimitHeaderMatchType>,
-    /// Name.
+    /// Name, 1 to 256 characters.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// Value.
+    /// Value or RE2 expression; none with type `Distinct`.
     #[schemars(length(max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
@@ -128,11 +128,11 @@ open_enum! {
     }
 }
 
-/// Method match.
+/// A method that must be the request's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MethodMatch {
-    /// Value.
+    /// Name of the method.
     #[schemars(extend("enum" = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]))]
     pub value: String,
     /// Whether what does not match, matches.
@@ -141,15 +141,15 @@ pub struct MethodMatch {
     pub invert: Option<bool>,
 }
 
-/// Source match.
+/// Addresses of clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceMatch {
-    /// Which kind it is.
+    /// Way of counting; `Exact` if absent. `Distinct` counts each address for itself.
     #[schemars(extend("default" = "Exact"))]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<SourceMatchType>,
-    /// Value.
+    /// Network of the addresses, such as `10.0.0.0/8`.
     #[schemars(length(min = 1, max = 256))]
     pub value: String,
     /// Whether what does not match, matches.
@@ -171,16 +171,16 @@ open_enum! {
 /// Query param match.
 pub type QueryParamMatch = RateLimitHeaderMatch;
 
-/// Rate limit value.
+/// Requests in a span of time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitValue {
-    /// Requests a unit.
+    /// Requests, or cost, that one unit allows.
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub requests: i64,
-    /// Span of time.
+    /// Span of time that they are for.
     pub unit: RateLimitUnit,
-    /// From metadata.
+    /// Metadata that may set another bound for a request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_metadata: Option<RateLimitValueMetadata>,
 }
@@ -205,31 +205,31 @@ open_enum! {
     }
 }
 
-/// Rate limit value metadata.
+/// Metadata that may set another bound.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitValueMetadata {
-    /// Namespace.
+    /// Namespace of the metadata.
     #[schemars(length(min = 1))]
     pub namespace: String,
-    /// Key.
+    /// Key of the metadata.
     #[schemars(length(min = 1))]
     pub key: String,
 }
 
-/// Rate limit cost.
+/// What a request counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitCost {
-    /// Request.
+    /// What is counted before the request is sent on; 1 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<RateLimitCostSpecifier>,
-    /// Response.
+    /// What is counted when the response is done; nothing if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<RateLimitCostSpecifier>,
 }
 
-/// Rate limit costifier.
+/// What is counted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -239,13 +239,13 @@ pub struct RateLimitCost {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitCostSpecifier {
-    /// From.
+    /// Where the number comes from.
     pub from: RateLimitCostFrom,
-    /// Number.
+    /// The number, with `from: Number`; 0 only looks whether the bound is reached.
     #[schemars(with = "Option<Long>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<i64>,
-    /// Metadata.
+    /// The metadata that holds the number, with `from: Metadata`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<RateLimitCostMetadata>,
 }
@@ -260,13 +260,13 @@ open_enum! {
     }
 }
 
-/// Rate limit cost metadata.
+/// Metadata that holds a number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitCostMetadata {
-    /// Namespace.
+    /// Namespace of the metadata.
     pub namespace: String,
-    /// Key.
+    /// Key of the metadata.
     pub key: String,
 }
 
@@ -280,11 +280,11 @@ open_enum! {
     }
 }
 
-/// Local rate limit.
+/// Bounds that each proxy counts for itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalRateLimit {
-    /// Rules.
+    /// Rules; the one without selectors is for requests that no other counts.
     #[schemars(
         length(max = 16),
         transform = Cel(&[

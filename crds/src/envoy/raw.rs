@@ -1,16 +1,21 @@
 //! Parts of an object that are read only when they are used.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::kubernetes_schema;
+
 /// JSON that stands for a `T`, as the manifest has it.
 ///
-/// The CRD does not describe these subtrees, so a user can write anything there; reading them late keeps a mistake in
-/// one object from stopping the watch of all, and lets the error name the field.
+/// The API server holds it to the schema of a `T`, but not what was stored before, and a newer CRD may admit more:
+/// reading it late keeps a mistake in one object from stopping the watch of all, and lets the error name the field.
 pub struct Raw<T> {
     /// The JSON.
     pub value: Value,
@@ -67,13 +72,21 @@ impl<'de, T> Deserialize<'de> for Raw<T> {
     }
 }
 
-impl<T> schemars::JsonSchema for Raw<T> {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Raw".into()
+impl<T: JsonSchema> JsonSchema for Raw<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Raw_{}", T::schema_name()).into()
     }
 
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        if kubernetes_schema::is_of_kubernetes::<T>() {
+            return kubernetes_schema::of::<T>();
+        }
+        let schema = generator.subschema_for::<T>();
+        if schema.as_bool() == Some(true) {
+            json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
+        } else {
+            schema
+        }
     }
 
     fn inline_schema() -> bool {

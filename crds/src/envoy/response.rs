@@ -9,7 +9,7 @@ use crate::gateway::{HTTPHeaderFilter, HTTPPathModifier};
 use crate::open_enum::open_enum;
 use crate::shape::{self, Long};
 
-/// Response override.
+/// A response that takes the place of others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -19,21 +19,21 @@ use crate::shape::{self, Long};
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct ResponseOverride {
-    /// Match.
+    /// Responses that are replaced.
     #[serde(rename = "match")]
     pub match_: CustomResponseMatch,
-    /// Response.
+    /// The response in their place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<CustomResponse>,
-    /// Redirect.
+    /// A redirect in their place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<CustomRedirect>,
-    /// Source.
+    /// Whose responses: the proxy's own, those of backends, or all, which is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<ResponseOverrideSource>,
 }
 
-/// Custom response match.
+/// Responses by status and headers; all that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -43,17 +43,17 @@ pub struct ResponseOverride {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct CustomResponseMatch {
-    /// Status codes.
+    /// Statuses, one of which must be the response's.
     #[schemars(length(min = 1, max = 50))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub status_codes: Vec<StatusCodeMatch>,
-    /// Response headers.
+    /// Headers that must match.
     #[schemars(length(min = 1, max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub response_headers: Vec<ResponseOverrideHeaderMatch>,
 }
 
-/// Status code match.
+/// One status, or a range.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -67,15 +67,15 @@ pub struct CustomResponseMatch {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct StatusCodeMatch {
-    /// Which kind it is.
+    /// Whether it is one or a range; `Value` if absent.
     #[schemars(extend("default" = "Value"), required)]
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<StatusCodeValueType>,
-    /// Value.
+    /// The status, with type `Value`.
     #[schemars(with = "Option<Long>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<i64>,
-    /// Range.
+    /// The range, with type `Range`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<StatusCodeRange>,
 }
@@ -90,7 +90,7 @@ open_enum! {
     }
 }
 
-/// Status code range.
+/// Statuses from one to another.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = Cel(&[
     (
@@ -100,40 +100,40 @@ open_enum! {
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct StatusCodeRange {
-    /// Start.
+    /// The first that is meant.
     #[schemars(with = "Long")]
     pub start: i64,
-    /// End.
+    /// The last that is meant.
     #[schemars(with = "Long")]
     pub end: i64,
 }
 
-/// Response override header match.
+/// A header of a response that must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResponseOverrideHeaderMatch {
-    /// Name.
+    /// Name of the header.
     #[schemars(transform = shape::header_name)]
     pub name: String,
-    /// Value.
+    /// How its value is compared.
     pub value: StringMatch,
 }
 
-/// Custom response.
+/// A response of the proxy's own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomResponse {
-    /// Content type.
+    /// Value of the header Content-Type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// Body.
+    /// Body, in which Envoy's command operators are replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<CustomResponseBody>,
-    /// Status code.
+    /// Status; that of the replaced response, or 200, if absent.
     #[schemars(with = "Option<Long>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<i64>,
-    /// Header.
+    /// Headers to set and to add.
     #[schemars(transform = Cel(&[(
         "!has(self.remove) || self.remove.size() == 0",
         "remove is not supported here; the response has no headers of a backend",
@@ -142,26 +142,26 @@ pub struct CustomResponse {
     pub header: Option<HTTPHeaderFilter>,
 }
 
-/// Custom redirect.
+/// A redirect; what is absent is as in the request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomRedirect {
-    /// Scheme.
+    /// Scheme of the new location.
     #[schemars(extend("enum" = ["http", "https"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<String>,
-    /// Hostname.
+    /// Host of the new location.
     #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// Path.
+    /// Path of the new location; of type `ReplaceFullPath` alone.
     #[schemars(transform = Cel(&[("self.type == 'ReplaceFullPath'", "type must be ReplaceFullPath here")]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<HTTPPathModifier>,
-    /// Port.
+    /// Port of the new location; that of its scheme, or of the listener, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i64>,
-    /// Status code.
+    /// Status, 301 or 302; 302 if absent.
     #[schemars(extend("default" = 302), with = "Option<Long>", extend("enum" = [301, 302]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<i64>,

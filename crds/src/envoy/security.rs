@@ -14,7 +14,7 @@ use crate::duration::Duration;
 use crate::gateway::{Fraction, PolicyStatus};
 use crate::patterns;
 
-/// Who may use a Gateway or a route, and what browsers may do..
+/// Who may use a Gateway or a route, and what browsers may do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "gateway.envoyproxy.io",
@@ -45,65 +45,65 @@ pub struct SecurityPolicySpec {
     #[schemars(with = "Option<String>", transform = Cel(&[NO_MERGE_BY_REPLACING]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_type: Option<PolicyMergeType>,
-    /// API key auth.
+    /// Clients are known by keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_auth: Option<APIKeyAuth>,
-    /// CORS.
+    /// What scripts of other sites may do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<CORS>,
-    /// CSRF.
+    /// Requests that another site makes a browser send are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub csrf: Option<CSRF>,
-    /// Basic auth.
+    /// Clients are known by names and passwords.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub basic_auth: Option<BasicAuth>,
-    /// JWT.
+    /// Clients are known by JSON Web Tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JWT>,
-    /// OIDC.
+    /// Clients log in by OpenID Connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OIDC>,
-    /// Ext auth.
+    /// A service is asked whether a request may pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ext_auth: Option<ExtAuth>,
-    /// Authorization.
+    /// Who may do what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
 }
 
-/// CORS.
+/// What scripts of other sites may do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CORS {
-    /// Allow origins.
+    /// Sites, as `https://*.example.com`; `*` is any.
     #[schemars(inner(length(min = 1, max = 253), regex(pattern = patterns::ORIGIN)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_origins: Vec<String>,
-    /// Allow methods.
+    /// Methods that they may use; `*` is any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_methods: Vec<String>,
-    /// Allow headers.
+    /// Headers that they may send; `*` is any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_headers: Vec<String>,
-    /// Expose headers.
+    /// Headers of answers that they may see; `*` is any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expose_headers: Vec<String>,
-    /// Max age.
+    /// How long browsers may remember this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
-    /// Allow credentials.
+    /// Whether browsers send cookies and passwords; false if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_credentials: Option<bool>,
 }
 
-/// CSRF.
+/// Requests that another site makes a browser send are refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CSRF {
-    /// Shadow fraction.
+    /// Share of requests that are only counted; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow_fraction: Option<Fraction>,
-    /// Additional origins.
+    /// Sites whose requests pass, beside the one that is asked.
     #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = patterns::ORIGIN)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additional_origins: Vec<String>,

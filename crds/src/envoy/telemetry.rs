@@ -8,57 +8,57 @@ use serde::{Deserialize, Serialize};
 use crate::gateway::Fraction;
 use crate::open_enum::open_enum;
 
-/// Backend telemetry.
+/// Traces and metrics of the routes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTelemetry {
-    /// Tracing.
+    /// How requests are traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
-    /// Metrics.
+    /// How requests are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<BackendMetrics>,
 }
 
-/// Tracing.
+/// How requests are traced.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tracing {
-    /// Sampling fraction.
+    /// Share of requests that are traced where nobody has decided yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling_fraction: Option<Fraction>,
-    /// Client sampling fraction.
+    /// Share of the requests whose clients ask for a trace that get one; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_sampling_fraction: Option<Fraction>,
-    /// Overall sampling fraction.
+    /// Share of the traces chosen otherwise that are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overall_sampling_fraction: Option<Fraction>,
-    /// Custom tags.
+    /// Tags of spans; an older way to write `tags`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub custom_tags: BTreeMap<String, CustomTag>,
-    /// Tags.
+    /// Tags of spans, by name; Envoy's command operators are replaced in the values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// Span name.
+    /// Names of spans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub span_name: Option<TracingSpanName>,
 }
 
-/// Custom tag.
+/// A tag of spans.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomTag {
-    /// Which kind it is.
+    /// Where the value comes from.
     #[schemars(extend("default" = "Literal"))]
     #[serde(rename = "type")]
     pub type_: CustomTagType,
-    /// Literal.
+    /// The value, with type `Literal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub literal: Option<LiteralCustomTag>,
-    /// Environment.
+    /// A variable of the proxy's environment, with type `Environment`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentCustomTag>,
-    /// Request header.
+    /// A header of the request, with type `RequestHeader`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_header: Option<RequestHeaderCustomTag>,
 }
@@ -75,51 +75,51 @@ open_enum! {
     }
 }
 
-/// Literal custom tag.
+/// A value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LiteralCustomTag {
-    /// Value.
+    /// The value itself.
     pub value: String,
 }
 
-/// Environment custom tag.
+/// A variable of the proxy's environment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentCustomTag {
-    /// Name.
+    /// Name of the variable.
     pub name: String,
-    /// Default value.
+    /// Value where there is no such variable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_value: Option<String>,
 }
 
-/// Request header custom tag.
+/// A header of the request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestHeaderCustomTag {
-    /// Name.
+    /// Name of the header.
     pub name: String,
-    /// Default value.
+    /// Value where there is no such header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_value: Option<String>,
 }
 
-/// Tracing span name.
+/// Names of spans; Envoy's command operators are replaced in them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TracingSpanName {
-    /// Client.
+    /// Name of the span of the client's request.
     pub client: String,
-    /// Server.
+    /// Name of the span of the backend's.
     pub server: String,
 }
 
-/// Backend metrics.
+/// How requests are counted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendMetrics {
-    /// Route stat name.
+    /// Name of the routes in metrics, in which operators such as `%ROUTE_NAME%` are replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route_stat_name: Option<String>,
 }

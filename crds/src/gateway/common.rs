@@ -117,7 +117,7 @@ pub struct PolicyAncestorStatus {
     /// The controller that wrote the entry.
     #[schemars(transform = shape::controller)]
     pub controller_name: String,
-    /// Accepted, ResolvedRefs.
+    /// What became of the policy there: Accepted, ResolvedRefs and others.
     #[schemars(length(min = 1), transform = shape::no_default, transform = shape::conditions)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -214,7 +214,7 @@ pub struct HTTPHeader {
     /// Name; case does not matter.
     #[schemars(transform = shape::header_name)]
     pub name: String,
-    /// Value.
+    /// Value, 1 to 4096 characters.
     #[schemars(transform = shape::header_value)]
     pub value: String,
 }

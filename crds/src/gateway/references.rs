@@ -26,7 +26,7 @@ pub struct ParentReference {
     #[schemars(transform = shape::namespace)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Name.
+    /// Name of the Gateway, ListenerSet or Service.
     #[schemars(transform = shape::name)]
     pub name: String,
     /// Name of one listener of the parent.
@@ -106,7 +106,7 @@ pub struct BackendObjectReference {
     #[schemars(extend("default" = "Service"), transform = shape::kind)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Name.
+    /// Name of the object.
     #[schemars(transform = shape::name)]
     pub name: String,
     /// Namespace; the referrer's own if absent.
@@ -174,7 +174,7 @@ pub struct SecretObjectReference {
     #[schemars(extend("default" = "Secret"), transform = shape::kind)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Name.
+    /// Name of the object.
     #[schemars(transform = shape::name)]
     pub name: String,
     /// Namespace; the referrer's own if absent.
@@ -229,10 +229,10 @@ pub struct LocalObjectReference {
     /// API group; empty for the core group.
     #[schemars(transform = shape::group)]
     pub group: String,
-    /// Kind.
+    /// Kind of the object.
     #[schemars(transform = shape::kind)]
     pub kind: String,
-    /// Name.
+    /// Name of the object.
     #[schemars(transform = shape::name)]
     pub name: String,
 }
@@ -247,13 +247,13 @@ pub struct LocalPolicyTargetReferenceWithSectionName {
     /// API group; empty for the core group.
     #[schemars(transform = shape::group)]
     pub group: String,
-    /// Kind.
+    /// Kind of the target.
     #[schemars(transform = shape::kind)]
     pub kind: String,
-    /// Name.
+    /// Name of the target.
     #[schemars(transform = shape::name)]
     pub name: String,
-    /// Name of the section.
+    /// One section of the target: a listener, a route rule, a Service's port; all of the target if absent.
     #[schemars(transform = shape::dns_name)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,

@@ -66,7 +66,6 @@ gaps! {
         Warned "extraArgs": "there is no Envoy here to take them",
         Warned "filterOrder": "filters have the order that they have in Envoy by default",
         Warned "luaValidation": "there is no Envoy here to run Lua",
-        Warned "lua": "there is no Envoy here to run Lua",
         Warned "dynamicModules": "there is no Envoy here to load them",
         Warned "mergeBackends": "routes that use a backend alike share it in any case",
         Warned "backendTLS.fingerprints": "they are of clients",

@@ -91,16 +91,13 @@ fn rows(
         return;
     }
     let items = &schema["items"];
-    if items["properties"].is_object() {
+    if is_described(items) {
         path.push_str("[]");
         rows(kind, items, path, text, known);
         path.truncate(length);
         return;
     }
-    match schema["properties"]
-        .as_object()
-        .filter(|fields| !fields.is_empty())
-    {
+    match schema["properties"].as_object().filter(|_| is_described(schema)) {
         Some(fields) => {
             for (name, field) in fields {
                 if length > 0 {
@@ -113,6 +110,12 @@ fn rows(
         }
         None => leaf(kind, schema, path, text),
     }
+}
+
+/// Whether the fields of an object are described. Those of Kubernetes' own types are not, and are passed on as they are.
+fn is_described(schema: &Value) -> bool {
+    let mut fields = schema["properties"].as_object().into_iter().flatten();
+    fields.any(|(_, field)| field["description"].is_string())
 }
 
 fn leaf(kind: Kind, schema: &Value, path: &str, text: &mut String) {
