@@ -83,7 +83,7 @@ impl Governing {
         let mut reader = Reader::new(context, scope);
         let mut policy = v1::Policy::default();
         match &self.security {
-            Some(Ok(found)) => policy = security::policy(&mut reader, found),
+            Some(Ok(found)) => policy = security::policy(&mut reader, found, true),
             Some(Err((_, fault))) => reader.faults.push(fault.clone()),
             None => {}
         }

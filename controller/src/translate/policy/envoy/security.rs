@@ -9,8 +9,13 @@ use super::{authorization, credentials, external_auth, gaps, jwt, oidc};
 use crate::store::Kind;
 use crate::translate::route::millis;
 
-/// What it comes to. What is wrong is noted with the reader: then none of it may be relied on.
-pub fn policy(reader: &mut Reader<'_, '_, '_>, from: &Effective<SecurityPolicySpec>) -> v1::Policy {
+/// What it comes to. What is wrong is noted with the reader: then none of it may be relied on. `forgives`: what is wrong with
+/// an authorizer that fails open is not noted; requests go without it.
+pub fn policy(
+    reader: &mut Reader<'_, '_, '_>,
+    from: &Effective<SecurityPolicySpec>,
+    forgives: bool,
+) -> v1::Policy {
     let spec = &gaps::honoured(reader, Kind::SecurityPolicy, &from.spec);
     let jwt = spec
         .jwt
@@ -23,10 +28,15 @@ pub fn policy(reader: &mut Reader<'_, '_, '_>, from: &Effective<SecurityPolicySp
     v1::Policy {
         cors: spec.cors.as_ref().map(|from| cors(reader, from)),
         csrf: spec.csrf.as_ref().map(|from| csrf(reader, from)),
-        external_auth: spec
-            .ext_auth
-            .as_ref()
-            .and_then(|auth| external_auth::translate(reader, from.owner("extAuth"), auth)),
+        external_auth: spec.ext_auth.as_ref().and_then(|auth| {
+            let known = reader.faults.len();
+            let found = external_auth::translate(reader, from.owner("extAuth"), auth);
+            let is_bypassed = forgives && auth.fail_open == Some(true) && reader.faults.len() > known;
+            if is_bypassed {
+                reader.faults.truncate(known);
+            }
+            found.filter(|_| !is_bypassed)
+        }),
         api_key_auth: spec
             .api_key_auth
             .as_ref()

@@ -179,7 +179,7 @@ impl Stating for SecurityPolicy {
             if target == Kind::TCPRoute {
                 security::connections(reader, found);
             } else {
-                security::policy(reader, found);
+                security::policy(reader, found, false);
             }
         })
     }
