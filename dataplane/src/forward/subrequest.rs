@@ -4,20 +4,23 @@
 //! Owns the choice of whom to ask, the tries and their bounds. What a backend asks of connections (how endpoints are chosen,
 //! how many there may be at once, what their failures say of their health) holds for these calls as for any.
 
-use std::fmt;
+mod exchange;
+mod failed;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, request, response};
+use http::{HeaderValue, request};
 use tokio::time::Instant;
 
+pub(super) use self::exchange::Answer;
+use self::exchange::finish;
+pub(super) use self::failed::Failed;
 use super::ahead;
-use super::downstream::Chunk;
-use super::upstream::{BodyKind, Failure, Upstream};
+use super::upstream::{BodyKind, Upstream};
 use crate::own_calls::OwnCalls;
 use crate::retry::Retry;
 use crate::telemetry::metrics::BackendActive;
@@ -26,16 +29,6 @@ use crate::upstream::breaker::Permit;
 use crate::upstream::connect::{Version, Wants, connect};
 use crate::upstream::{Active, Ask, Backend, Balancer, ConnectError, Outcome, Slot};
 use crate::worker::Worker;
-
-/// Largest response that is read.
-const MAX_RESPONSE: usize = 256 * 1024;
-
-/// A response, read to its end.
-pub(super) struct Answer {
-    pub(super) head: response::Parts,
-    pub(super) body: Bytes,
-    pub(super) trailers: HeaderMap,
-}
 
 /// How a call is made.
 #[derive(Clone, Copy)]
@@ -69,60 +62,6 @@ impl Begun {
         self.backend.report(&self.active, outcome);
         let metrics = &self.backend.metrics;
         metrics.request(status.unwrap_or_default(), self.at.elapsed());
-    }
-}
-
-/// Why a try has come to nothing.
-pub(super) enum Failed {
-    NoBackend,
-    NoEndpoint,
-    Overflow,
-    Destination(String),
-    Connect(ConnectError),
-    Timeout,
-    Upstream(Failure),
-    TooLarge,
-}
-
-impl Failed {
-    /// True if it took too long.
-    pub(super) fn is_late(&self) -> bool {
-        matches!(self, Self::Timeout | Self::Connect(ConnectError::Timeout))
-    }
-
-    fn is_covered(&self, retry: &Retry) -> bool {
-        match self {
-            Self::Connect(ConnectError::Overflow)
-            | Self::NoBackend
-            | Self::NoEndpoint
-            | Self::Overflow
-            | Self::Destination(_)
-            | Self::TooLarge => false,
-            Self::Connect(_) => retry.covers_connect_failure(),
-            Self::Timeout => retry.covers_timeout(),
-            Self::Upstream(_) => retry.covers_reset(),
-        }
-    }
-}
-
-impl From<Failure> for Failed {
-    fn from(failure: Failure) -> Self {
-        Self::Upstream(failure)
-    }
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoBackend => f.write_str("no such backend"),
-            Self::NoEndpoint => f.write_str("no healthy upstream"),
-            Self::Overflow => f.write_str("overflow"),
-            Self::Destination(why) => f.write_str(why),
-            Self::Connect(error) => error.fmt(f),
-            Self::Timeout => f.write_str("timeout"),
-            Self::Upstream(failure) => failure.fmt(f),
-            Self::TooLarge => f.write_str("the response is too large"),
-        }
     }
 }
 
@@ -342,71 +281,6 @@ impl<'c> Tries<'c> {
         self.retries += 1;
         tokio::time::sleep_until(at).await;
         true
-    }
-}
-
-/// Sends the body and reads the answer.
-async fn finish(worker: &Worker, mut begun: Begun, body: &Bytes, until: Instant) -> Result<Answer, Failed> {
-    let exchange = exchange(&mut begun.up, body, begun.idle);
-    let answered = tokio::time::timeout_at(until, exchange).await;
-    let mut answered = answered.unwrap_or(Err(Failed::Timeout));
-    if let (Ok(answer), Some(member)) = (&mut answered, begun.active.member()) {
-        begun.backend.take_load(member, &mut answer.head.headers);
-        begun.backend.take_load(member, &mut answer.trailers);
-    }
-    begun.report(answered.as_ref().ok().map(|answer| answer.head.status.as_u16()));
-    if answered.is_ok() {
-        let key = begun.backend.pool_key(begun.active.endpoint(), None);
-        begun.up.recycle(&worker.pool, key);
-    }
-    answered
-}
-
-async fn exchange(up: &mut Upstream, body: &Bytes, idle: Option<Duration>) -> Result<Answer, Failed> {
-    if !body.is_empty() {
-        up.push(body.clone()).and_then(|()| up.finish(None))?;
-    }
-    let head = soon(
-        idle,
-        std::future::poll_fn(|cx| {
-            loop {
-                let _ = up.poll_drain(cx)?;
-                match up.poll_head(cx)? {
-                    Poll::Ready(head) if head.status.is_informational() => {}
-                    Poll::Ready(head) => return Poll::Ready(Ok(head)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        }),
-    )
-    .await?;
-    let mut answer = BytesMut::new();
-    let mut trailers = HeaderMap::new();
-    while let Some(chunk) = soon(idle, std::future::poll_fn(|cx| up.poll_body(cx))).await? {
-        match chunk {
-            Chunk::Data(data) => answer.extend_from_slice(&data),
-            Chunk::Trailers(fields) => trailers = fields,
-        }
-        if answer.len() > MAX_RESPONSE {
-            return Err(Failed::TooLarge);
-        }
-    }
-    Ok(Answer {
-        head,
-        body: answer.freeze(),
-        trailers,
-    })
-}
-
-async fn soon<T>(
-    bound: Option<Duration>,
-    comes: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failed> {
-    match bound {
-        None => Ok(comes.await?),
-        Some(bound) => Ok(tokio::time::timeout(bound, comes)
-            .await
-            .map_err(|_| Failed::Timeout)??),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Nothing of a session is kept here: it lives in sealed cookies ([`session`]), so any proxy with the same key honours
 //! it. Asking the provider is the forwarder's business.
 
+pub mod answer;
 pub mod cookies;
 pub mod login;
 pub mod provider;
@@ -24,7 +25,8 @@ use serde_json::Value;
 use sluice_config::v1;
 
 use self::cookies::{Cookies, Holds};
-use self::provider::{Fault, Provider, TokenAnswer};
+use self::answer::TokenAnswer;
+use self::provider::{Fault, Provider};
 use self::seal::Sealer;
 use self::session::{Record, TokenSet};
 use super::carrier::Carrier;

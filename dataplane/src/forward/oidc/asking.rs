@@ -12,8 +12,9 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, He
 use super::super::jwt;
 use super::super::subrequest::{self, Call};
 use crate::filter::oidc::Oidc;
+use crate::filter::oidc::answer::{TokenAnswer, error_code};
 use crate::filter::oidc::login::{form, form_encoded};
-use crate::filter::oidc::provider::{Endpoints, Fault, Granted, Provider, Target, TokenAnswer, error_code};
+use crate::filter::oidc::provider::{Endpoints, Fault, Granted, Provider, Target};
 use crate::filter::oidc::session::TokenSet;
 use crate::upstream::connect::Version;
 use crate::worker::Worker;
