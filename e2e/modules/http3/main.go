@@ -5,7 +5,8 @@
 //	http3 get ADDRESS HOST CA-FILE    finds it and prints what / answers
 //
 // The backend gives back what it is sent (with its length in a trailer), sends as many bytes as /bytes/N asks for, answers
-// /refuse before it has read anything, and gives hints at /hints. A check ends with what has failed.
+// /refuse before it has read anything, gives hints at /hints, and speaks WebSocket at /socket. A check ends with what has
+// failed.
 package main
 
 import (
@@ -92,6 +93,7 @@ func serve(address string) error {
 		w.WriteHeader(http.StatusEarlyHints)
 		w.WriteHeader(http.StatusNoContent)
 	})
+	http.Handle("/socket", mirrored)
 	return http.ListenAndServe(address, nil)
 }
 
@@ -112,7 +114,7 @@ func ask(what, address, host, file string) error {
 		return fmt.Errorf("%s: no certificate", file)
 	}
 	transport := &http3.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: c.roots, ServerName: host},
+		TLSClientConfig: c.tls(),
 		Dial: func(ctx context.Context, _ string, tls *tls.Config, config *quic.Config) (*quic.Conn, error) {
 			return quic.DialAddr(ctx, address, tls, config)
 		},
@@ -154,6 +156,8 @@ func (c *checker) check() error {
 		{"an answer before the body is read", c.refused},
 		{"informational responses", c.hints},
 		{"a client that cancels", c.cancel},
+		{"WebSocket", c.websocket},
+		{"a tunnel", c.tunnel},
 		{"requests after all that", c.get},
 	} {
 		if err := step.run(); err != nil {
@@ -162,6 +166,10 @@ func (c *checker) check() error {
 		log.Printf("%s: passed", step.name)
 	}
 	return nil
+}
+
+func (c *checker) tls() *tls.Config {
+	return &tls.Config{RootCAs: c.roots, ServerName: c.host}
 }
 
 func (c *checker) url(path string) string {
@@ -180,7 +188,7 @@ func (c *checker) announced() error {
 			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, network, c.address)
 			},
-			TLSClientConfig:   &tls.Config{RootCAs: c.roots, ServerName: c.host},
+			TLSClientConfig:   c.tls(),
 			ForceAttemptHTTP2: version == 2,
 		}
 		client := http.Client{Transport: transport, Timeout: patience}

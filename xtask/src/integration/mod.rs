@@ -44,6 +44,10 @@ const CHECKS: &[Check] = &[
         run: http3::quic_go,
     },
     Check {
+        name: "http3-merged",
+        run: http3::merged,
+    },
+    Check {
         name: "oidc",
         run: oidc::login,
     },
