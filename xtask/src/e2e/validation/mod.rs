@@ -115,18 +115,7 @@ async fn compare(judge: &Judge<'_>, options: &Options) -> Result<Differences> {
     let walks = (0..judge.kinds.len())
         .map(|number| Walk::new(judge, &values, number, options.seed).run(options.cases));
     let mut cases = Vec::new();
-    for (kind, walked) in judge.kinds.iter().zip(future::try_join_all(walks).await?) {
-        say(format!(
-            "{}: {} fields, {} cases; no admitted object with {}",
-            kind.name,
-            walked.fields,
-            walked.cases.len(),
-            if walked.unreached.is_empty() {
-                "none".to_owned()
-            } else {
-                walked.unreached.join(", ")
-            }
-        ));
+    for walked in future::try_join_all(walks).await? {
         cases.extend(walked.cases);
     }
     say(format!(

@@ -5,25 +5,38 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
-use serde_json::Value;
+use futures::future;
+use serde_json::{Value, json};
 
 use super::crds::Kind;
 use super::judge::{Cause, Judge, Verdict};
 use super::schema::{Node, Path, Step};
 use super::values::{Hints, Values};
+use super::walk::Edit;
 
 /// Changes on top of each other.
 const DEPTH: usize = 4;
 /// Objects that are changed further.
 const WIDTH: usize = 6;
-/// Requests for one object.
-const TRIES: usize = 900;
+/// Requests at once.
+const AT_ONCE: usize = 16;
+/// Requests for one object, after which no change is added.
+const TRIES: usize = 1500;
+
+/// Pairs of changes of one object.
+const PAIRS: usize = 700;
 
 /// Whom it asks, and about what.
 pub struct Repair<'a> {
     pub judge: &'a Judge<'a>,
     pub kind: &'a Kind,
     pub values: &'a Values,
+}
+
+/// What came of some objects.
+enum Tried {
+    Admitted(Value),
+    Refused(Vec<Attempt>),
 }
 
 /// An object with a change, and why it is refused.
@@ -44,20 +57,22 @@ impl Repair<'_> {
         for _ in 0..DEPTH {
             let mut next = Vec::new();
             for attempt in &edge {
-                for object in self.changed(attempt, keep) {
-                    if tried.len() > TRIES {
-                        return Ok(None);
-                    }
-                    if !tried.insert(digest(&object)) {
-                        continue;
-                    }
-                    match self.judge.theirs(self.kind, &object).await? {
-                        Verdict::Admitted(_) => return Ok(Some(object)),
-                        Verdict::Refused(causes) if causes != attempt.causes => {
-                            next.push(Attempt { object, causes });
-                        }
-                        Verdict::Refused(_) => {}
-                    }
+                let edits = self.edits(attempt, keep);
+                let singles = edits.iter().map(|edit| edited(&attempt.object, [edit]));
+                let mut found = self.attempts(attempt, singles.collect(), &mut tried).await?;
+                if let Tried::Refused(all) = &found
+                    && all.is_empty()
+                {
+                    // One rule may ask for two things.
+                    let pairs = pairs(&edits, &attempt.object);
+                    found = self.attempts(attempt, pairs, &mut tried).await?;
+                }
+                match found {
+                    Tried::Admitted(object) => return Ok(Some(object)),
+                    Tried::Refused(attempts) => next.extend(attempts),
+                }
+                if tried.len() > TRIES {
+                    return Ok(None);
                 }
             }
             next.sort_by_key(|attempt| (attempt.causes.len(), attempt.object.to_string().len()));
@@ -67,11 +82,39 @@ impl Repair<'_> {
         Ok(None)
     }
 
-    fn changed(&self, attempt: &Attempt, keep: &Path) -> Vec<Value> {
+    /// Tries objects; those that are refused for the same reasons as before lead nowhere.
+    async fn attempts(
+        &self,
+        before: &Attempt,
+        mut objects: Vec<Value>,
+        tried: &mut HashSet<u64>,
+    ) -> Result<Tried> {
+        objects.retain(|object| tried.insert(digest(object)));
+        let mut refused = Vec::new();
+        for some in objects.chunks(AT_ONCE) {
+            let verdicts = some.iter().map(|object| self.judge.theirs(self.kind, object));
+            for (object, verdict) in some.iter().zip(future::try_join_all(verdicts).await?) {
+                let object = object.clone();
+                match verdict {
+                    Verdict::Admitted(_) => return Ok(Tried::Admitted(object)),
+                    Verdict::Refused(causes) if causes != before.causes => {
+                        refused.push(Attempt { object, causes });
+                    }
+                    Verdict::Refused(_) => {}
+                }
+            }
+        }
+        Ok(Tried::Refused(refused))
+    }
+
+    fn edits(&self, attempt: &Attempt, keep: &Path) -> Vec<Edit> {
         let schema = self.kind.schema();
         let mut places: Vec<Path> = Vec::new();
         for cause in &attempt.causes {
             let mut place = Path::parse(&cause.field);
+            if schema.at(&place).is("array") {
+                places.push(place.clone());
+            }
             while schema.at(&place).names().is_empty() {
                 match place.parent() {
                     Some(parent) => place = parent,
@@ -85,12 +128,18 @@ impl Repair<'_> {
                 places.push(place);
             }
         }
-        let mut objects = Vec::new();
+        let mut edits = Vec::new();
         for place in places {
-            let hints = Hints::of(schema.at(&place).main_only().rules());
-            self.at(&attempt.object, &place, keep, &hints, 2, &mut objects);
+            let node = schema.at(&place).main_only();
+            let hints = Hints::of(node.rules());
+            if node.is("array") {
+                let lists = self.alternatives(node, &hints);
+                edits.extend(lists.into_iter().map(|list| (place.clone(), Some(list))));
+            } else {
+                self.at(&attempt.object, &place, keep, &hints, 2, &mut edits);
+            }
         }
-        objects
+        edits
     }
 
     /// Changes of the fields of the object at a place, and of objects in it.
@@ -101,7 +150,7 @@ impl Repair<'_> {
         keep: &Path,
         hints: &Hints,
         depth: usize,
-        found: &mut Vec<Value>,
+        found: &mut Vec<Edit>,
     ) {
         let node = self.kind.schema().at(place);
         let mut inner = Vec::new();
@@ -109,27 +158,18 @@ impl Repair<'_> {
             let path = place.then(Step::Field(name.to_owned()));
             let field = node.step(&Step::Field(name.to_owned()));
             let present = path.get(object);
-            let mut change = |value: Option<Value>| {
-                let mut changed = object.clone();
-                path.put(&mut changed, value);
-                found.push(changed);
-            };
-            match present {
-                None => change(Some(self.values.sample(field, 0))),
-                Some(value) => {
-                    for other in self
-                        .alternatives(field, hints)
-                        .into_iter()
-                        .filter(|other| other != value)
-                    {
-                        change(Some(other));
-                    }
-                    if !keep.is_within(&path) {
-                        change(None);
-                    }
+            if present.is_none() {
+                found.push((path.clone(), Some(self.values.sample(field, 0))));
+            }
+            for other in self.alternatives(field, hints) {
+                if present != Some(&other) {
+                    found.push((path.clone(), Some(other)));
                 }
             }
             if present.is_some() {
+                if !keep.is_within(&path) {
+                    found.push((path.clone(), None));
+                }
                 if field.is("array") {
                     inner.push(path.then(Step::Item));
                 }
@@ -145,7 +185,7 @@ impl Repair<'_> {
         }
     }
 
-    /// Other values of a leaf: what it may be chosen from, what rules mention.
+    /// Other values of a field: what it may be chosen from, what rules mention.
     fn alternatives(&self, field: Node, hints: &Hints) -> Vec<Value> {
         let field = field.main_only();
         if !field.choices().is_empty() {
@@ -164,8 +204,37 @@ impl Repair<'_> {
             let near = [0, 1, 2, 100].into_iter().chain(hints.numbers.iter().copied());
             return near.map(Value::from).collect();
         }
+        if field.is("array") {
+            let choices = field.step(&Step::Item).choices();
+            let lists = choices.iter().enumerate().flat_map(|(first, one)| {
+                let pairs = choices[first + 1..].iter().map(move |other| json!([one, other]));
+                [json!([one])].into_iter().chain(pairs)
+            });
+            return lists.collect();
+        }
         Vec::new()
     }
+}
+
+fn edited<'e>(object: &Value, edits: impl IntoIterator<Item = &'e Edit>) -> Value {
+    let mut object = object.clone();
+    for (path, value) in edits {
+        path.put(&mut object, value.clone());
+    }
+    object
+}
+
+/// The object with two edits each.
+fn pairs(edits: &[Edit], object: &Value) -> Vec<Value> {
+    let mut objects = Vec::new();
+    for (first, one) in edits.iter().enumerate() {
+        for other in &edits[first + 1..] {
+            if one.0 != other.0 && objects.len() < PAIRS {
+                objects.push(edited(object, [one, other]));
+            }
+        }
+    }
+    objects
 }
 
 /// What stands for an object among those that were tried.
@@ -173,4 +242,17 @@ pub fn digest(object: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     object.to_string().hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_of_different_fields() {
+        let edit = |path: &str, value: u8| (Path::parse(path), Some(json!(value)));
+        let edits = [edit("a", 1), edit("a", 2), edit("b", 3)];
+        let objects = pairs(&edits, &json!({}));
+        assert_eq!(objects, [json!({"a": 1, "b": 3}), json!({"a": 2, "b": 3})]);
+    }
 }

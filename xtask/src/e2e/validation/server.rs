@@ -167,7 +167,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Sends a request and waits for the JSON that answers it.
+    /// Sends a request and waits for the answer.
     pub async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Value)> {
         let request = Request::builder()
             .method(method)
@@ -186,8 +186,9 @@ impl Api {
         let (status, body) = tokio::time::timeout(PATIENCE, answer)
             .await
             .with_context(|| format!("{path}: no answer"))??;
-        let value = serde_json::from_slice(&body)
-            .with_context(|| format!("{path}: {status} {}", String::from_utf8_lossy(&body)))?;
+        // What the server does not know of it answers in plain text.
+        let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
+        let value = serde_json::from_slice(&body).unwrap_or_else(|_| text());
         Ok((status, value))
     }
 

@@ -2,9 +2,11 @@
 //! changes of it.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use futures::future;
 use rand::Rng;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -16,6 +18,7 @@ use super::judge::Judge;
 use super::repair::Repair;
 use super::schema::{Node, Path, Step};
 use super::values::{Hints, Values};
+use crate::progress::say;
 
 /// How far up rules are that may speak of a field.
 const REACH: usize = 3;
@@ -52,8 +55,8 @@ impl Case {
 pub struct Walked {
     pub cases: Vec<Case>,
     /// Fields that no admitted object was found for.
-    pub unreached: Vec<String>,
-    pub fields: usize,
+    unreached: Vec<String>,
+    fields: usize,
 }
 
 /// A place that is still to be walked, with an object that has it.
@@ -63,6 +66,24 @@ struct Place<'a> {
     base: Rc<Value>,
     /// The nodes that it is in, the nearest last.
     above: Vec<Node<'a>>,
+}
+
+impl Place<'_> {
+    /// The same for places at which the schemas say the same, and the rules that may speak of them.
+    fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.node.digest().hash(&mut hasher);
+        let steps = self.path.0.iter().rev();
+        // Of what has no rules, what lies around the place is of no concern.
+        let ruling = self.above.iter().rev().take(REACH).map(|node| node.rules());
+        let reach = ruling.enumerate().filter(|(_, rules)| !rules.is_empty());
+        if let Some((furthest, _)) = reach.last() {
+            for (node, step) in self.above.iter().rev().zip(steps).take(furthest + 1) {
+                (node.rules(), node.required(), step).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
 }
 
 /// A field of an object, the object that has it, and its value there.
@@ -124,6 +145,21 @@ impl<'a> Walk<'a> {
                 self.several();
             }
         }
+        let Walked {
+            cases,
+            unreached,
+            fields,
+        } = &self.walked;
+        say(format!(
+            "{}: {fields} fields, {} cases; no object was found that is admitted with {}",
+            self.repair.kind.name,
+            cases.len(),
+            if unreached.is_empty() {
+                "none".to_owned()
+            } else {
+                unreached.join(", ")
+            }
+        ));
         Ok(self.walked)
     }
 
@@ -140,7 +176,7 @@ impl<'a> Walk<'a> {
         let near = place.above.iter().rev().take(REACH).chain([&place.node]);
         let rules: Vec<&str> = near.flat_map(|node| node.rules()).collect();
         let hints = Rc::new(Hints::of(rules.iter().copied()));
-        let full = self.seen.insert(place.node.digest()) || !rules.is_empty();
+        let full = self.seen.insert(place.digest());
         self.leaf(&place, &hints, full);
         self.reached
             .push((place.node, place.path.clone(), Rc::clone(&place.base), hints));
@@ -190,33 +226,48 @@ impl<'a> Walk<'a> {
 
     /// The fields of an object, each with an object that has it.
     async fn fields(&mut self, place: &Place<'a>) -> Result<Vec<Field<'a>>> {
+        let wanted: Vec<Field> = place
+            .node
+            .names()
+            .into_iter()
+            .map(|name| {
+                let step = Step::Field(name.to_owned());
+                let (node, path) = (place.node.step(&step), place.path.then(step));
+                let mut object = (*place.base).clone();
+                if path.get(&object).is_none() {
+                    path.put(&mut object, Some(self.values.sample(node, 0)));
+                }
+                let (base, value) = (Rc::new(object), Value::Null);
+                Field {
+                    name,
+                    node,
+                    path,
+                    base,
+                    value,
+                }
+            })
+            .collect();
+        // Where one side alone has a field, that is all there is to tell.
+        let (shared, alone): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|field| field.node.theirs.is_some() && field.node.ours.is_some());
+        for field in alone {
+            self.case(&field.base, Vec::new());
+        }
+        let repaired = shared
+            .iter()
+            .map(|field| self.repair.admitted((*field.base).clone(), &field.path));
+        let repaired = future::try_join_all(repaired).await?;
         let mut fields = Vec::new();
-        for name in place.node.names() {
-            let step = Step::Field(name.to_owned());
-            let (node, path) = (place.node.step(&step), place.path.then(step));
-            let mut object = (*place.base).clone();
-            if path.get(&object).is_none() {
-                path.put(&mut object, Some(self.values.sample(node, 0)));
+        for (mut field, object) in shared.into_iter().zip(repaired) {
+            if let Some(object) = object {
+                field.value = field.path.get(&object).cloned().unwrap_or_default();
+                field.base = Rc::new(object);
+                fields.push(field);
+            } else {
+                self.case(&field.base, Vec::new());
+                self.walked.unreached.push(field.path.to_string());
             }
-            let whole = Rc::new(object.clone());
-            if node.theirs.is_none() || node.ours.is_none() {
-                // One side alone has the field: that is all there is to tell.
-                self.case(&whole, Vec::new());
-                continue;
-            }
-            let Some(base) = self.repair.admitted(object, &path).await? else {
-                self.case(&whole, Vec::new());
-                self.walked.unreached.push(path.to_string());
-                continue;
-            };
-            let value = path.get(&base).cloned().unwrap_or_default();
-            fields.push(Field {
-                name,
-                node,
-                path,
-                base: Rc::new(base),
-                value,
-            });
         }
         Ok(fields)
     }
