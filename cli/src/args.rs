@@ -93,6 +93,9 @@ pub(crate) struct Dataplane {
     /// Seconds that requests and connections have to end when the proxy stops.
     #[arg(long, env = "SLUICE_DRAIN_TIMEOUT", default_value_t = 60)]
     pub drain_timeout: u64,
+    /// Milliseconds that readiness stands when the proxy stops.
+    #[arg(long, env = "SLUICE_UNREADY_DELAY", default_value_t = 0)]
+    pub unready_delay: u64,
     /// Seconds that new connections are still accepted after readiness has failed.
     #[arg(long, env = "SLUICE_MIN_DRAIN", default_value_t = 10)]
     pub min_drain: u64,

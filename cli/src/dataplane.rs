@@ -24,6 +24,7 @@ pub(crate) async fn run(args: args::Dataplane) -> anyhow::Result<ExitCode> {
     let dataplane = Dataplane::start(Options {
         workers: args.workers,
         bind: args.bind,
+        unready_delay: Duration::from_millis(args.unready_delay),
         drain_delay: Duration::from_secs(args.min_drain),
         drain_timeout: Duration::from_secs(args.drain_timeout),
         access_log,

@@ -56,6 +56,8 @@ pub struct Options {
     pub workers: usize,
     /// Address that listeners bind. `::` also takes IPv4.
     pub bind: IpAddr,
+    /// How long readiness stands when service is to end.
+    pub unready_delay: Duration,
     /// How long new connections are still taken after readiness has failed, so that those who send them can hear of it.
     pub drain_delay: Duration,
     /// How long connections may take to end after that.
@@ -73,6 +75,7 @@ impl Default for Options {
         Self {
             workers: 0,
             bind: Ipv6Addr::UNSPECIFIED.into(),
+            unready_delay: Duration::ZERO,
             drain_delay: Duration::from_secs(10),
             drain_timeout: Duration::from_mins(1),
             access_log: telemetry::AccessLogTarget::Stdout,
@@ -194,10 +197,11 @@ impl Dataplane {
         self.0.state().dump()
     }
 
-    /// Ends service: readiness fails; after the delay no connection is taken any more and those that stand are asked
+    /// Ends service: after one delay readiness fails; after another no connection is taken any more and those that stand are asked
     /// to end; returns when they have, or after the timeout.
     pub async fn drain(&self) {
         let drain = &self.0.shared.drain;
+        tokio::time::sleep(self.0.options.unready_delay).await;
         drain.enter(Phase::Leaving);
         tokio::time::sleep(self.0.options.drain_delay).await;
         drain.enter(Phase::Draining);

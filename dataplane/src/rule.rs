@@ -11,12 +11,13 @@ use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 use sluice_config::v1;
 
+use crate::filter::order::Order;
 use crate::filter::policy::{Chain, Extras, counted_as};
 use crate::filter::session::Persistence;
 use crate::filter::{Filter, Lookup};
 pub use crate::retry::Retry;
-use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::trace::RouteTracing;
+use crate::telemetry::{BackendMetrics, RouteMetrics};
 use crate::upstream::{Backend, Slot, fallback};
 
 /// Namespace of a route's metadata.
@@ -49,12 +50,14 @@ pub struct Rule {
     pub tracing: Option<Box<RouteTracing>>,
     /// Counters of the route.
     pub metrics: Arc<RouteMetrics>,
+    /// Counters of requests to the rule's backends; `None`: the backends' own.
+    pub backend_metrics: Option<Arc<BackendMetrics>>,
     /// Annotations of the route object that its metadata has.
     annotations: BTreeMap<String, String>,
 }
 
 impl Rule {
-    /// Compiles one rule.
+    /// Compiles one rule, whose filters run in this order.
     ///
     /// # Errors
     /// `field: reason` of what cannot be honoured.
@@ -62,6 +65,7 @@ impl Rule {
         route_name: &Arc<str>,
         grpc: bool,
         rule: &v1::HttpRule,
+        order: &Order,
         lookup: &mut dyn Lookup,
     ) -> Result<Self, String> {
         let duration = |ms: u64| (ms != 0).then(|| Duration::from_millis(ms));
@@ -79,7 +83,7 @@ impl Rule {
             route_name: Arc::clone(route_name),
             rule_name: rule.name.as_str().into(),
             grpc,
-            chain: Chain::compile(rule.policy.as_ref(), &rule.filters, route_name, lookup)?,
+            chain: Chain::compile(rule, route_name, order, lookup)?,
             backends: Backends::compile(&rule.backends, lookup)?,
             request_timeout: duration(rule.request_timeout_ms),
             backend_request_timeout: duration(rule.backend_request_timeout_ms)
@@ -96,6 +100,10 @@ impl Rule {
                 .map(|tracing| Box::new(RouteTracing::compile(tracing))),
             annotations: rule.annotations.clone(),
             metrics: lookup.route_metrics(counted_as(rule.policy.as_ref(), route_name)),
+            backend_metrics: match rule.backend_stat_name.as_str() {
+                "" => None,
+                name => Some(lookup.backend_metrics(name)),
+            },
         })
     }
 }

@@ -35,6 +35,7 @@ fn start_logging(access_log: AccessLogTarget) -> Dataplane {
     Dataplane::start(Options {
         workers: 2,
         bind: Ipv4Addr::LOCALHOST.into(),
+        unready_delay: Duration::ZERO,
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
         access_log,

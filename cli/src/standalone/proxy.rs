@@ -45,6 +45,7 @@ impl Proxy {
         let dataplane = Dataplane::start(Options {
             workers: args.workers,
             bind: args.bind,
+            unready_delay: Duration::ZERO,
             drain_delay: Duration::ZERO,
             drain_timeout: DRAIN,
             access_log,

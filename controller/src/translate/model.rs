@@ -28,6 +28,10 @@ pub struct GatewayModel {
     pub routing: RoutingType,
     /// Whether HTTPRoutes keep the order of their rules instead of Gateway API's precedence.
     pub keeps_route_order: bool,
+    /// The steps of rules (`v1::FilterStep`) in their order; empty: the usual one.
+    pub filter_order: Vec<i32>,
+    /// Pattern of the name by which metrics know requests to a rule's backends; `None`: each backend's.
+    pub backend_stat_name: Option<String>,
     /// What is said of TLS to backends.
     pub backend_tls: BackendTls,
     /// Where its proxies look clients up.

@@ -25,6 +25,7 @@ pub mod jwt;
 pub mod metadata;
 pub mod mirror;
 pub mod oidc;
+pub mod order;
 pub mod overrides;
 pub mod path;
 pub mod policy;
@@ -43,7 +44,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use sluice_config::v1;
 
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::metrics::{BackendMetrics, RouteMetrics};
 use crate::upstream;
 
 pub use api_key::ApiKeyAuth;
@@ -70,6 +71,9 @@ pub trait Lookup {
 
     /// Counters of a route, by its name (`HTTPRoute/namespace/name`).
     fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics>;
+
+    /// The counters of a backend.
+    fn backend_metrics(&mut self, backend: &str) -> Arc<BackendMetrics>;
 
     /// What filters of several routes share.
     fn store(&mut self) -> &mut Store;
@@ -123,9 +127,20 @@ pub enum Filter {
     RateLimit(Box<RateLimit>),
     /// Lets pass what a service has counted to be within its limits.
     GlobalRateLimit(Box<GlobalRateLimit>),
+    /// From here on the rule's overrides take the place of responses.
+    ResponseOverrides,
+    /// Here the request's session is read.
+    Session,
+    /// Here it is seen which codings of the response the client takes.
+    Compression,
 }
 
 impl Filter {
+    /// True if it only takes note of the request as it comes by.
+    pub fn only_notes(&self) -> bool {
+        matches!(self, Self::ResponseOverrides | Self::Session | Self::Compression)
+    }
+
     /// Compiles one filter.
     ///
     /// # Errors
@@ -244,6 +259,10 @@ pub(crate) mod tests {
 
         fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics> {
             self.1.route(route)
+        }
+
+        fn backend_metrics(&mut self, backend: &str) -> Arc<BackendMetrics> {
+            self.1.backend(backend)
         }
 
         fn store(&mut self) -> &mut Store {

@@ -68,6 +68,23 @@ pub(super) fn cut_short(
             return down.abort();
         }
         Stop::Answer(reply) => *reply,
+        stop => {
+            if let Stop::Upstream(failure) = &stop {
+                record.transport_failure = Some(failure.to_string());
+            }
+            own_reply(&stop)
+        }
+    };
+    if down.responded() {
+        record.blame(reply.flags, "upstream_reset_after_response_started");
+        return down.abort();
+    }
+    answer(down, record, reply, is_grpc, Some(effects));
+}
+
+/// What the client is told of something that has cut its request short, if it is still there.
+pub(super) fn own_reply(stop: &Stop) -> Reply {
+    match stop {
         Stop::RequestTimeout => Reply::error(
             StatusCode::GATEWAY_TIMEOUT,
             "upstream request timeout",
@@ -98,16 +115,14 @@ pub(super) fn cut_short(
             "UMSDR",
             "upstream_max_stream_duration_reached",
         ),
-        Stop::Upstream(failure) => {
-            record.transport_failure = Some(failure.to_string());
-            failure_reply(&failure)
-        }
-    };
-    if down.responded() {
-        record.blame(reply.flags, "upstream_reset_after_response_started");
-        return down.abort();
+        Stop::Upstream(failure) => failure_reply(failure),
+        Stop::Client(_) | Stop::Answer(_) => Reply::error(
+            StatusCode::BAD_REQUEST,
+            "",
+            "DC",
+            "downstream_remote_disconnect",
+        ),
     }
-    answer(down, record, reply, is_grpc, Some(effects));
 }
 
 /// What the client is told of a backend that failed before it had answered.

@@ -3,6 +3,7 @@
 //! A request is sent again only if nothing of its response has reached the client and its body is still at hand; and
 //! only where the rule says so, or where the backend cannot have seen it.
 
+mod failed;
 mod progress;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use http::header::{HeaderValue, SET_COOKIE};
 use http::{HeaderMap, StatusCode, request, response};
 
+use self::failed::{Failed, OVERFLOW};
 pub(super) use self::progress::is_idempotent;
 use self::progress::{Progress, connect_error};
 use super::after::{Ending, Lanes};
@@ -21,11 +23,11 @@ use super::record::Record;
 use super::reply::Reply;
 use super::upstream::{BodyKind, Failure, Upstream};
 use super::{Conn, ahead, edge};
-use crate::filter::overrides::Origin;
 use crate::filter::path::UrlRewrite;
 use crate::filter::policy::Tunnel;
 use crate::filter::session::Session;
 use crate::rule::{Retry, Rule};
+use crate::telemetry::BackendMetrics;
 use crate::upstream::breaker::Permit;
 use crate::upstream::connect::{Version, Wants, connect};
 use crate::upstream::hashing::Hashed;
@@ -56,26 +58,6 @@ pub(super) struct Tries<'a> {
     pub(super) host_of_backend: Option<&'a UrlRewrite>,
 }
 
-/// Why a try failed.
-enum Failed {
-    Connect(ConnectError),
-    /// The backend cannot have acted on the request.
-    Unseen(Stop),
-    Stop(Stop),
-}
-
-impl Failed {
-    /// True if it says something about the endpoint.
-    fn is_of_backend(&self) -> bool {
-        match self {
-            Self::Connect(error) => !matches!(error, ConnectError::Overflow),
-            Self::Unseen(stop) | Self::Stop(stop) => {
-                matches!(stop, Stop::Upstream(_) | Stop::TryTimeout | Stop::RequestTimeout)
-            }
-        }
-    }
-}
-
 /// Sends a request until it is answered.
 pub(super) async fn run(
     tries: &mut Tries<'_>,
@@ -100,13 +82,15 @@ pub(super) async fn run(
         flow.limits.attempt = tries.rule.backend_request_timeout.map(Deadline::after);
         let began = Instant::now();
         (record.sent, record.attempts) = (Some(began), record.attempts + 1);
-        let counted = tries.backend.metrics.active();
+        record.begin_try(began);
+        let counted = tries.metrics().active();
         let outcome = tries
             .exchange(head, &active, progress.fresh, &mut flow, record)
             .await;
         match outcome {
             Ok((mut response, exchange)) => {
                 record.upstream_time = Some(began.elapsed());
+                record.note_answer(&response);
                 let status = response.status;
                 tries.backend.report(&active, Outcome::Status(status.as_u16()));
                 if let Some(member) = active.member() {
@@ -123,24 +107,33 @@ pub(super) async fn run(
                     Ok(false)
                 };
                 if !matches!(repeat, Ok(false)) {
-                    tries.backend.metrics.request(status.as_u16(), began.elapsed());
+                    tries.metrics().request(status.as_u16(), began.elapsed());
                     drop((exchange, counted));
+                    record.end_try(tries.conn, head, &flow);
                     repeat?;
                     Box::pin(progress.repeat(tries, &active, &mut flow)).await?;
                     continue;
                 }
                 tries.judge(Some(&response));
-                if let Some(reply) = effects.replace(status, &response.headers, Origin::Backend) {
-                    tries.backend.metrics.request(status.as_u16(), began.elapsed());
+                if let Some(reply) = effects.override_response(&response, false) {
+                    tries.metrics().request(status.as_u16(), began.elapsed());
+                    drop(exchange);
+                    record.end_try(tries.conn, head, &flow);
                     return Err(reply.into());
                 }
                 let ended = tries.deliver(response, exchange, &active, effects, record).await;
-                tries.backend.metrics.request(status.as_u16(), began.elapsed());
-                return ended.map_err(End::Stop);
+                tries.metrics().request(status.as_u16(), began.elapsed());
+                if let Err(End::Stop(stop)) = &ended {
+                    record.note_stop(stop);
+                }
+                record.end_try(tries.conn, head, &flow);
+                return ended;
             }
             Err(failed) => {
-                tries.backend.metrics.request(0, began.elapsed());
+                tries.metrics().request(0, began.elapsed());
                 drop(counted);
+                failed.note(record);
+                record.end_try(tries.conn, head, &flow);
                 if failed.is_of_backend() {
                     tries.backend.report(&active, Outcome::Failed);
                 }
@@ -157,6 +150,14 @@ pub(super) async fn run(
 }
 
 impl Tries<'_> {
+    /// What counts the requests.
+    fn metrics(&self) -> &Arc<BackendMetrics> {
+        self.rule
+            .backend_metrics
+            .as_ref()
+            .unwrap_or(&self.backend.metrics)
+    }
+
     /// False if the head is not needed a second time, whatever happens.
     fn may_retry(&self) -> bool {
         self.rule.retry.as_ref().is_none_or(|retry| retry.attempts > 0)
@@ -235,12 +236,12 @@ impl Tries<'_> {
 
     /// What the client is told if there is no room.
     fn overflow(&self) -> Reply {
-        self.backend.metrics.overflow();
+        self.metrics().overflow();
         let mut reply = Reply::error(
             StatusCode::SERVICE_UNAVAILABLE,
             "upstream connect error or disconnect/reset before headers. reset reason: overflow",
             "UO",
-            "upstream_reset_before_response_started{overflow}",
+            OVERFLOW,
         );
         reply
             .headers
@@ -306,7 +307,7 @@ impl Tries<'_> {
             _ => Upstream::start(connected, head, self.body, self.upgrade, tls),
         };
         let up = up.map_err(|failure| Failed::Unseen(Stop::Upstream(failure)))?;
-        record.upstream_local = Some(up.local());
+        record.note_upstream(&up);
         let mut exchange = Exchange::new(flow, up, self.body == BodyKind::Empty);
         if let Some(extras) = &self.rule.extras {
             exchange.lanes = Lanes::new(extras.bandwidth.as_ref());
@@ -331,17 +332,23 @@ impl Tries<'_> {
         active: &Active,
         effects: &Effects<'_>,
         record: &mut Record,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), End> {
         let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
         let switched = upgraded || (self.tunnel.is_some() && response.status.is_success());
         let upgrade = response.headers.get(http::header::UPGRADE).cloned();
         edge::strip_response(&mut response.headers);
+        effects.apply_before_processors(&mut response.headers);
         let end = if switched {
             false
         } else {
+            let known = exchange.up.body_is_empty();
+            exchange.compress(effects.compress(&mut response, known, false));
             exchange.process(self.conn, &mut response).await?
         };
-        effects.apply(&mut response.headers);
+        if let Some(reply) = effects.override_response(&response, true) {
+            return Err(reply.into());
+        }
+        effects.apply_after_processors(&mut response.headers);
         if let Some(persistence) = &self.rule.persistence {
             persistence.write(self.session, active.endpoint().address(), &mut response.headers);
         }
@@ -360,7 +367,7 @@ impl Tries<'_> {
         }
         if switched {
             if !exchange.switch_protocols() {
-                return Err(Stop::Upstream(Failure::Protocol("no upgrade".into())));
+                return Err(Stop::Upstream(Failure::Protocol("no upgrade".into())).into());
             }
             if upgraded {
                 response
@@ -373,7 +380,7 @@ impl Tries<'_> {
             exchange.down.switch_protocols(response).map_err(Stop::Client)?;
         } else {
             exchange.source.commit();
-            exchange.encoder = effects.compress(&mut response, end);
+            exchange.compress_processed(effects.compress(&mut response, end, true));
             exchange.ending = self.ending(active, record.keeps_trailers());
             exchange.down.respond(response, end).map_err(Stop::Client)?;
         }

@@ -1,5 +1,8 @@
 //! What is remembered of a request for the access log and the metrics.
 
+mod counted;
+mod tried;
+
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use crate::listen::Client;
 use crate::route::Listener;
 use crate::rule::Rule;
 use crate::telemetry::access_log::Entry;
-use crate::telemetry::access_log::template::{Subject, Times};
+use crate::telemetry::access_log::template::{Kind, Subject, Times};
 use crate::telemetry::settings::Settings;
 use crate::telemetry::trace::Context;
 use crate::upstream::{Backend, Endpoint};
@@ -64,6 +67,10 @@ struct Told {
     responded: Option<Duration>,
     span: Option<Context>,
     metadata: Metadata,
+    /// The try that is under way, if there are lines of tries.
+    tried: Option<Box<tried::Try>>,
+    /// The host that the request was routed by, if hosts are counted.
+    host: Option<Arc<str>>,
 }
 
 impl Record {
@@ -118,6 +125,8 @@ impl Record {
             responded: None,
             span: None,
             metadata: Metadata::default(),
+            tried: None,
+            host: None,
         }));
     }
 
@@ -136,6 +145,14 @@ impl Record {
         };
         let of_rule = self.rule.as_ref().and_then(|rule| rule.tracing.as_deref());
         told.span = Some(tracing.tracer.begin(head, of_rule));
+        // It may say now that the request is traced.
+        let id = head.headers.get(X_REQUEST_ID);
+        if id != self.request_id.as_ref() {
+            if let (Some(kept), Some(id)) = (&mut told.head, id) {
+                kept.headers.insert(X_REQUEST_ID, id.clone());
+            }
+            self.request_id = id.cloned();
+        }
     }
 
     /// Remembers what of the response may be told.
@@ -190,7 +207,6 @@ impl Record {
         if !log.is_on() && self.told.is_none() {
             return;
         }
-        let fingerprints = conn.fingerprints();
         let entry = Entry {
             start: self.wall,
             method: self.method.as_str(),
@@ -208,16 +224,8 @@ impl Record {
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             request_id: self.request_id.as_ref().map(HeaderValue::as_bytes),
             authority: self.authority.as_ref().map_or(b"", HeaderValue::as_bytes),
-            upstream_host: self.endpoint.as_ref().map(|e| e.display()),
-            upstream_cluster: self.backend.as_ref().map(|b| &*b.name),
             upstream_local: self.upstream_local,
-            downstream_local: conn.wire.local(),
-            downstream_remote: conn.wire.peer(),
-            server_name: conn.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
-            fingerprints: fingerprints.map_or([None, None], |of| {
-                [&of.ja3, &of.ja4].map(|one| one.as_ref().and_then(|one| one.to_str().ok()))
-            }),
-            route: self.rule.as_ref().map(|rule| &*rule.route_name),
+            ..self.around(conn)
         };
         match &self.told {
             None => log.write(&entry),
@@ -225,13 +233,50 @@ impl Record {
         }
     }
 
-    fn tell(&self, conn: &Conn, told: &Told, entry: &Entry<'_>) {
-        let shared = &conn.worker.shared;
-        let counts = shared.metrics.telemetry();
-        let ids = told.span.as_ref().map(|span| (span.trace_id(), span.span_id()));
-        let subject = Subject {
+    /// What a line says of where request and tries come from and go to.
+    fn around<'s>(&'s self, conn: &'s Conn) -> Entry<'s> {
+        let fingerprints = conn.fingerprints();
+        Entry {
+            start: self.wall,
+            method: "",
+            path: b"",
+            protocol: "",
+            status: 0,
+            flags: "",
+            details: "",
+            transport_failure: None,
+            received: 0,
+            sent: 0,
+            duration: Duration::ZERO,
+            upstream_time: None,
+            forwarded_for: None,
+            user_agent: None,
+            request_id: None,
+            authority: b"",
+            upstream_host: self.endpoint.as_ref().map(|e| e.display()),
+            upstream_cluster: self.backend.as_ref().map(|b| &*b.name),
+            upstream_local: None,
+            downstream_local: conn.wire.local(),
+            downstream_remote: conn.wire.peer(),
+            server_name: conn.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+            fingerprints: fingerprints.map_or([None, None], |of| {
+                [&of.ja3, &of.ja4].map(|one| one.as_ref().and_then(|one| one.to_str().ok()))
+            }),
+            route: self.rule.as_ref().map(|rule| &*rule.route_name),
+        }
+    }
+
+    /// What formats may speak of besides the line itself; `ids` are those of trace and span.
+    fn subject<'s>(
+        &'s self,
+        conn: &'s Conn,
+        told: &'s Told,
+        entry: &'s Entry<'s>,
+        ids: Option<&'s (String, String)>,
+    ) -> Subject<'s> {
+        Subject {
             entry,
-            is_connection: false,
+            kind: Kind::Request,
             head: told.head.as_ref(),
             response: told.response.as_ref(),
             trailers: told.trailers.as_ref(),
@@ -249,8 +294,16 @@ impl Record {
                 responded: told.responded,
                 attempts: self.attempts,
             },
-            trace: ids.as_ref().map(|(trace, span)| (&**trace, &**span)),
-        };
+            trace: ids.map(|(trace, span)| (&**trace, &**span)),
+        }
+    }
+
+    fn tell(&self, conn: &Conn, told: &Told, entry: &Entry<'_>) {
+        let shared = &conn.worker.shared;
+        self.count(told, entry);
+        let counts = shared.metrics.telemetry();
+        let ids = told.span.as_ref().map(|span| (span.trace_id(), span.span_id()));
+        let subject = self.subject(conn, told, entry, ids.as_ref());
         if told.settings.logs.is_some() {
             told.settings.log(counts, &subject);
         } else {

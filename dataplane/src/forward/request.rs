@@ -11,8 +11,9 @@ use super::answer::{answer, cut_short, unserved};
 use super::attempt::{self, Tries};
 use super::downstream::Downstream;
 use super::edge::{self, Admitted, Arrival, Refusal};
-use super::effects::{Effects, End, Filtered};
+use super::effects::{Effects, End};
 use super::exchange::Flow;
+use super::filtered::Filtered;
 use super::limits::{Deadline, Limits};
 use super::record::Record;
 use super::reply::Reply;
@@ -20,7 +21,8 @@ use super::source::Source;
 use super::upstream::BodyKind;
 use super::{Conn, mirror};
 use crate::drain::Phase;
-use crate::filter::policy::{Extras, Stage, Tunnel};
+use crate::filter::order::Rank;
+use crate::filter::policy::{Extras, Tunnel};
 use crate::filter::session::Session;
 use crate::filter::{Facts, Filter};
 use crate::route::{Matched, Miss, Site};
@@ -138,6 +140,7 @@ async fn route(
             return answer(down, record, unserved(Miss::NoRoute), is_grpc, Some(&effects));
         };
         matched = found;
+        record.note_host(&site, &admitted.host, head);
         let mut request = Request {
             conn,
             down,
@@ -149,14 +152,14 @@ async fn route(
         end = request.run(head, admitted, None).await;
         for place in &anew {
             let Err(End::Reroute(at)) = end else { break };
-            let stage = request.matched.rule.chain.stage(at);
+            let done = request.matched.rule.chain.rank(at);
             let Some(found) = site.matched(&admitted.host, head) else {
                 end = Err(unserved(Miss::NoRoute).into());
                 break;
             };
             request.matched = place.get_or_init(|| found);
             // Boxed, so that requests that are routed once carry no room for it.
-            end = Box::pin(request.run(head, admitted, Some(stage))).await;
+            end = Box::pin(request.run(head, admitted, done)).await;
         }
         is_grpc |= request.matched.rule.grpc;
     }
@@ -208,7 +211,7 @@ async fn before_routing<'a>(
         source,
         limits: &mut Limits::default(),
     };
-    filtered.run(filters).await?;
+    filtered.run(filters, 0).await?;
     match host {
         Some(host) => drop(head.headers.insert(HOST, host)),
         None => drop(head.headers.remove(HOST)),
@@ -226,19 +229,19 @@ struct Request<'r, 'a> {
 }
 
 impl<'a> Request<'_, 'a> {
-    /// Takes a request through its rule; `done` is the stage up to which another rule's filters have run.
+    /// Takes a request through its rule; `done` is the rank up to which another rule's filters have run.
     async fn run(
         &mut self,
         head: &mut request::Parts,
         admitted: &Admitted,
-        done: Option<Stage>,
+        done: Option<Rank>,
     ) -> Result<(), End> {
         let matched = self.matched;
         let rule = &*matched.rule;
         self.record.rule = Some(Arc::clone(&matched.rule));
         self.record.listener = Some(Arc::clone(&matched.listener));
         self.record.trace(head);
-        self.effects.after = None;
+        (self.effects.after, self.effects.session) = (None, None);
         let tunnel = match head.method {
             Method::CONNECT => Some(tunnel(rule).ok_or_else(|| unserved(Miss::NoRoute))?),
             _ => None,
@@ -248,30 +251,23 @@ impl<'a> Request<'_, 'a> {
             ..Limits::default()
         };
         if let Some(extras) = rule.extras.as_deref() {
-            self.begin(extras, head, admitted, &mut limits)?;
+            self.begin(extras, admitted, &mut limits)?;
         }
         if let Some(client) = self.conn.client.as_deref() {
             limits.adopt(client, self.down.body_is_empty());
             client.announce(&mut head.headers, rule.request_timeout);
         }
         let body = body_kind(self.down, &head.headers);
-        let session = rule
-            .persistence
-            .as_ref()
-            .and_then(|persistence| persistence.read(&head.headers));
         // Filters change the head; what was routed on stays.
         let target = head.uri.clone();
-        let from = done.map_or(0, |stage| rule.chain.after(stage));
-        let filters = &rule.chain.filters[from..];
-        let filtered = self.filter(head, admitted, &target, &mut limits, filters).await;
-        if let Err(End::Reroute(at)) = filtered {
-            return Err(End::Reroute(from + at));
-        }
-        filtered?;
+        let from = done.map_or(0, |done| rule.chain.after(done));
+        let filters = (&rule.chain.filters[..], from);
+        self.filter(head, admitted, &target, &mut limits, filters).await?;
+        let session = self.effects.session;
         let invalid = || Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "", "", "direct_response");
         let weighted = choose(rule, session).ok_or_else(invalid)?;
         let slot = weighted.slot.as_ref().ok_or_else(invalid)?;
-        self.filter(head, admitted, &target, &mut limits, &weighted.filters)
+        self.filter(head, admitted, &target, &mut limits, (&weighted.filters[..], 0))
             .await?;
         if let Some(client) = self.conn.client.as_deref() {
             client.mention(&mut head.headers, &target, &head.uri);
@@ -322,18 +318,11 @@ impl<'a> Request<'_, 'a> {
     }
 
     /// What a policy asks for besides filters.
-    fn begin(
-        &mut self,
-        extras: &'a Extras,
-        head: &request::Parts,
-        admitted: &Admitted,
-        limits: &mut Limits,
-    ) -> Result<(), End> {
+    fn begin(&mut self, extras: &'a Extras, admitted: &Admitted, limits: &mut Limits) -> Result<(), End> {
         limits.stream = extras.max_duration.map(Deadline::after);
         limits.idle = extras.idle.or(limits.idle);
-        let facts = self.facts(admitted, head.uri.path());
         let route = &*self.matched.rule.route_name;
-        self.effects.after = Some(Box::new(After::new(extras, route, head, &facts)));
+        self.effects.after = Some(Box::new(After::new(extras, route)));
         match &admitted.upgrade {
             Some(protocol) if !extras.allows_upgrade(protocol.as_bytes()) => {
                 Err(Reply::error(StatusCode::FORBIDDEN, "", "", "upgrade_failed").into())
@@ -363,13 +352,14 @@ impl<'a> Request<'_, 'a> {
         }
     }
 
+    /// Runs filters, from a place on.
     async fn filter(
         &mut self,
         head: &mut request::Parts,
         admitted: &Admitted,
         target: &Uri,
         limits: &mut Limits,
-        filters: &'a [Filter],
+        (filters, from): (&'a [Filter], usize),
     ) -> Result<(), End> {
         if filters.is_empty() {
             return Ok(());
@@ -385,7 +375,7 @@ impl<'a> Request<'_, 'a> {
             source: self.source,
             limits,
         };
-        filtered.run(filters).await
+        filtered.run(filters, from).await
     }
 }
 

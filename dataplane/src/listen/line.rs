@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 use super::TlsSession;
 use crate::filter::cel::request::Tls;
 use crate::telemetry::access_log::Entry;
-use crate::telemetry::access_log::template::Subject;
+use crate::telemetry::access_log::template::{Kind, Subject};
 use crate::telemetry::settings::Settings;
 use crate::wire::Traffic;
 use crate::worker::Worker;
@@ -93,7 +93,7 @@ impl Drop for Line {
             route: None,
         };
         let subject = Subject {
-            is_connection: true,
+            kind: Kind::Connection,
             https: tls.is_some(),
             tls: tls.map(|tls| Tls {
                 server_name: tls.sni.as_deref(),

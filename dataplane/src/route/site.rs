@@ -27,6 +27,8 @@ type L4Place = (Specificity, Arc<L4Candidate>);
 /// The matches of routes whose hostnames are equally specific.
 #[derive(Debug, Clone)]
 struct Tier {
+    /// As routes name it.
+    host: Arc<str>,
     specificity: Specificity,
     paths: Paths,
 }
@@ -60,6 +62,14 @@ impl Site {
             rule,
             prefix,
         })
+    }
+
+    /// The host, as routes name it, by which [`Site::find`] finds the match for a request.
+    pub fn host(&self, host: &str, head: &Parts) -> Option<&Arc<str>> {
+        let path = head.uri.path();
+        let tiers = self.http.covering(host).flat_map(|tiers| tiers.iter());
+        let mut matching = tiers.filter(|tier| tier.paths.find(path, head).is_some());
+        matching.next().map(|tier| &tier.host)
     }
 
     /// The route for a connection.
@@ -121,6 +131,7 @@ impl Site {
                     tiers.insert(
                         at,
                         Tier {
+                            host: Arc::clone(&host.name),
                             specificity: host.specificity,
                             paths: Paths::default(),
                         },

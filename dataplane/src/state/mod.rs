@@ -18,6 +18,7 @@ use sluice_config::{key, v1};
 pub use ports::Bind;
 
 use crate::filter::geo::Databases;
+use crate::filter::text::TextMatch;
 use crate::route::{Attachment, Port, Route};
 use crate::telemetry::settings::Settings as Telemetry;
 use crate::upstream::{Prober, Resolver};
@@ -262,7 +263,16 @@ impl State {
                     .map_err(|e| format!("telemetry.{e}"))
             })
             .transpose()?;
+        let names = asked.and_then(|asked| asked.metrics.as_ref());
+        let names = names.map_or(&[][..], |metrics| &metrics.names);
+        let names = names.iter().map(TextMatch::compile);
+        let names = names
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| format!("telemetry.metrics.names.{e}"))?;
+        self.shared.metrics.tell_only(names);
         self.shared.telemetry.store(compiled.map(Arc::new));
+        self.slots
+            .log_checks(asked.and_then(|asked| asked.health_check_log.as_ref()));
         Ok(())
     }
 
@@ -293,6 +303,8 @@ impl State {
             key::SETTINGS => {
                 self.shared.settings.store(Arc::default());
                 self.shared.telemetry.store(None);
+                self.shared.metrics.tell_only(Vec::new());
+                self.slots.log_checks(None);
             }
             "secret" => {
                 self.slots.remove_secret(key);

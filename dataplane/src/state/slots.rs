@@ -11,7 +11,7 @@ use sluice_config::v1;
 
 use crate::filter::{Lookup, Store};
 use crate::own_calls::OwnCalls;
-use crate::telemetry::{Metrics, RouteMetrics};
+use crate::telemetry::{BackendMetrics, Metrics, RouteMetrics};
 use crate::tls::client::ClientTls;
 use crate::tls::material::{KeyPair, Material, root_store};
 use crate::upstream::dynamic::Dynamic;
@@ -116,6 +116,13 @@ impl Slots {
     /// Says where the proxy is, and what checks the health of endpoints.
     pub(super) fn situate(&mut self, zone: &str, prober: Option<Prober>) {
         (self.zone, self.prober) = (zone.into(), prober);
+    }
+
+    /// Says where outcomes of health checks are written.
+    pub(super) fn log_checks(&self, config: Option<&v1::HealthCheckLog>) {
+        if let Some(prober) = &self.prober {
+            prober.log_to(config);
+        }
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
@@ -348,6 +355,10 @@ impl Lookup for Slots {
 
     fn route_metrics(&mut self, route: &str) -> Arc<RouteMetrics> {
         self.metrics.route(route)
+    }
+
+    fn backend_metrics(&mut self, backend: &str) -> Arc<BackendMetrics> {
+        self.metrics.backend(backend)
     }
 
     fn store(&mut self) -> &mut Store {

@@ -1,5 +1,7 @@
 //! Writes the metrics in the OpenMetrics text format.
 
+mod details;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::cells::{BOUNDS, Requests, Sharded};
 use super::export::Counts;
 use super::metrics::{BackendMetrics, ConfigMetrics, ListenerMetrics, RouteMetrics};
+
+pub(super) use details::only;
 
 type Held<T> = Vec<(Box<str>, Arc<T>)>;
 
@@ -72,6 +76,7 @@ impl Collector for Snapshot {
         self.listeners(&mut to)?;
         self.routes(&mut to)?;
         self.backends(&mut to)?;
+        self.details(&mut to)?;
         self.config(&mut to)
     }
 }

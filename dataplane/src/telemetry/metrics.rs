@@ -5,12 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use super::cells::{Requests, Sharded, add};
+use super::details::{BackendDetails, Family};
 use super::export::Counts;
 use super::exposition;
+use crate::filter::text::TextMatch;
 
 /// Every metric of the proxy.
 #[derive(Debug, Default)]
@@ -20,6 +24,8 @@ pub struct Metrics {
     backends: Handles<BackendMetrics>,
     config: ConfigMetrics,
     telemetry: Counts,
+    /// Only metrics with such names are told; `None`: all.
+    names: ArcSwapOption<Vec<TextMatch>>,
 }
 
 impl Metrics {
@@ -48,8 +54,21 @@ impl Metrics {
         &self.telemetry
     }
 
-    /// All metrics in the OpenMetrics text format.
+    /// Says which metrics are told, by their names; none: all.
+    pub fn tell_only(&self, names: Vec<TextMatch>) {
+        self.names.store((!names.is_empty()).then(|| Arc::new(names)));
+    }
+
+    /// All metrics that are told, in the OpenMetrics text format.
     pub fn encode(&self) -> String {
+        let text = self.text();
+        match self.names.load().as_deref() {
+            None => text,
+            Some(names) => exposition::only(&text, |name| names.iter().any(|only| only.accepts(name))),
+        }
+    }
+
+    fn text(&self) -> String {
         exposition::text(
             self.listeners.held(),
             self.routes.held(),
@@ -109,7 +128,11 @@ pub(super) struct ListenerCells {
 
 /// Counts what happens at a listener.
 #[derive(Debug, Default)]
-pub struct ListenerMetrics(pub(super) Sharded<ListenerCells>);
+pub struct ListenerMetrics(
+    pub(super) Sharded<ListenerCells>,
+    /// By host, if the configuration asks for that.
+    pub(super) OnceLock<Box<Family<Requests>>>,
+);
 
 impl ListenerMetrics {
     /// Counts a connection (or UDP session), as active until the guard is dropped.
@@ -215,7 +238,12 @@ pub(super) struct Health {
 
 /// Counts what a backend does.
 #[derive(Debug, Default)]
-pub struct BackendMetrics(pub(super) Sharded<BackendCells>, pub(super) Health);
+pub struct BackendMetrics(
+    pub(super) Sharded<BackendCells>,
+    pub(super) Health,
+    /// If the configuration asks for them.
+    pub(super) OnceLock<Box<BackendDetails>>,
+);
 
 impl BackendMetrics {
     /// One try has ended, `duration` after it began; status 0: without a response.
@@ -293,69 +321,4 @@ impl ConfigMetrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn series_go_with_the_object() {
-        let metrics = Metrics::default();
-        let route = metrics.route("HTTPRoute/default/web");
-        route.request(204, Duration::from_millis(3));
-        assert!(
-            metrics
-                .encode()
-                .contains(r#"sluice_route_requests_total{route="HTTPRoute/default/web",class="2xx"} 1"#)
-        );
-        drop(route);
-        assert!(!metrics.encode().contains("default/web"));
-    }
-
-    #[test]
-    fn a_handle_is_shared_while_held() {
-        let metrics = Metrics::default();
-        let first = metrics.listener("default/gw/http");
-        let guard = first.connection();
-        drop(first);
-        let second = metrics.listener("default/gw/http");
-        second.received(7);
-        let text = metrics.encode();
-        assert!(
-            text.contains(r#"sluice_listener_connections_active{listener="default/gw/http"} 1"#),
-            "{text}"
-        );
-        assert!(
-            text.contains(r#"sluice_listener_received_bytes_total{listener="default/gw/http"} 7"#),
-            "{text}"
-        );
-        drop(guard);
-        assert!(
-            metrics
-                .encode()
-                .contains(r#"sluice_listener_connections_active{listener="default/gw/http"} 0"#)
-        );
-    }
-
-    #[test]
-    fn backends_are_counted() {
-        let metrics = Metrics::default();
-        let backend = metrics.backend("default/echo:80");
-        let active = backend.active();
-        backend.connect_failure();
-        backend.retry();
-        backend.connected();
-        backend.request(503, Duration::from_millis(30));
-        let text = metrics.encode();
-        for line in [
-            r#"sluice_backend_active{backend="default/echo:80"} 1"#,
-            r#"sluice_backend_connect_failures_total{backend="default/echo:80"} 1"#,
-            r#"sluice_backend_retries_total{backend="default/echo:80"} 1"#,
-            r#"sluice_backend_connections_total{backend="default/echo:80"} 1"#,
-            r#"sluice_backend_requests_total{backend="default/echo:80",class="5xx"} 1"#,
-            r#"sluice_backend_request_duration_seconds_bucket{le="0.05",backend="default/echo:80"} 1"#,
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
-        drop(active);
-        assert!(text.ends_with("# EOF\n"));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 
 pub mod access_log;
 mod cells;
+pub mod details;
 pub mod export;
 mod exposition;
 pub mod metrics;

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
@@ -15,6 +14,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::access_log::logger::Logger;
 use super::access_log::template::Subject;
 use super::access_log::{AccessLog, AccessLogTarget};
+use super::details::Details;
 use super::export::metrics::{Last, Period, Temporality};
 use super::export::{Counts, Queue, Receiver, metrics, otlp, spans};
 use super::trace::{Propagation, Span, Tracer};
@@ -36,10 +36,14 @@ pub struct Settings {
     pub no_prometheus: bool,
     /// Metrics may be fetched compressed.
     pub compress: bool,
+    /// What is counted besides the usual.
+    pub details: Details,
     /// Something speaks of headers, so they are kept until the request has ended.
     pub keeps_heads: bool,
     /// There are logs of connections.
     pub logs_connections: bool,
+    /// There are logs of tries.
+    pub logs_tries: bool,
     /// Something speaks of trailers of responses.
     pub keeps_trailers: bool,
     /// Files that are open.
@@ -119,15 +123,19 @@ impl Settings {
         let metrics = metrics
             .collect::<Result<_, _>>()
             .map_err(|e| format!("metrics.sinks.{e}"))?;
-        let keeps_heads = tracing.is_some() || logs.iter().flatten().any(Logger::needs_head);
+        let details = Details::compile(&config);
+        let needs_heads = logs.iter().flatten().any(Logger::needs_head);
+        let keeps_heads = tracing.is_some() || details.grpc || needs_heads;
         Ok(Self {
             logs_connections: logs.iter().flatten().any(Logger::is_of_connections),
-            keeps_trailers: logs.iter().flatten().any(Logger::needs_trailers),
+            logs_tries: logs.iter().flatten().any(Logger::is_of_tries),
+            keeps_trailers: details.grpc || logs.iter().flatten().any(Logger::needs_trailers),
             logs,
             tracing,
             metrics,
             no_prometheus: config.no_prometheus,
             compress: config.compress,
+            details,
             keeps_heads,
             files: files.into_inner().unwrap_or_default(),
         })
@@ -157,18 +165,6 @@ impl Settings {
             futures::future::join_all(metrics)
         );
     }
-}
-
-/// Counts what has become of a batch.
-pub(super) fn note(counts: &Counts, count: usize, outcome: Result<(), String>) {
-    let count = u64::try_from(count).unwrap_or(u64::MAX);
-    match outcome {
-        Ok(()) => counts.sent.fetch_add(count, Ordering::Relaxed),
-        Err(reason) => {
-            tracing::debug!(reason, count, "telemetry could not be sent");
-            counts.dropped.fetch_add(count, Ordering::Relaxed)
-        }
-    };
 }
 
 impl Tracing {
@@ -205,37 +201,28 @@ impl Tracing {
     }
 
     async fn flush(&self, worker: &WorkerHandle) {
-        use v1::tracing::Provider;
         let counts = worker.worker.shared.metrics.telemetry();
-        loop {
-            let batch = self.queue.take();
-            if batch.is_empty() {
-                return;
+        self.queue.flush(counts, |batch| self.send(worker, batch)).await;
+    }
+
+    async fn send(&self, worker: &WorkerHandle, batch: Vec<Span>) -> Result<(), String> {
+        use v1::tracing::Provider;
+        match self.provider {
+            Provider::Zipkin => {
+                let body = spans::zipkin(&self.service, &batch);
+                self.receiver
+                    .json(worker, Method::POST, spans::ZIPKIN, &body)
+                    .await
             }
-            let count = batch.len();
-            let outcome = match self.provider {
-                Provider::Zipkin => {
-                    let body = spans::zipkin(&self.service, &batch);
-                    self.receiver
-                        .json(worker, Method::POST, spans::ZIPKIN, &body)
-                        .await
-                }
-                Provider::Datadog => {
-                    let body = spans::datadog(&self.service, &batch);
-                    self.receiver
-                        .json(worker, Method::PUT, spans::DATADOG, &body)
-                        .await
-                }
-                _ => {
-                    let message = otlp::traces(&self.resource, batch);
-                    self.receiver.grpc(worker, otlp::TRACES, &[message]).await
-                }
-            };
-            let failed = outcome.is_err();
-            note(counts, count, outcome);
-            // Somebody who is not there is not asked again at once.
-            if failed {
-                return;
+            Provider::Datadog => {
+                let body = spans::datadog(&self.service, &batch);
+                self.receiver
+                    .json(worker, Method::PUT, spans::DATADOG, &body)
+                    .await
+            }
+            _ => {
+                let message = otlp::traces(&self.resource, batch);
+                self.receiver.grpc(worker, otlp::TRACES, &[message]).await
             }
         }
     }
@@ -278,6 +265,6 @@ impl MetricsSink {
         let message = metrics::report(&self.resource, &all.encode(), self.temporality, period, &mut last);
         *state = Some((Instant::now(), now, last));
         let outcome = self.receiver.grpc(worker, otlp::METRICS, &[message]).await;
-        note(all.telemetry(), 1, outcome);
+        all.telemetry().note(1, outcome);
     }
 }

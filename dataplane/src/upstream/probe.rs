@@ -57,6 +57,11 @@ impl Prober {
         }
     }
 
+    /// Says where outcomes of checks are written that say nothing of it; `None`: nowhere.
+    pub fn log_to(&self, config: Option<&v1::HealthCheckLog>) {
+        self.logs.set_usual(config);
+    }
+
     /// Checks the endpoints of a backend, and asks for their load, as it wants; `None` if it does not.
     ///
     /// # Errors
@@ -66,7 +71,7 @@ impl Prober {
         let health = config.health_check.as_ref();
         if let Some(active) = health.and_then(|health| health.active.as_ref()) {
             let plan = Plan::compile(active).map_err(|e| format!("health_check.active.{e}"))?;
-            let log = self.logs.open(active);
+            let log = self.logs.of(active);
             let task = self.runtime.spawn(run(Arc::downgrade(backend), plan, log));
             tasks.push(AbortOnDropHandle::new(task));
         }
@@ -105,7 +110,7 @@ struct Run {
     passed: u32,
 }
 
-async fn run(backend: Weak<Backend>, plan: Plan, log: Option<Log>) {
+async fn run(backend: Weak<Backend>, plan: Plan, log: Log) {
     if !plan.jitter.is_zero() {
         let pause = plan.jitter.mul_f64(rand::rng().random_range(0.0..1.0));
         tokio::time::sleep(pause).await;
@@ -132,15 +137,13 @@ async fn run(backend: Weak<Backend>, plan: Plan, log: Option<Log>) {
             let run = runs.entry(member.endpoint().address()).or_default();
             let first_check = *run == Run::default();
             let news = judge(run, verdict, &plan).filter(|failing| balancer.set_failing(&member, *failing));
-            if let Some(log) = &log {
-                let seen = Seen {
-                    verdict,
-                    first_check,
-                    first_of_run: run.failed.max(run.passed) == 1,
-                    news,
-                };
-                log.write(&backend.name, member.endpoint(), seen);
-            }
+            let seen = Seen {
+                verdict,
+                first_check,
+                first_of_run: run.failed.max(run.passed) == 1,
+                news,
+            };
+            log.write(&backend.name, member.endpoint(), seen);
         }
     }
 }

@@ -38,6 +38,7 @@ pub fn start() -> Dataplane {
     Dataplane::start(Options {
         workers: 2,
         bind: Ipv4Addr::LOCALHOST.into(),
+        unready_delay: Duration::ZERO,
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(5),
         access_log: AccessLogTarget::Off,

@@ -56,7 +56,8 @@ impl Collector {
         Self { backend, told }
     }
 
-    fn at(&self, path: &str) -> Vec<Bytes> {
+    /// Bodies of the calls at a path.
+    pub fn at(&self, path: &str) -> Vec<Bytes> {
         let told = self.told.lock().unwrap();
         told.iter()
             .filter(|(at, ..)| at.contains(path))

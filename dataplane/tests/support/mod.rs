@@ -49,6 +49,7 @@ impl Proxy {
         let options = Options {
             workers: 2,
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            unready_delay: Duration::ZERO,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(5),
             access_log,

@@ -146,3 +146,41 @@ async fn outcomes_are_written_to_the_file() {
     }
     assert_eq!(lines[1]["health_check_failure_event"]["failure_type"], "ACTIVE");
 }
+
+#[tokio::test]
+async fn checks_without_a_log_are_written_where_the_proxy_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let log = |name: &str| v1::HealthCheckLog {
+        path: path(name).to_str().unwrap().into(),
+        ..Default::default()
+    };
+    let settings = |log| {
+        cfg::settings(v1::Settings {
+            telemetry: Some(v1::Telemetry {
+                health_check_log: log,
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    };
+    let text = |name: &str| std::fs::read_to_string(path(name)).unwrap_or_default();
+    let backends = [Backend::status(200).await, Backend::status(200).await];
+    let check = |log| v1::ActiveHealthCheck {
+        check: Some(Check::Http(HttpCheck::default())),
+        log,
+        ..Default::default()
+    };
+    let usual = proxy(&backends[0], check(None)).await;
+    let own = proxy(&backends[1], check(Some(log("own")))).await;
+    own.apply(vec![settings(Some(log("other")))]);
+    usual.apply(vec![settings(Some(log("usual")))]);
+    eventually("lines in the usual place", || {
+        text("usual").contains(r#""cluster_name":"test/b:80""#)
+    })
+    .await;
+    eventually("lines in its own place", || !text("own").is_empty()).await;
+    assert_eq!(text("other"), "", "checks with a log of their own");
+    usual.apply(vec![settings(Some(log("moved")))]);
+    eventually("lines in the new place", || !text("moved").is_empty()).await;
+}

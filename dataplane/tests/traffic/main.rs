@@ -9,6 +9,7 @@ mod support;
 mod balancing;
 mod clients;
 mod connections;
+mod ending;
 mod grpc_web;
 mod heads;
 mod health;

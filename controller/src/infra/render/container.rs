@@ -106,14 +106,18 @@ fn environment(context: &Context<'_>) -> Vec<EnvVar> {
         }),
         ..Default::default()
     };
-    let (drain, min_drain) = drain(context);
+    let drain = drain(context);
     let mut env = vec![
         of_pod("POD_NAME", "metadata.name"),
         // Kubernetes gives pods the zone of their node as a label (from 1.35 on by itself); without it this is empty.
         of_pod("SLUICE_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
-        plain("SLUICE_DRAIN_TIMEOUT", drain.as_secs().to_string()),
-        plain("SLUICE_MIN_DRAIN", min_drain.as_secs().to_string()),
+        plain("SLUICE_DRAIN_TIMEOUT", drain.timeout.as_secs().to_string()),
+        plain("SLUICE_MIN_DRAIN", drain.min.as_secs().to_string()),
     ];
+    if !drain.unready_delay.is_zero() {
+        let delay = drain.unready_delay.as_millis();
+        env.push(plain("SLUICE_UNREADY_DELAY", delay.to_string()));
+    }
     let proxy = &context.infra.proxy;
     if let Some(workers) = proxy.concurrency.filter(|workers| *workers > 0) {
         env.push(plain("SLUICE_WORKERS", workers.to_string()));

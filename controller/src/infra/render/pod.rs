@@ -33,8 +33,12 @@ pub(super) fn template(context: &Context<'_>, asked: &Asked<'_>) -> Result<PodTe
     let pod = asked.pod.unwrap_or(&default);
     let mut volumes = volumes(context);
     volumes.extend(parse(pod.volumes.as_ref(), "pod.volumes")?.unwrap_or_default());
-    let (drain, min_drain) = drain(context);
-    let grace = drain + min_drain + MARGIN;
+    let Drain {
+        timeout,
+        min,
+        unready_delay,
+    } = drain(context);
+    let grace = unready_delay + timeout + min + MARGIN;
     Ok(PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(context.labels(&pod.labels)),
@@ -67,14 +71,24 @@ pub(super) fn template(context: &Context<'_>, asked: &Asked<'_>) -> Result<PodTe
     })
 }
 
-/// How long open requests have at most when a pod stops, and how long it serves on in any case.
-pub(super) fn drain(context: &Context<'_>) -> (Duration, Duration) {
+/// How a pod stops.
+pub(super) struct Drain {
+    /// How long open requests have at most.
+    pub timeout: Duration,
+    /// How long it serves on in any case, once it is not ready any more.
+    pub min: Duration,
+    /// How long it is still ready.
+    pub unready_delay: Duration,
+}
+
+pub(super) fn drain(context: &Context<'_>) -> Drain {
     let asked = context.infra.proxy.shutdown.unwrap_or_default();
     let whole = |asked: Option<sluice_crds::Duration>, default| asked.map_or(default, Into::into);
-    (
-        whole(asked.drain_timeout, DRAIN),
-        whole(asked.min_drain_duration, MIN_DRAIN),
-    )
+    Drain {
+        timeout: whole(asked.drain_timeout, DRAIN),
+        min: whole(asked.min_drain_duration, MIN_DRAIN),
+        unready_delay: whole(asked.health_check_failure_delay, Duration::ZERO),
+    }
 }
 
 fn volumes(context: &Context<'_>) -> Vec<Volume> {

@@ -16,6 +16,7 @@ mod conflict;
 pub mod fleet;
 mod geo;
 mod listener;
+mod order;
 pub mod parameters;
 pub mod ports;
 mod programming;
@@ -325,6 +326,13 @@ impl Read<'_, '_> {
             listeners: listeners.drafts.iter().filter_map(listener).collect(),
             routing: self.routing(),
             keeps_route_order: self.parameters.proxy.preserve_route_order == Some(true),
+            filter_order: order::steps(&self.parameters.proxy.filter_order).unwrap_or_default(),
+            backend_stat_name: self
+                .parameters
+                .proxy
+                .telemetry
+                .as_ref()
+                .and_then(telemetry::backend_stat_name),
             backend_tls,
             geo: self
                 .parameters

@@ -16,6 +16,7 @@ use super::refs::Context;
 use super::{matches, session};
 use crate::engine::BackendUsage;
 use crate::translate::fault::Fault;
+use crate::translate::policy::envoy::stats;
 
 /// What annotations begin with that a route's metadata has.
 const TOLD: &str = "gateway.envoyproxy.io/";
@@ -156,6 +157,7 @@ fn common<F: Filter>(
         backends: weighted,
         session_persistence: session_persistence(context, parts, backends)?,
         annotations: parts.annotations.clone(),
+        backend_stat_name: stat_name(context, parts, backends),
         matches,
         ..Default::default()
     };
@@ -164,6 +166,25 @@ fn common<F: Filter>(
         governing.apply(context, scope, &mut translated);
     }
     Ok(translated)
+}
+
+/// The name by which metrics know requests to the rule's backends; empty: each backend's.
+fn stat_name<F>(context: &Context<'_, '_>, parts: &Parts<'_>, backends: &[BackendRef<F>]) -> String {
+    let Some(pattern) = context.stat_name.filter(|_| !backends.is_empty()) else {
+        return String::new();
+    };
+    let route = context.referrer;
+    let backend = |backend: &BackendRef<F>| {
+        let namespace = backend.object.namespace.as_deref().unwrap_or(&route.namespace);
+        format!("{namespace}/{}", backend.object.name)
+    };
+    let rule = stats::RuleBackends {
+        route,
+        number: parts.index,
+        name: parts.name,
+        backends: backends.iter().map(backend).collect(),
+    };
+    stats::backend_name(&rule, pattern)
 }
 
 /// Each of the matches with each of the sets of cookies.

@@ -162,8 +162,14 @@ fn of_kind<R: RouteKind>(reference: &ObjectRef, view: &View<'_>) -> Output {
             // Needed even if no listener serves: policies state in their status which Gateways use a backend.
             bundle.needs.extend(translated.needs);
             if !scope.serving.is_empty() {
+                let filters = matches!(translated.rules, v1::route::Rules::Http(_));
                 let resource = v1::Route {
                     in_order: scope.model.keeps_route_order && reference.kind == Kind::HTTPRoute,
+                    filter_order: if filters {
+                        scope.model.filter_order.clone()
+                    } else {
+                        Vec::new()
+                    },
                     ..resource(&*route, reference, scope.serving, translated.rules)
                 };
                 for (key, body) in translated.resources {
@@ -249,6 +255,7 @@ fn rules<R: RouteKind>(
     let mut context = Context::new(view, reference, model.routing, Some(&model.backend_tls));
     context.policies = Some((governed.own, governed.inherited));
     context.variant.clone_from(&governed.variant);
+    context.stat_name = model.backend_stat_name.as_deref();
     let rules = route.rules(usage, &mut context);
     Translated {
         rules,

@@ -48,6 +48,8 @@ pub struct Context<'v, 'w> {
     pub settings: Option<Settings>,
     /// True: the references are those of who runs the class, and need no grant in other namespaces.
     pub is_of_class: bool,
+    /// Pattern of the name by which metrics know requests to a rule's backends; `None`: each backend's.
+    pub stat_name: Option<&'v str>,
 }
 
 impl<'v, 'w> Context<'v, 'w> {
@@ -73,6 +75,7 @@ impl<'v, 'w> Context<'v, 'w> {
             traffic: Vec::new(),
             settings: None,
             is_of_class: false,
+            stat_name: None,
         }
     }
 

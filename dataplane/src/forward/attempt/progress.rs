@@ -42,7 +42,7 @@ impl Progress {
             self.permit = None;
             // The client is told what the last try met.
             let Ok(permit) = breaker.retry() else {
-                tries.backend.metrics.overflow();
+                tries.metrics().overflow();
                 return Ok(false);
             };
             self.permit = Some(permit);
@@ -68,7 +68,7 @@ impl Progress {
     ) -> Result<(), End> {
         self.retries += 1;
         self.tried.push(active.endpoint().address());
-        tries.backend.metrics.retry();
+        tries.metrics().retry();
         flow.limits.attempt = None;
         let pause = tries
             .rule

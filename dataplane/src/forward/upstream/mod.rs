@@ -193,6 +193,14 @@ impl Upstream {
         }
     }
 
+    /// The version of HTTP that the backend is spoken to in.
+    pub fn version(&self) -> http::Version {
+        match self {
+            Self::H1(_) => http::Version::HTTP_11,
+            Self::H2(_) => http::Version::HTTP_2,
+        }
+    }
+
     /// Our end of the connection.
     pub fn local(&self) -> SocketAddr {
         match self {

@@ -9,7 +9,7 @@ use sluice_config::v1;
 use super::super::export::{Counts, als, otlp};
 use super::AccessLog;
 use super::sink::Sink;
-use super::template::{Subject, Template, Value};
+use super::template::{Kind, Subject, Template, Value};
 use crate::filter::Lookup;
 use crate::filter::cel::{Attribute, Attributes, Expression, request};
 use crate::rule;
@@ -69,6 +69,8 @@ enum Scope {
     Routes,
     /// Connections of clients.
     Connections,
+    /// Tries of requests.
+    Tries,
 }
 
 #[derive(Debug)]
@@ -127,10 +129,11 @@ impl Logger {
             },
             format,
             matches: config.matches.iter().filter_map(read).collect(),
-            scope: match (config.connections, config.routes_only) {
-                (true, _) => Scope::Connections,
-                (false, true) => Scope::Routes,
-                (false, false) => Scope::All,
+            scope: match (config.tries, config.connections, config.routes_only) {
+                (true, ..) => Scope::Tries,
+                (_, true, _) => Scope::Connections,
+                (.., true) => Scope::Routes,
+                (false, false, false) => Scope::All,
             },
             sinks,
         })
@@ -139,6 +142,11 @@ impl Logger {
     /// True if it is of connections.
     pub fn is_of_connections(&self) -> bool {
         self.scope == Scope::Connections
+    }
+
+    /// True if it is of tries.
+    pub fn is_of_tries(&self) -> bool {
+        self.scope == Scope::Tries
     }
 
     /// True if it speaks of headers.
@@ -163,9 +171,10 @@ impl Logger {
     /// Writes a line of what has ended, if it matches.
     pub fn write(&self, counts: &Counts, subject: &Subject<'_>) {
         let is_meant = match self.scope {
-            Scope::All => !subject.is_connection,
-            Scope::Routes => !subject.is_connection && subject.entry.route.is_some(),
-            Scope::Connections => subject.is_connection,
+            Scope::All => subject.kind == Kind::Request,
+            Scope::Routes => subject.kind == Kind::Request && subject.entry.route.is_some(),
+            Scope::Connections => subject.kind == Kind::Connection,
+            Scope::Tries => subject.kind == Kind::Try,
         };
         if !is_meant || !(self.matches.is_empty() || self.matches.iter().any(|m| m.0.matches(subject))) {
             return;

@@ -87,6 +87,7 @@ pub enum Operator {
     Metadata(Place),
     RouteMetadata(Box<[Box<str>]>),
     Cel(Arc<Expression>),
+    LogType,
     /// Known beforehand.
     Fixed(Box<str>),
     /// Has no value here, or is not known.
@@ -171,7 +172,7 @@ impl Operator {
             },
             "HOSTNAME" => fixed(std::env::var("HOSTNAME")),
             "ENVIRONMENT" => fixed(std::env::var(arguments)),
-            "ACCESS_LOG_TYPE" => Self::Fixed("DownstreamEnd".into()),
+            "ACCESS_LOG_TYPE" => Self::LogType,
             _ => Self::Absent,
         }
     }
@@ -256,6 +257,7 @@ impl Operator {
                 .map_or(Value::Absent, |id| Value::Text(String::from_utf8_lossy(id))),
             Self::Metadata(place) => json(subject.metadata.and_then(|metadata| metadata.get(place))),
             Self::RouteMetadata(path) => json(route_metadata(subject, path)),
+            Self::LogType => Value::Text(subject.kind.name().into()),
             Self::Cel(expression) => json(expression.value(subject)),
             Self::Fixed(text) => Value::Text(text.to_string().into()),
             Self::Absent => Value::Absent,

@@ -8,7 +8,6 @@ use sluice_config::v1;
 
 use super::super::export::als::{self, Fields, HttpEntries, HttpEntry, TcpEntries, TcpEntry};
 use super::super::export::{Counts, Queue, Receiver, otlp};
-use super::super::settings::note;
 use super::AccessLog;
 use crate::filter::Lookup;
 use crate::worker::WorkerHandle;
@@ -59,20 +58,11 @@ impl<T> Sending<T> {
         pack: impl Fn(Vec<T>) -> M,
     ) {
         let counts = worker.worker.shared.metrics.telemetry();
-        loop {
-            let batch = self.queue.take();
-            if batch.is_empty() {
-                return;
-            }
-            let count = batch.len();
-            let outcome = self.receiver.grpc(worker, method, &[pack(batch)]).await;
-            let failed = outcome.is_err();
-            note(counts, count, outcome);
-            // Somebody who is not there is not asked again at once.
-            if failed {
-                return;
-            }
-        }
+        let send = |batch| {
+            let message = pack(batch);
+            async move { self.receiver.grpc(worker, method, &[message]).await }
+        };
+        self.queue.flush(counts, send).await;
     }
 }
 

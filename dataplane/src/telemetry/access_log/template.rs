@@ -16,10 +16,10 @@ use crate::rule::Rule;
 /// What a text may speak of.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
-    /// The request, the session or the connection.
+    /// What has ended.
     pub entry: &'a Entry<'a>,
-    /// It is a connection.
-    pub is_connection: bool,
+    /// What that is.
+    pub kind: Kind,
     /// The request's head as it was routed; `None`: it was not kept, or there is none.
     pub head: Option<&'a Parts>,
     /// Headers of the response.
@@ -47,7 +47,7 @@ impl<'a> Subject<'a> {
     pub fn new(entry: &'a Entry<'a>) -> Self {
         Self {
             entry,
-            is_connection: false,
+            kind: Kind::Request,
             head: None,
             response: None,
             trailers: None,
@@ -58,6 +58,28 @@ impl<'a> Subject<'a> {
             upstream_name: None,
             times: Times::default(),
             trace: None,
+        }
+    }
+}
+
+/// What there may be a line of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A request, or a session.
+    Request,
+    /// A connection of a client.
+    Connection,
+    /// A try of a request at a backend.
+    Try,
+}
+
+impl Kind {
+    /// Envoy's name for logs of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "DownstreamEnd",
+            Self::Connection => "NotSet",
+            Self::Try => "UpstreamEnd",
         }
     }
 }

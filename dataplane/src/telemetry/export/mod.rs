@@ -56,10 +56,28 @@ impl<T> Queue<T> {
     }
 
     /// Takes the oldest.
-    pub fn take(&self) -> Vec<T> {
+    fn take(&self) -> Vec<T> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = waiting.len().min(BATCH);
         waiting.drain(..count).collect()
+    }
+
+    /// Sends what waits, batch by batch.
+    pub async fn flush<F>(&self, counts: &Counts, send: impl Fn(Vec<T>) -> F)
+    where
+        F: Future<Output = Result<(), String>>,
+    {
+        loop {
+            let batch = self.take();
+            if batch.is_empty() {
+                return;
+            }
+            let count = batch.len();
+            // Somebody who is not there is not asked again at once.
+            if !counts.note(count, send(batch).await) {
+                return;
+            }
+        }
     }
 }
 
@@ -70,6 +88,22 @@ pub struct Counts {
     pub sent: AtomicU64,
     /// Those that were lost.
     pub dropped: AtomicU64,
+}
+
+impl Counts {
+    /// Counts what has become of a batch. True if it was taken.
+    pub fn note(&self, count: usize, outcome: Result<(), String>) -> bool {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let is_taken = outcome.is_ok();
+        match outcome {
+            Ok(()) => self.sent.fetch_add(count, Ordering::Relaxed),
+            Err(reason) => {
+                tracing::debug!(reason, count, "telemetry could not be sent");
+                self.dropped.fetch_add(count, Ordering::Relaxed)
+            }
+        };
+        is_taken
+    }
 }
 
 /// Somebody who is told.

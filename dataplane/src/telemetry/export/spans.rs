@@ -26,6 +26,7 @@ pub fn zipkin(service: &str, spans: &[Span]) -> Value {
             "traceId": trace,
             "id": span.context.span_id(),
             "parentId": span.context.parent.map(|id| format!("{id:016x}")),
+            "shared": span.context.shared.then_some(true),
             "kind": "SERVER",
             "name": span.name,
             "timestamp": micros(span.start),

@@ -36,17 +36,36 @@ pub struct Context {
     pub parent: Option<u64>,
     /// It is told to the collector.
     pub sampled: bool,
+    /// Who has sent the request tells its end of the same span.
+    pub shared: bool,
+}
+
+/// How identifiers are made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Identifiers {
+    /// New traces have 64 bits.
+    pub short: bool,
+    /// The span of who has sent the request, if it came by B3, is ours as well.
+    pub shared: bool,
 }
 
 struct Parent {
     trace: u128,
     span: u64,
     sampled: Option<bool>,
+    /// Of the span that it is part of, for B3.
+    parent: Option<u64>,
+    by_b3: bool,
 }
 
 impl Context {
-    /// A span of the trace that the headers tell of, or else of a new one. `draw` decides where nobody has.
-    pub fn next(headers: &HeaderMap, short_ids: bool, draw: impl FnOnce() -> bool) -> Self {
+    /// A span of the trace that the headers tell of, or else of a new one. `decide` says whether it is told, by the trace
+    /// and by what whoever has sent the request has decided, if anything.
+    pub fn next(
+        headers: &HeaderMap,
+        identifiers: Identifiers,
+        decide: impl FnOnce(u128, Option<bool>) -> bool,
+    ) -> Self {
         let span = loop {
             match rand::random::<u64>() {
                 0 => {}
@@ -55,23 +74,31 @@ impl Context {
         };
         let parent = w3c(headers).or_else(|| b3(headers)).or_else(|| datadog(headers));
         match parent {
-            Some(parent) => Self {
-                trace: parent.trace,
-                span,
-                parent: Some(parent.span),
-                sampled: parent.sampled.unwrap_or_else(draw),
-            },
-            None => Self {
-                trace: if short_ids {
+            Some(parent) => {
+                let shared = identifiers.shared && parent.by_b3;
+                Self {
+                    trace: parent.trace,
+                    span: if shared { parent.span } else { span },
+                    parent: if shared { parent.parent } else { Some(parent.span) },
+                    sampled: decide(parent.trace, parent.sampled),
+                    shared,
+                }
+            }
+            None => {
+                let trace = if identifiers.short {
                     span.into()
                 } else {
                     rand::random::<u128>().max(1)
-                },
-                span,
-                parent: None,
-                // Somebody in front may have decided without a trace of his own.
-                sampled: b3_decision(headers).unwrap_or_else(draw),
-            },
+                };
+                Self {
+                    trace,
+                    span,
+                    parent: None,
+                    // Somebody in front may have decided without a trace of his own.
+                    sampled: decide(trace, b3_decision(headers)),
+                    shared: false,
+                }
+            }
         }
     }
 
@@ -169,6 +196,8 @@ fn w3c(headers: &HeaderMap) -> Option<Parent> {
         trace,
         span,
         sampled: Some(flags & 1 == 1),
+        parent: None,
+        by_b3: false,
     })
 }
 
@@ -188,12 +217,16 @@ fn b3(headers: &HeaderMap) -> Option<Parent> {
             trace: hex(parts.next()?, &[16, 32])?,
             span: span(parts.next()?)?,
             sampled: parts.next().and_then(decision),
+            parent: parts.next().and_then(self::span),
+            by_b3: true,
         });
     }
     Some(Parent {
         trace: hex(text(headers, &B3_TRACE)?, &[16, 32])?,
         span: span(text(headers, &B3_SPAN)?)?,
         sampled: b3_decision(headers),
+        parent: text(headers, &B3_PARENT).and_then(self::span),
+        by_b3: true,
     })
 }
 
@@ -213,6 +246,8 @@ fn datadog(headers: &HeaderMap) -> Option<Parent> {
         trace: number(&DATADOG_TRACE)?.into(),
         span: number(&DATADOG_PARENT)?,
         sampled: priority.map(|priority| priority > 0),
+        parent: None,
+        by_b3: false,
     })
 }
 
@@ -225,6 +260,18 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
             .collect()
+    }
+
+    const SHORT: Identifiers = Identifiers {
+        short: true,
+        shared: false,
+    };
+
+    /// Drawn if nobody has decided and `drawn` is true.
+    fn next(headers: &HeaderMap, drawn: bool) -> Context {
+        Context::next(headers, Identifiers::default(), |_, before| {
+            before.unwrap_or(drawn)
+        })
     }
 
     const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -261,7 +308,7 @@ mod tests {
                 false,
             ),
         ] {
-            let context = Context::next(&headers(&fields), false, || !sampled);
+            let context = next(&headers(&fields), !sampled);
             assert_eq!(
                 (context.trace_id().as_str(), context.sampled),
                 (trace, sampled),
@@ -281,10 +328,12 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
             "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ] {
-            let context = Context::next(&headers(&[("traceparent", value)]), false, || true);
+            let context = next(&headers(&[("traceparent", value)]), true);
             assert_eq!((context.parent, context.sampled), (None, true), "{value}");
         }
-        let denied = Context::next(&headers(&[("b3", "0")]), true, || true);
+        let denied = Context::next(&headers(&[("b3", "0")]), SHORT, |_, before| {
+            before.unwrap_or(true)
+        });
         assert!(!denied.sampled && denied.trace == u128::from(denied.span));
     }
 
@@ -292,13 +341,31 @@ mod tests {
     fn what_is_told_can_be_read() {
         for as_ in [Propagation::W3c, Propagation::B3, Propagation::Datadog] {
             let mut headers = HeaderMap::new();
-            let first = Context::next(&headers, true, || true);
+            let first = Context::next(&headers, SHORT, |_, before| before.unwrap_or(true));
             first.inject(&mut headers, as_);
-            let second = Context::next(&headers, true, || false);
+            let second = next(&headers, false);
             assert_eq!(
                 (second.trace, second.parent, second.sampled),
                 (first.trace, Some(first.span), true)
             );
         }
+    }
+
+    #[test]
+    fn spans_of_b3_can_be_shared() {
+        let shared = Identifiers {
+            short: true,
+            shared: true,
+        };
+        let next = |fields: &[(&'static str, &str)]| Context::next(&headers(fields), shared, |_, _| true);
+        let single = "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1-05e3ac9a4f6e3b90";
+        let ours = next(&[("b3", single)]);
+        assert_eq!(
+            (ours.span, ours.parent, ours.shared),
+            (0xe457_b5a2_e4d8_6bd1, Some(0x05e3_ac9a_4f6e_3b90), true)
+        );
+        let (fresh, other) = (next(&[]), next(&[("traceparent", W3C)]));
+        assert!(!fresh.shared && !other.shared);
+        assert_eq!(other.parent, Some(0xb7ad_6b71_6920_3331));
     }
 }

@@ -1,56 +1,21 @@
 //! Spans: which requests are traced, under which names, and what a span says.
 //!
-//! Owns the rules of sampling and the content of spans; [`context`] reads and writes what goes along in headers. Sends
-//! nothing itself.
+//! Owns the content of spans; [`sampling`] has the rules of sampling, [`context`] reads and writes what goes along in
+//! headers. Sends nothing itself.
 
 pub mod context;
+mod sampling;
 
 use std::time::SystemTime;
 
-use http::header::HeaderName;
 use http::request::Parts;
-use rand::Rng;
 use sluice_config::v1;
 
 use super::access_log::Entry;
 use super::access_log::template::{Subject, Template, Value};
+use context::Identifiers;
 pub use context::{Context, Propagation};
-
-/// Asks for a trace, where the sampling lets clients ask.
-const X_CLIENT_TRACE_ID: HeaderName = HeaderName::from_static("x-client-trace-id");
-const MILLION: u32 = 1_000_000;
-
-/// How requests are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sampling {
-    random: u32,
-    client: u32,
-    overall: u32,
-}
-
-impl Sampling {
-    /// Reads the resource; unset: everything.
-    pub fn compile(config: Option<&v1::Sampling>) -> Self {
-        config.map_or(
-            Self {
-                random: MILLION,
-                client: MILLION,
-                overall: MILLION,
-            },
-            |config| Self {
-                random: config.random,
-                client: config.client,
-                overall: config.overall,
-            },
-        )
-    }
-
-    fn draws(self, asked: bool) -> bool {
-        let draw =
-            |share: u32| share >= MILLION || (share > 0 && rand::rng().random_range(0..MILLION) < share);
-        ((asked && draw(self.client)) || draw(self.random)) && draw(self.overall)
-    }
-}
+use sampling::{Decisions, Sampling};
 
 /// Something that is said of each request.
 #[derive(Debug, Clone)]
@@ -117,10 +82,10 @@ fn name(text: &str) -> Option<Template> {
 #[derive(Debug, Clone)]
 pub struct Tracer {
     propagation: Propagation,
-    sampling: Sampling,
+    decisions: Decisions,
     tags: Vec<Tag>,
     span_name: Option<Template>,
-    short_ids: bool,
+    identifiers: Identifiers,
 }
 
 impl Tracer {
@@ -128,18 +93,28 @@ impl Tracer {
     pub fn compile(config: &v1::Tracing, propagation: Propagation) -> Self {
         Self {
             propagation,
-            sampling: Sampling::compile(config.sampling.as_ref()),
+            decisions: Decisions::compile(config),
             tags: config.tags.iter().map(Tag::compile).collect(),
             span_name: name(&config.span_name),
-            short_ids: config.short_trace_ids,
+            identifiers: Identifiers {
+                short: config.short_trace_ids,
+                shared: config.shared_spans,
+            },
         }
     }
 
     /// Begins the span of a request, and says so to whoever gets the request.
     pub fn begin(&self, head: &mut Parts, route: Option<&RouteTracing>) -> Context {
-        let sampling = route.and_then(|route| route.sampling).unwrap_or(self.sampling);
-        let asked = head.headers.contains_key(X_CLIENT_TRACE_ID);
-        let context = Context::next(&head.headers, self.short_ids, || sampling.draws(asked));
+        let of_route = route.and_then(|route| route.sampling);
+        let mut note = None;
+        let context = Context::next(&head.headers, self.identifiers, |trace, before| {
+            let decided = self.decisions.decide(&head.headers, of_route, trace, before);
+            note = decided.note;
+            decided.traced
+        });
+        if let Some(note) = note {
+            note.put(&mut head.headers);
+        }
         context.inject(&mut head.headers, self.propagation);
         context
     }

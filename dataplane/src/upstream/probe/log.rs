@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 use sluice_config::v1;
@@ -18,16 +19,35 @@ use crate::upstream::Endpoint;
 /// Where standard output is.
 const STDOUT: &str = "/dev/stdout";
 
-/// The files that are open, by path.
+/// Where all checks are logged.
 #[derive(Debug, Default)]
-pub(super) struct Logs(Mutex<HashMap<String, AccessLog>>);
+pub(super) struct Logs {
+    /// The files that are open, by path.
+    open: Mutex<HashMap<String, AccessLog>>,
+    /// For checks that say nothing of a log. It may change while they run.
+    usual: ArcSwapOption<Target>,
+}
+
+/// A file, and what is written to it.
+#[derive(Debug)]
+struct Target {
+    out: AccessLog,
+    wanted: v1::HealthCheckLog,
+}
 
 /// Where the checks of one backend are logged.
 #[derive(Debug)]
 pub(super) struct Log {
-    out: AccessLog,
     kind: &'static str,
-    wanted: v1::HealthCheckLog,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// The usual one.
+    Usual(Arc<Logs>),
+    /// One that the checks ask for; `None`: it cannot be had.
+    Own(Option<Target>),
 }
 
 /// An outcome.
@@ -43,23 +63,37 @@ pub(super) struct Seen {
 }
 
 impl Logs {
-    /// The log that checks ask for, if they ask for one that can be had.
-    pub(super) fn open(&self, config: &v1::ActiveHealthCheck) -> Option<Log> {
-        let mut wanted = config.log.clone()?;
+    /// Says where checks are logged that say nothing of it.
+    pub(super) fn set_usual(&self, config: Option<&v1::HealthCheckLog>) {
+        self.usual
+            .store(config.and_then(|config| self.open(config.clone())).map(Arc::new));
+    }
+
+    /// The log of checks.
+    pub(super) fn of(self: &Arc<Self>, config: &v1::ActiveHealthCheck) -> Log {
+        Log {
+            kind: match &config.check {
+                Some(Check::Grpc(_)) => "GRPC",
+                Some(Check::Tcp(_)) => "TCP",
+                Some(Check::Http(_)) | None => "HTTP",
+            },
+            place: match &config.log {
+                Some(log) => Place::Own(self.open(log.clone())),
+                None => Place::Usual(Arc::clone(self)),
+            },
+        }
+    }
+
+    fn open(&self, mut wanted: v1::HealthCheckLog) -> Option<Target> {
         if !(wanted.failures || wanted.successes || wanted.failure_starts || wanted.recoveries) {
             (wanted.failures, wanted.successes) = (true, true);
         }
-        let kind = match config.check.as_ref()? {
-            Check::Http(_) => "HTTP",
-            Check::Tcp(_) => "TCP",
-            Check::Grpc(_) => "GRPC",
-        };
         let path = if wanted.path.is_empty() {
             STDOUT
         } else {
             &wanted.path
         };
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let out = if let Some(out) = open.get(path) {
             out.clone()
         } else {
@@ -76,14 +110,22 @@ impl Logs {
                 }
             }
         };
-        Some(Log { out, kind, wanted })
+        Some(Target { out, wanted })
     }
 }
 
 impl Log {
     /// Writes what is wanted of an outcome.
     pub(super) fn write(&self, backend: &str, endpoint: &Endpoint, seen: Seen) {
-        for (name, event) in self.events(seen) {
+        match &self.place {
+            Place::Own(target) => self.tell(target.as_ref(), backend, endpoint, seen),
+            Place::Usual(logs) => self.tell(logs.usual.load().as_deref(), backend, endpoint, seen),
+        }
+    }
+
+    fn tell(&self, target: Option<&Target>, backend: &str, endpoint: &Endpoint, seen: Seen) {
+        let Some(target) = target else { return };
+        for (name, event) in target.events(seen) {
             let mut line = json!({
                 "health_checker_type": self.kind,
                 "host": host(endpoint),
@@ -93,10 +135,13 @@ impl Log {
             line[name] = event;
             let mut line = line.to_string();
             line.push('\n');
-            self.out.append(line.as_bytes());
+            target.out.append(line.as_bytes());
         }
     }
 
+}
+
+impl Target {
     fn events(&self, seen: Seen) -> Vec<(&'static str, Value)> {
         let wanted = &self.wanted;
         let mut events = Vec::new();
@@ -145,12 +190,7 @@ mod tests {
     #[test]
     fn what_is_wanted_is_written() {
         let names = |wanted: v1::HealthCheckLog| {
-            let config = v1::ActiveHealthCheck {
-                log: Some(wanted),
-                check: Some(Check::Tcp(v1::active_health_check::Tcp::default())),
-                ..Default::default()
-            };
-            let log = Logs::default().open(&config).unwrap();
+            let log = Logs::default().open(wanted).unwrap();
             let failed = Verdict::Failed(Cause::Timeout);
             let outcomes = [
                 (failed, true, None),

@@ -64,22 +64,17 @@ gaps! {
         Warned "provider.host": "proxies run in the cluster",
         Warned "bootstrap": "there is no Envoy here to be started with it",
         Warned "extraArgs": "there is no Envoy here to take them",
-        Warned "filterOrder": "filters have the order that they have in Envoy by default",
+        Warned "filterOrder[].name=envoy.filters.http.health_check": "health is told before any filter runs",
+        Warned "filterOrder[].name=envoy.filters.http.header_mutation": "headers that a ClientTrafficPolicy changes are changed before and after all filters",
+        Warned "filterOrder[].name=envoy.filters.http.geoip": "clients are looked up when authorization asks for it",
+        Warned "filterOrder[].name=envoy.filters.http.bandwidth_limit": "what goes to backends and clients is held to its pace after all filters",
+        Warned "filterOrder[].name=envoy.filters.http.grpc_web": "gRPC-Web is gRPC before any filter runs",
+        Warned "filterOrder[].name=envoy.filters.http.grpc_stats": "requests are counted when they have ended",
+        Warned "filterOrder[].name=envoy.filters.http.dynamic_forward_proxy": "destinations are looked up after all filters",
         Warned "luaValidation": "there is no Envoy here to run Lua",
         Warned "dynamicModules": "there is no Envoy here to load them",
         Warned "mergeBackends": "routes that use a backend alike share it in any case",
         Warned "backendTLS.fingerprints": "they are of clients",
-        Warned "shutdown.healthCheckFailureDelay": "a proxy that ends is not ready from the beginning",
-        Warned "telemetry.healthCheckLog": "see healthCheck.active.healthCheckLog of BackendTrafficPolicy",
-        Warned "telemetry.requestID": "see headers.requestID of ClientTrafficPolicy",
-        Warned "telemetry.accessLog.settings[].type=Upstream": "requests are logged once, with what became of them upstream",
-        Warned "telemetry.tracing.provider.openTelemetry.sampler": "see samplingRate and samplingFraction",
-        Warned "telemetry.tracing.provider.zipkin.disableSharedSpanContext": "client and server have a span each in any case",
-        Warned "telemetry.metrics.enableVirtualHostStats": "metrics are of listeners, routes and backends",
-        Warned "telemetry.metrics.enablePerEndpointStats": "metrics are of listeners, routes and backends",
-        Warned "telemetry.metrics.enableRequestResponseSizesStats": "metrics are of listeners, routes and backends",
-        Warned "telemetry.metrics.enableGRPCStats": "metrics are of listeners, routes and backends",
-        Warned "telemetry.metrics.clusterStatName": "backends are named in metrics as they are",
     }
     EnvoyPatchPolicy {
         Refused "jsonPatches": "there is no Envoy here whose configuration could be patched",
@@ -173,7 +168,10 @@ fn walk(kind: Kind, value: &Value, path: &mut String, found: &mut Vec<(String, &
     }
     let meant = |meant: Option<&str>| meant.is_none() || meant == value.as_str();
     if let Some((gap, _)) = of(kind, path).find(|(_, value)| meant(*value)) {
-        if !found.iter().any(|(other, _)| other == path) {
+        if !found
+            .iter()
+            .any(|(other, known)| other == path && known.path == gap.path)
+        {
             found.push((path.clone(), gap));
         }
         return;

@@ -92,7 +92,10 @@ fn active(reader: &mut Reader<'_, '_, '_>, from: &ActiveHealthCheck) -> Option<v
             .map(|port| reader.number(port, "healthCheck.active.overrides.port"))
             .unwrap_or_default(),
         check: Some(check),
-        log: from.health_check_log.as_ref().map(|from| log(reader, from)),
+        log: from
+            .health_check_log
+            .as_ref()
+            .map(|from| log(reader, from, "healthCheck.active.healthCheckLog")),
     })
 }
 
@@ -142,8 +145,7 @@ fn passive(reader: &mut Reader<'_, '_, '_>, from: &PassiveHealthCheck) -> v1::Ou
 }
 
 /// Where outcomes of health checks are written, and which.
-fn log(reader: &mut Reader<'_, '_, '_>, from: &ProxyHealthCheckLog) -> v1::HealthCheckLog {
-    let field = "healthCheck.active.healthCheckLog";
+pub fn log(reader: &mut Reader<'_, '_, '_>, from: &ProxyHealthCheckLog, field: &str) -> v1::HealthCheckLog {
     let mut written = v1::HealthCheckLog::default();
     match from.sinks.as_slice() {
         [] => {}

@@ -14,7 +14,7 @@ pub mod expression;
 mod extension;
 mod external_auth;
 pub mod gaps;
-mod health;
+pub mod health;
 pub mod http_filter;
 mod jwt;
 mod limits;
@@ -25,7 +25,7 @@ mod reader;
 mod response;
 mod rule;
 mod security;
-mod stats;
+pub mod stats;
 mod status;
 mod target;
 mod traffic;
@@ -42,7 +42,7 @@ use sluice_crds::envoy::{
 pub use attach::{Candidates, ParentPolicies, Policies};
 pub use client::tls_parameters;
 pub use merge::specs as merge_specs;
-pub use reader::Reader;
+pub use reader::{Reader, string_match};
 pub use rule::{Governing, RoutePolicies};
 pub use status::translate;
 
