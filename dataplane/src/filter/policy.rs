@@ -1,4 +1,4 @@
-//! The parts of a rule's policy, and the one place that knows in which order they run.
+//! The parts of a rule's policy; [`super::order`] knows in which order they run.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,94 +9,69 @@ use super::admission::Admission;
 use super::bandwidth::Bandwidth;
 use super::compress::Compressors;
 use super::ext_proc::Processor;
+use super::order::{Order, Rank, Stage};
 use super::overrides::Overrides;
 use super::{
     ApiKeyAuth, Authorization, BasicAuth, Cors, Csrf, ExternalAuth, Fault, Filter, GlobalRateLimit, Jwt,
     Lookup, Oidc, RateLimit, field, status,
 };
 
-/// Where a filter of a rule comes from, in the order in which they run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// A policy that cannot be honoured.
-    Refuse,
-    /// Faults.
-    Fault,
-    /// Cross-origin resource sharing, the rule's own filter as well.
-    Cors,
-    /// Cross-site request forgery.
-    Csrf,
-    /// External authorization.
-    ExternalAuth,
-    /// API keys.
-    ApiKeyAuth,
-    /// Users and passwords.
-    BasicAuth,
-    /// Logins.
-    Oidc,
-    /// Tokens.
-    Jwt,
-    /// Buffering of bodies.
-    RequestBuffer,
-    /// External processing.
-    ExtProc,
-    /// Authorization.
-    Authorization,
-    /// Limits on rates, counted here.
-    RateLimit,
-    /// Limits on rates, counted for all proxies together.
-    GlobalRateLimit,
-    /// The rule's own filters.
-    Own,
-}
-
 /// All filters of a rule.
 #[derive(Debug, Default)]
 pub struct Chain {
     /// In the order in which they run.
     pub filters: Vec<Filter>,
-    /// The stage of each; empty if there is no policy and all are the rule's own.
-    stages: Vec<Stage>,
+    /// The place of each in its order.
+    ranks: Vec<Rank>,
 }
 
 impl Chain {
-    /// Puts the filters of a policy before the rule's own. A Cors filter of its own runs where the policy's would, so
+    /// Puts the filters of a rule's policy and the rule's own in order. A Cors filter of its own runs where the policy's would, so
     /// that a preflight request needs no credentials.
     ///
     /// # Errors
     /// `field: reason` of what cannot be honoured. A part that this version does not know is never left out.
     pub fn compile(
-        policy: Option<&v1::Policy>,
-        own: &[v1::Filter],
+        rule: &v1::HttpRule,
         route: &str,
+        order: &Order,
         lookup: &mut dyn Lookup,
     ) -> Result<Self, String> {
-        let own = Filter::compile_all(own, lookup)?;
-        let Some(policy) = policy else {
-            return Ok(Self {
-                filters: own,
-                stages: Vec::new(),
-            });
+        let own = Filter::compile_all(&rule.filters, lookup)?;
+        let mut all = match &rule.policy {
+            Some(policy) => of_policy(policy, route, lookup).map_err(|e| format!("policy.{e}"))?,
+            None => Vec::new(),
         };
-        let (cors, own): (Vec<_>, Vec<_>) = own
+        if rule.session_persistence.is_some() {
+            all.push((Stage::Session, Filter::Session));
+        }
+        all.extend(own.into_iter().map(|filter| (stage(&filter), filter)));
+        let mut all: Vec<_> = all
             .into_iter()
-            .partition(|filter| matches!(filter, Filter::Cors(_)));
-        let mut all = of_policy(policy, route, lookup).map_err(|e| format!("policy.{e}"))?;
-        all.extend(cors.into_iter().map(|filter| (Stage::Cors, filter)));
-        all.extend(own.into_iter().map(|filter| (Stage::Own, filter)));
-        all.sort_by_key(|(stage, _)| *stage);
-        let (stages, filters) = all.into_iter().unzip();
-        Ok(Self { filters, stages })
+            .map(|(stage, filter)| (order.rank(stage), filter))
+            .collect();
+        all.sort_by_key(|(rank, _)| *rank);
+        let (ranks, filters) = all.into_iter().unzip();
+        Ok(Self { filters, ranks })
     }
 
-    /// The stage of the filter at this place.
-    pub fn stage(&self, at: usize) -> Stage {
-        self.stages.get(at).copied().unwrap_or(Stage::Own)
+    /// The rank of the filter at this place.
+    pub fn rank(&self, at: usize) -> Option<Rank> {
+        self.ranks.get(at).copied()
     }
 
-    /// The place of the first filter after `stage`.
-    pub fn after(&self, stage: Stage) -> usize {
-        self.stages.partition_point(|known| *known <= stage)
+    /// The place of the first filter after `rank`.
+    pub fn after(&self, rank: Rank) -> usize {
+        self.ranks.partition_point(|known| *known <= rank)
+    }
+}
+
+/// The stage of a rule's own filter.
+fn stage(own: &Filter) -> Stage {
+    match own {
+        Filter::Cors(_) => Stage::Cors,
+        Filter::CredentialInjection(_) => Stage::CredentialInjection,
+        _ => Stage::Own,
     }
 }
 
@@ -106,6 +81,12 @@ fn of_policy(
     lookup: &mut dyn Lookup,
 ) -> Result<Vec<(Stage, Filter)>, String> {
     let mut all = Vec::new();
+    if !policy.response_overrides.is_empty() {
+        all.push((Stage::ResponseOverrides, Filter::ResponseOverrides));
+    }
+    if !policy.compressors.is_empty() {
+        all.push((Stage::Compression, Filter::Compression));
+    }
     if let Some(refuse) = &policy.refuse {
         let status = field("refuse.status", status(refuse.status))?;
         all.push((Stage::Refuse, Filter::FixedResponse(status)));

@@ -27,14 +27,34 @@ pub(super) struct After<'a> {
 }
 
 impl<'a> After<'a> {
-    /// Looks at a request before its filters run.
-    pub(super) fn new(extras: &'a Extras, route: &'a str, head: &request::Parts, facts: &Facts<'_>) -> Self {
+    /// What is remembered before filters run.
+    pub(super) fn new(extras: &'a Extras, route: &'a str) -> Self {
         Self {
             extras,
             route,
-            coding: (!extras.compressors.is_empty()).then(|| extras.compressors.choose(&head.headers)),
-            overrides: (!extras.overrides.is_empty()).then(|| extras.overrides.prepare(head, facts)),
+            coding: None,
+            overrides: None,
         }
+    }
+
+    /// Chooses how the response is compressed.
+    pub(super) fn choose_coding(&mut self, head: &request::Parts) {
+        self.coding = Some(self.extras.compressors.choose(&head.headers));
+    }
+
+    /// True if responses are compressed.
+    pub(super) fn compresses(&self) -> bool {
+        self.coding.is_some()
+    }
+
+    /// From here on overrides take the place of responses.
+    pub(super) fn begin_overrides(&mut self, head: &request::Parts, facts: &Facts<'_>) {
+        self.overrides = Some(self.extras.overrides.prepare(head, facts));
+    }
+
+    /// True if overrides take the place of responses.
+    pub(super) fn replaces(&self) -> bool {
+        self.overrides.is_some()
     }
 
     /// What takes the place of a response with this status and these headers.

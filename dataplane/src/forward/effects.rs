@@ -1,30 +1,22 @@
-//! Running filters over a request, and what they want done to its response.
+//! What filters want done to a request's response, and why a request ends.
+//!
+//! Owns in which order a response meets what filters have asked for: that of the rule's filters, turned round. It never runs one.
 
-use std::sync::Arc;
-use std::task::Poll;
-
-use bytes::{Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, request, response};
 
 use super::after::After;
-use super::downstream::{Chunk, Downstream};
 use super::ext_proc::Pipe;
-use super::limits::{Limits, Stop};
+use super::limits::Stop;
+use super::rate_limit;
 use super::reply::Reply;
-use super::source::Source;
-use super::{Conn, auth, jwt, oidc, rate_limit};
 use crate::filter::compress::Encoder;
-use crate::filter::direct::DirectResponse;
-use crate::filter::ext_proc::Processor;
-use crate::filter::fault::{Abort, Fault};
-use crate::filter::format::Subject;
 use crate::filter::metadata::Metadata;
 use crate::filter::overrides::Origin;
 use crate::filter::path::UrlRewrite;
-use crate::filter::rate_limit::{GlobalRateLimit, Tally};
-use crate::filter::{Cors, Denial, ExternalAuth, Facts, Filter, HeaderModifier};
-use crate::rule::Rule;
+use crate::filter::rate_limit::Tally;
+use crate::filter::session::Session;
+use crate::filter::{Cors, Denial, Facts, HeaderModifier};
 use crate::upstream::Slot;
 
 /// Why a request does not go on.
@@ -61,52 +53,16 @@ impl From<Stop> for End {
     }
 }
 
-/// What filters have asked for.
+/// What filters before or after processors do to the response's head.
 #[derive(Default)]
-pub(super) struct Effects<'a> {
-    modifiers: Vec<&'a HeaderModifier>,
+pub(super) struct Changes<'a> {
     cors: Option<(&'a Cors, HeaderValue)>,
-    added: Vec<(HeaderName, HeaderValue)>,
-    pub(super) mirrors: Vec<&'a Slot>,
-    /// What is known of the request besides its head.
-    metadata: Metadata,
-    limits: Tally,
-    charges: Vec<rate_limit::Charge>,
-    /// Set: the host becomes the name of the endpoint.
-    pub(super) host_of_backend: Option<&'a UrlRewrite>,
-    /// What the rule's policy does to the response, if anything.
-    pub(super) after: Option<Box<After<'a>>>,
+    pub(super) added: Vec<(HeaderName, HeaderValue)>,
+    pub(super) limits: Tally,
 }
 
-impl Effects<'_> {
-    /// What takes the place of a response with this status.
-    pub(super) fn replace(&self, status: StatusCode, headers: &HeaderMap, origin: Origin) -> Option<Reply> {
-        self.after.as_ref()?.replace(status, headers, origin)
-    }
-
-    /// Prepares a backend's response to be compressed.
-    pub(super) fn compress(&self, response: &mut response::Parts, is_empty: bool) -> Option<Box<Encoder>> {
-        self.after.as_ref()?.compress(response, is_empty).map(Box::new)
-    }
-
-    /// Once the request has ended: takes in what processors have said last, and with it what the response costs. Gives what
-    /// is known of the request.
-    pub(super) fn settle(&mut self, pipe: Option<&mut Pipe>) -> Metadata {
-        if let Some(pipe) = pipe {
-            pipe.tell(&mut self.metadata);
-        }
-        self.limits.settle(&self.metadata);
-        for charge in &mut self.charges {
-            charge.settle(&self.metadata);
-        }
-        std::mem::take(&mut self.metadata)
-    }
-
-    /// Changes a response's headers.
-    pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        for modifier in &self.modifiers {
-            modifier.apply(headers);
-        }
+impl Changes<'_> {
+    fn apply(&self, headers: &mut HeaderMap) {
         if let Some((cors, origin)) = &self.cors {
             cors.grant(origin, headers);
         }
@@ -117,222 +73,142 @@ impl Effects<'_> {
     }
 }
 
-/// A request among filters.
-pub(super) struct Filtered<'r, 'a> {
-    pub(super) conn: &'r Conn,
-    pub(super) head: &'r mut request::Parts,
-    pub(super) facts: Facts<'r>,
-    /// `None`: filters of a listener.
-    pub(super) rule: Option<&'r Rule>,
-    pub(super) effects: &'r mut Effects<'a>,
-    pub(super) down: &'r mut Downstream,
-    pub(super) source: &'r mut Source,
-    pub(super) limits: &'r mut Limits,
+/// What filters have asked for.
+#[derive(Default)]
+pub(super) struct Effects<'a> {
+    pub(super) modifiers: Vec<&'a HeaderModifier>,
+    pub(super) changes: Changes<'a>,
+    /// Set once the request has passed processors: the changes of the filters before them, which they do not see.
+    outer: Option<Box<Outer<'a>>>,
+    pub(super) mirrors: Vec<&'a Slot>,
+    /// What is known of the request besides its head.
+    pub(super) metadata: Metadata,
+    /// The session that the request was found to belong to.
+    pub(super) session: Option<Session>,
+    pub(super) charges: Vec<rate_limit::Charge>,
+    /// Set: the host becomes the name of the endpoint.
+    pub(super) host_of_backend: Option<&'a UrlRewrite>,
+    /// What the rule's policy does to the response, if anything.
+    pub(super) after: Option<Box<After<'a>>>,
 }
 
-impl<'a> Filtered<'_, 'a> {
-    /// Runs filters in their order. What waits for somebody is boxed, so that requests that wait for nobody do not move
-    /// room for it around.
-    pub(super) async fn run(&mut self, filters: &'a [Filter]) -> Result<(), End> {
-        for (at, filter) in filters.iter().enumerate() {
-            match filter {
-                Filter::RequestHeaders(modifier) => {
-                    modifier.apply_with(&mut self.head.headers, self.conn.fingerprints());
-                }
-                Filter::ResponseHeaders(modifier) => self.effects.modifiers.push(modifier),
-                Filter::UrlRewrite(rewrite) => {
-                    rewrite.apply(self.head, self.facts.path, self.facts.prefix);
-                    self.effects.host_of_backend = Some(rewrite).filter(|rewrite| rewrite.host_of_backend);
-                }
-                Filter::Mirror(mirror) => self.effects.mirrors.extend(mirror.draw().map(|slot| &**slot)),
-                Filter::FixedResponse(status) => return Err(Reply::direct(*status, HeaderMap::new()).into()),
-                Filter::Redirect(redirect) => {
-                    let answer = redirect.answer(self.head, &self.facts);
-                    let (status, location) = answer.ok_or_else(|| {
-                        Reply::error(StatusCode::BAD_REQUEST, "", "", "redirect_location_invalid")
-                    })?;
-                    return Err(Reply::redirect(status, location, "direct_response").into());
-                }
-                Filter::Cors(cors) => {
-                    if let Some(headers) = cors.preflight(self.head) {
-                        return Err(Reply::direct(StatusCode::OK, headers).into());
-                    }
-                    self.effects.cors = cors.allowed_origin(self.head).map(|origin| (&**cors, origin));
-                }
-                Filter::ExternalAuth(auth) => {
-                    Box::pin(self.authorize(auth)).await?;
-                    if auth.recompute_route {
-                        return Err(End::Reroute(at));
-                    }
-                }
-                Filter::DirectResponse(response) => return Err(self.direct(response).into()),
-                Filter::CredentialInjection(credential) => credential.apply(self.head)?,
-                Filter::Fault(fault) => Box::pin(self.disturb(fault)).await?,
-                Filter::Csrf(csrf) => csrf.check(self.head)?,
-                Filter::ApiKeyAuth(auth) => auth.check(self.head)?,
-                Filter::BasicAuth(auth) => auth.check(self.head, &self.facts)?,
-                Filter::Oidc(login) => {
-                    let asking = oidc::authenticate(&self.conn.worker, login, self.head, &self.facts);
-                    let added = Box::pin(self.limits.bound(self.down, asking)).await??;
-                    self.effects.added.extend(added);
-                }
-                Filter::Jwt(jwt) => {
-                    let asking = jwt::authenticate(
-                        &self.conn.worker,
-                        jwt,
-                        self.head,
-                        &mut self.effects.metadata.tokens,
-                    );
-                    let asked = Box::pin(self.limits.bound(self.down, asking)).await?;
-                    if asked.map_err(|fault| fault.denial(self.head, &self.facts))? {
-                        return Err(End::Reroute(at));
-                    }
-                }
-                Filter::ExtProc(processors) => {
-                    if Box::pin(self.process(processors)).await? {
-                        return Err(End::Reroute(at));
-                    }
-                }
-                Filter::RequestBuffer(limit) => self.buffer(*limit).await?,
-                Filter::RateLimit(limit) => {
-                    let Effects { metadata, limits, .. } = &mut *self.effects;
-                    limit.check(self.head, &self.facts, metadata, limits)?;
-                }
-                Filter::GlobalRateLimit(limit) => Box::pin(self.limit(limit)).await?,
-                Filter::Authorization(rules) => {
-                    let around = self.conn.around();
-                    if !rules.allows(self.head, &self.facts, &self.effects.metadata.tokens, around) {
-                        return Err(Reply::error(
-                            StatusCode::FORBIDDEN,
-                            "RBAC: access denied",
-                            "",
-                            "rbac_access_denied",
-                        )
-                        .into());
-                    }
-                }
-            }
-        }
-        Ok(())
+/// What comes after processors on a response's way to the client.
+struct Outer<'a> {
+    changes: Changes<'a>,
+    /// Overrides, too.
+    replaces: bool,
+    /// Compression, too.
+    compresses: bool,
+}
+
+impl<'a> Effects<'a> {
+    /// What takes the place of a response with this status.
+    pub(super) fn replace(&self, status: StatusCode, headers: &HeaderMap, origin: Origin) -> Option<Reply> {
+        self.after.as_ref()?.replace(status, headers, origin)
     }
 
-    fn direct(&self, response: &DirectResponse) -> Reply {
-        let subject = response
-            .needs_subject()
-            .then(|| Subject::new(self.head, &self.facts));
-        let (status, headers, body) = response.render(subject.as_ref(), self.facts.route, StatusCode::OK);
-        let mut reply = Reply::direct(status, headers);
-        reply.body = body;
-        reply
-    }
-
-    async fn disturb(&mut self, fault: &Fault) -> Result<(), End> {
-        if let Some(delay) = fault.delay() {
-            self.limits.bound(self.down, tokio::time::sleep(delay)).await?;
-        }
-        match fault.abort() {
-            None => Ok(()),
-            Some(Abort::Http(status)) => {
-                Err(Reply::error(status, "fault filter abort", "FI", "fault_filter_abort").into())
-            }
-            Some(Abort::Grpc(code)) => {
-                Err(Reply::grpc(code, "fault filter abort", "FI", "fault_filter_abort").into())
-            }
-        }
-    }
-
-    async fn authorize(&mut self, filter: &ExternalAuth) -> Result<(), End> {
-        let body = if filter.max_body_bytes == 0 {
-            Bytes::new()
+    /// Prepares a backend's response to be compressed, before or after processors have seen it.
+    pub(super) fn compress(
+        &self,
+        response: &mut response::Parts,
+        is_empty: bool,
+        processed: bool,
+    ) -> Option<Box<Encoder>> {
+        let after = self.after.as_ref()?;
+        let after_processors = self.outer.as_ref().is_some_and(|outer| outer.compresses);
+        if after_processors == processed {
+            after.compress(response, is_empty).map(Box::new)
         } else {
-            self.read_body(filter.max_body_bytes).await?
-        };
-        let asked = auth::Asked {
-            conn: self.conn,
-            facts: &self.facts,
-            rule: self.rule,
-        };
-        let metadata = &mut self.effects.metadata;
-        let asking = auth::check(&asked, filter, self.head, body, metadata);
-        let added = self.limits.bound(self.down, asking).await??;
-        self.effects.added.extend(added);
-        Ok(())
-    }
-
-    async fn limit(&mut self, limit: &GlobalRateLimit) -> Result<(), End> {
-        let Effects {
-            metadata,
-            limits: tally,
-            ..
-        } = &mut *self.effects;
-        let worker = &self.conn.worker;
-        let asking = rate_limit::check(worker, limit, self.head, &self.facts, metadata, tally);
-        let charge = self.limits.bound(self.down, asking).await??;
-        self.effects.charges.extend(charge);
-        Ok(())
-    }
-
-    /// Lets processors see the request. True: its route is to be chosen anew.
-    async fn process(&mut self, processors: &[Arc<Processor>]) -> Result<bool, End> {
-        self.source
-            .process(|backlog, ended| Pipe::new(processors, backlog, ended));
-        let mut anew = false;
-        for at in 0..processors.len() {
-            let Self {
-                conn,
-                head,
-                facts,
-                effects,
-                down,
-                source,
-                limits,
-                ..
-            } = self;
-            let Some(pipe) = source.pipe() else { break };
-            pipe.show_request(at, conn, head, facts, &effects.metadata)
-                .await?;
-            anew |= std::future::poll_fn(|cx| {
-                let polled = pipe.poll_request_head(at, head, down, cx);
-                if polled.is_pending() {
-                    limits.check(cx)?;
-                    if down.body_is_empty()
-                        && let Poll::Ready(gone) = down.poll_gone(cx)
-                    {
-                        return Poll::Ready(Err(Stop::Client(gone)));
-                    }
-                }
-                polled
-            })
-            .await?;
-            pipe.tell(&mut effects.metadata);
+            None
         }
-        Ok(anew)
     }
 
-    /// Reads the whole body, to be sent on later.
-    async fn read_body(&mut self, limit: usize) -> Result<Bytes, End> {
-        self.buffer(limit).await?;
-        let mut body = BytesMut::new();
-        for chunk in self.source.held() {
-            if let Chunk::Data(data) = chunk {
-                body.extend_from_slice(data);
+    /// As [`Self::replace`], of a backend's response, before or after processors have seen it.
+    pub(super) fn override_response(&self, response: &response::Parts, processed: bool) -> Option<Reply> {
+        let after_processors = self.outer.as_ref().is_some_and(|outer| outer.replaces);
+        if after_processors == processed {
+            self.replace(response.status, &response.headers, Origin::Backend)
+        } else {
+            None
+        }
+    }
+
+    /// Once the request has ended: takes in what processors have said last, and with it what the response costs. Gives what
+    /// is known of the request.
+    pub(super) fn settle(&mut self, pipe: Option<&mut Pipe>) -> Metadata {
+        if let Some(pipe) = pipe {
+            pipe.tell(&mut self.metadata);
+        }
+        self.changes.limits.settle(&self.metadata);
+        if let Some(outer) = &mut self.outer {
+            outer.changes.limits.settle(&self.metadata);
+        }
+        for charge in &mut self.charges {
+            charge.settle(&self.metadata);
+        }
+        std::mem::take(&mut self.metadata)
+    }
+
+    /// Changes a response's headers.
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+        self.apply_before_processors(headers);
+        self.apply_after_processors(headers);
+    }
+
+    /// As far as processors see it.
+    pub(super) fn apply_before_processors(&self, headers: &mut HeaderMap) {
+        for modifier in &self.modifiers {
+            modifier.apply(headers);
+        }
+        self.changes.apply(headers);
+    }
+
+    /// The rest of it.
+    pub(super) fn apply_after_processors(&self, headers: &mut HeaderMap) {
+        if let Some(outer) = &self.outer {
+            outer.changes.apply(headers);
+        }
+    }
+
+    /// Processors come now: the response passes them before what has run so far.
+    pub(super) fn meet_processors(&mut self) {
+        let after = self.after.as_deref();
+        let (replaces, compresses) =
+            after.map_or((false, false), |after| (after.replaces(), after.compresses()));
+        self.outer.get_or_insert_with(|| {
+            Box::new(Outer {
+                changes: std::mem::take(&mut self.changes),
+                replaces,
+                compresses,
+            })
+        });
+    }
+
+    /// From here on the rule's overrides take the place of responses. `passed`: this is behind the request.
+    pub(super) fn begin_overrides(&mut self, head: &request::Parts, facts: &Facts<'_>, passed: bool) {
+        if let Some(after) = &mut self.after {
+            after.begin_overrides(head, facts);
+            if let Some(outer) = &mut self.outer {
+                outer.replaces = passed;
             }
         }
-        Ok(body.freeze())
     }
 
-    /// Waits until the whole body is held here.
-    async fn buffer(&mut self, limit: usize) -> Result<(), End> {
-        let complete = std::future::poll_fn(|cx| self.source.poll_fill(limit, self.down, cx)).await?;
-        if complete && self.source.held_bytes() <= limit {
-            return Ok(());
+    /// As [`Self::begin_overrides`]: from here on the response is compressed.
+    pub(super) fn choose_coding(&mut self, head: &request::Parts, passed: bool) {
+        if let Some(after) = &mut self.after {
+            after.choose_coding(head);
+            if let Some(outer) = &mut self.outer {
+                outer.compresses = passed;
+            }
         }
-        Err(Reply::error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "Payload Too Large",
-            "",
-            "request_payload_too_large",
-        )
-        .into())
+    }
+
+    /// Only the last word on sharing counts.
+    pub(super) fn share(&mut self, cors: &'a Cors, origin: Option<HeaderValue>) {
+        if let Some(outer) = &mut self.outer {
+            outer.changes.cors = None;
+        }
+        self.changes.cors = origin.map(|origin| (cors, origin));
     }
 }

@@ -7,11 +7,11 @@
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode, response};
 
 use super::Conn;
 use super::after::{Ending, Lanes, poll_lane};
+use super::coder::{Coder, poll_coder};
 use super::downstream::{Chunk, Downstream, Gone};
 use super::limits::{Deadline, Limits, Stop};
 use super::source::Source;
@@ -48,8 +48,9 @@ pub struct Exchange<'a> {
     processed: bool,
     responding: bool,
     stall: Option<Deadline>,
-    /// Set: the response's body is compressed.
-    pub(super) encoder: Option<Box<Encoder>>,
+    /// Set: the response's body is compressed, before processors see it or after that.
+    coder: Option<Box<Coder>>,
+    outer_coder: Option<Box<Coder>>,
     /// Limits on the pace of bodies.
     pub(super) lanes: Lanes,
     /// What the response's trailers are looked at for.
@@ -69,7 +70,8 @@ impl<'a> Exchange<'a> {
             processed: false,
             responding: false,
             stall: None,
-            encoder: None,
+            coder: None,
+            outer_coder: None,
             lanes: Lanes::default(),
             ending: None,
         }
@@ -80,6 +82,16 @@ impl<'a> Exchange<'a> {
         let head = std::future::poll_fn(|cx| self.poll_head_of_response(cx)).await;
         self.stall = None;
         head
+    }
+
+    /// Compresses the response's body, if there is something to do that, before processors see it.
+    pub(super) fn compress(&mut self, encoder: Option<Box<Encoder>>) {
+        self.coder = encoder.map(Coder::new);
+    }
+
+    /// As [`Self::compress`], of what processors have made of it.
+    pub(super) fn compress_processed(&mut self, encoder: Option<Box<Encoder>>) {
+        self.outer_coder = encoder.map(Coder::new);
     }
 
     /// Passes the response's body on until its end.
@@ -162,14 +174,13 @@ impl<'a> Exchange<'a> {
 
     /// Passes the next piece of the response on; ready with `true` at its end.
     fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
-        let seen = self.processed || self.ending.is_some();
-        if self.encoder.is_none() && self.lanes.response.is_none() && !seen {
+        let coded = self.coder.is_some() || self.outer_coder.is_some();
+        let seen = coded || self.processed || self.ending.is_some();
+        if self.lanes.response.is_none() && !seen {
             return self.up.poll_forward(self.down, cx).map_err(Stop::from);
         }
         let before = self.down.bytes_sent();
-        let passed = if self.encoder.is_some() {
-            self.poll_encoded(cx)
-        } else if seen {
+        let passed = if seen {
             self.poll_seen(cx)
         } else {
             self.up.poll_forward(self.down, cx).map_err(Stop::from)
@@ -201,47 +212,22 @@ impl<'a> Exchange<'a> {
 
     /// The next piece of the response.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Stop>> {
-        match self.source.pipe().filter(|_| self.processed) {
-            Some(pipe) => pipe.poll_response(&mut self.up, cx),
-            None => self.up.poll_body(cx).map_err(Stop::Upstream),
-        }
-    }
-
-    /// As [`Self::poll_forward`], compressed. What the coder holds back is sent when the backend has no more to say for
-    /// now.
-    fn poll_encoded(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Stop>> {
-        let failed =
-            |error: std::io::Error| Stop::Upstream(Failure::Protocol(format!("not compressed: {error}")));
-        let polled = self.poll_piece(cx)?;
-        let Some(encoder) = &mut self.encoder else {
-            return Poll::Ready(Ok(true));
+        let Self {
+            up,
+            source,
+            coder,
+            outer_coder,
+            processed,
+            ..
+        } = self;
+        let mut pipe = source.pipe().filter(|_| *processed);
+        let mut raw = |cx: &mut Context<'_>| up.poll_body(cx).map_err(Stop::Upstream);
+        let mut coded = |cx: &mut Context<'_>| poll_coder(coder, cx, &mut raw);
+        let mut piece = |cx: &mut Context<'_>| match &mut pipe {
+            Some(pipe) => pipe.poll_response(&mut coded, cx),
+            None => coded(cx),
         };
-        let waits = polled.is_pending();
-        let (out, end) = match polled {
-            Poll::Pending => (encoder.flush().map_err(failed)?, None),
-            Poll::Ready(Some(Chunk::Data(data))) => (encoder.push(&data).map_err(failed)?, None),
-            Poll::Ready(Some(Chunk::Trailers(trailers))) => (Bytes::new(), Some(Some(trailers))),
-            Poll::Ready(None) => (Bytes::new(), Some(None)),
-        };
-        if let Some(trailers) = end {
-            let rest = match self.encoder.take() {
-                Some(encoder) => encoder.finish().map_err(failed)?,
-                None => Bytes::new(),
-            };
-            if !rest.is_empty() {
-                self.down.push(rest).map_err(Stop::Client)?;
-            }
-            self.finish(trailers).map_err(Stop::Client)?;
-            return Poll::Ready(Ok(true));
-        }
-        if !out.is_empty() {
-            self.down.push(out).map_err(Stop::Client)?;
-        }
-        if waits {
-            Poll::Pending
-        } else {
-            Poll::Ready(Ok(false))
-        }
+        poll_coder(outer_coder, cx, &mut piece)
     }
 
     /// Lets processors see the response, the one that saw the request last first. Says whether the response has a body
@@ -270,7 +256,10 @@ impl<'a> Exchange<'a> {
             let moved = self.pump_request(cx)?;
             self.flush_upstream(cx)?;
             if let Some(pipe) = self.source.pipe() {
-                if let Poll::Ready(done) = pipe.poll_response_head(at, response, &mut self.up, cx) {
+                let (up, coder) = (&mut self.up, &mut self.coder);
+                let mut raw = |cx: &mut Context<'_>| up.poll_body(cx).map_err(Stop::Upstream);
+                let mut coded = |cx: &mut Context<'_>| poll_coder(coder, cx, &mut raw);
+                if let Poll::Ready(done) = pipe.poll_response_head(at, response, &mut coded, cx) {
                     return Poll::Ready(done);
                 }
             } else {

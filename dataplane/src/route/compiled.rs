@@ -7,6 +7,7 @@ use sluice_config::v1;
 use super::candidate::{Candidate, RouteOrder};
 use super::hosts::Specificity;
 use crate::filter::Lookup;
+use crate::filter::order::Order;
 use crate::l4::L4Route;
 use crate::rule::Rule;
 
@@ -91,10 +92,11 @@ fn http(
     lookup: &mut dyn Lookup,
 ) -> Result<Vec<Arc<Candidate>>, String> {
     let name: Arc<str> = config.name.as_str().into();
+    let steps = Order::compile(config)?;
     let mut candidates = Vec::with_capacity(rules.rules.iter().map(|rule| rule.matches.len()).sum());
     for (i, rule) in rules.rules.iter().enumerate() {
-        let compiled =
-            Rule::compile(&name, rules.grpc, rule, lookup).map_err(|e| format!("http.rules[{i}].{e}"))?;
+        let compiled = Rule::compile(&name, rules.grpc, rule, &steps, lookup)
+            .map_err(|e| format!("http.rules[{i}].{e}"))?;
         let compiled = Arc::new(compiled);
         for (j, one) in rule.matches.iter().enumerate() {
             let mut candidate = Candidate::compile(one, &compiled, order, (i, j))

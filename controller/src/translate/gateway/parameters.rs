@@ -10,7 +10,7 @@ use sluice_config::v1;
 use sluice_crds::envoy::{EnvoyProxy, EnvoyProxySpec, GROUP, PolicyMergeType, ProviderType, TLSSettings};
 use sluice_crds::gateway::{Gateway, GatewayClass};
 
-use super::{fleet, geo};
+use super::{fleet, geo, order};
 use crate::engine::{GatewayRef, View};
 use crate::infra;
 use crate::store::{Kind, ObjectRef};
@@ -258,14 +258,21 @@ fn check(proxy: Arc<EnvoyProxySpec>, name: &ObjectRef) -> Reading {
         .chain(proxy.geo_ip.as_ref().and_then(geo::fault))
         .collect();
     let fault = if refused.is_empty() {
-        infra::check(&proxy).err().map(|error| format!("spec.{error}"))
+        let order = || order::steps(&proxy.filter_order).map(drop);
+        let checked = infra::check(&proxy)
+            .map_err(|error| error.to_string())
+            .and_then(|()| order());
+        checked.err().map(|error| format!("spec.{error}"))
     } else {
         Some(format!("not supported: spec.{}", refused.join(", spec.")))
     };
     let gaps = gaps::found(Kind::EnvoyProxy, proxy.as_ref())
         .into_iter()
         .filter(|(_, gap)| gap.effect != gaps::Effect::Refused)
-        .map(|(path, gap)| format!("{path} ({})", gap.why));
+        .map(|(path, gap)| match gap.path.split_once('=') {
+            Some((_, value)) => format!("{path} {value} ({})", gap.why),
+            None => format!("{path} ({})", gap.why),
+        });
     let levels = proxy.logging.iter().flat_map(|logging| logging.level.keys());
     let levels = levels
         .filter(|component| *component != "default")

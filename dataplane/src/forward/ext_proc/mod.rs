@@ -24,11 +24,12 @@ use prost_types::value::Kind;
 use super::Conn;
 use super::downstream::{Chunk, Downstream};
 use super::limits::Stop;
-use super::upstream::{BodyKind, Upstream};
+use super::upstream::BodyKind;
 use crate::filter::Facts;
 use crate::filter::ext_proc::{Processor, Start, apply, headers, proto, pseudo};
 use crate::filter::metadata::Metadata;
-use session::{Raw, Session, Way};
+pub(super) use session::Raw;
+use session::{Session, Way};
 
 /// The processors of one request.
 pub(super) struct Pipe {
@@ -219,18 +220,17 @@ impl Pipe {
         session.show_head(Way::Response, shown, empty, told)
     }
 
-    /// As [`Self::poll_request_head`], of the response.
+    /// As [`Self::poll_request_head`], of the response, whose body comes from there.
     pub(super) fn poll_response_head(
         &mut self,
         at: usize,
         head: &mut response::Parts,
-        up: &mut Upstream,
+        body: Raw<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stop>> {
         let (rest, later) = self.sessions.split_at_mut(at + 1);
         let session = &mut rest[at];
-        let mut first = |cx: &mut Context<'_>| up.poll_body(cx).map_err(Stop::Upstream);
-        let mut raw = |cx: &mut Context<'_>| chain(Way::Response, later, cx, &mut first);
+        let mut raw = |cx: &mut Context<'_>| chain(Way::Response, later, cx, body);
         if let Some(answer) = ready!(session.poll_head(Way::Response, cx, &mut raw))? {
             change(
                 answer.header_mutation.as_ref(),
@@ -258,14 +258,13 @@ impl Pipe {
         side.length() == Some(0)
     }
 
-    /// The next piece for the client.
+    /// The next piece for the client, of a body that comes from there.
     pub(super) fn poll_response(
         &mut self,
-        up: &mut Upstream,
+        body: Raw<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Chunk>, Stop>> {
-        let mut first = |cx: &mut Context<'_>| up.poll_body(cx).map_err(Stop::Upstream);
-        chain(Way::Response, &mut self.sessions, cx, &mut first)
+        chain(Way::Response, &mut self.sessions, cx, body)
     }
 }
 
