@@ -5,12 +5,13 @@
 //! therefore leave in one `send`, and both directions of a session run on one task without one blocking the other.
 //! It never decides what is written; framing is HTTP's business.
 
+mod socket;
+
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -24,6 +25,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+pub use self::socket::{Socket, Traffic};
 use crate::upstream::breaker::Lease;
 
 /// Bytes that may wait in the output buffer before the writer is told to hold back.
@@ -36,158 +38,6 @@ const KEEP_CAPACITY: usize = 2 * 1024;
 thread_local! {
     /// What is being read, on whatever connection of this thread.
     static SHARED_INPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// Bytes that a socket has carried.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// From the peer.
-    pub received: AtomicU64,
-    /// To it.
-    pub sent: AtomicU64,
-}
-
-/// A TCP socket whose input can be recorded, so that a TLS ClientHello can be read and still be passed on.
-#[derive(Debug)]
-pub struct Socket {
-    tcp: TcpStream,
-    /// Bytes to be read before the socket's own.
-    prefix: BytesMut,
-    /// What has been read so far, if it is recorded.
-    tap: Option<BytesMut>,
-    /// Counts what it carries, if anybody wants to know.
-    traffic: Option<Arc<Traffic>>,
-}
-
-impl Socket {
-    /// A socket that is read as it is.
-    pub fn new(tcp: TcpStream) -> Self {
-        Self {
-            tcp,
-            prefix: BytesMut::new(),
-            tap: None,
-            traffic: None,
-        }
-    }
-
-    /// Keeps a copy of all that is read until [`Socket::stop_recording`].
-    #[must_use]
-    pub fn recording(self) -> Self {
-        Self {
-            tap: Some(BytesMut::new()),
-            ..self
-        }
-    }
-
-    /// A socket of which these bytes have been read already: they are read again first.
-    pub fn replaying(tcp: TcpStream, read: BytesMut) -> Self {
-        Self {
-            tcp,
-            prefix: read,
-            tap: None,
-            traffic: None,
-        }
-    }
-
-    /// Counts what it carries.
-    #[must_use]
-    pub fn counted(self, traffic: Option<Arc<Traffic>>) -> Self {
-        Self { traffic, ..self }
-    }
-
-    /// What counts its bytes.
-    pub fn traffic(&self) -> Option<Arc<Traffic>> {
-        self.traffic.clone()
-    }
-
-    fn note_sent(&self, written: &Poll<io::Result<usize>>) {
-        if let (Some(traffic), Poll::Ready(Ok(n))) = (&self.traffic, written) {
-            traffic.sent.fetch_add(*n as u64, Ordering::Relaxed);
-        }
-    }
-
-    /// The bare socket, for its addresses and options.
-    pub fn tcp(&self) -> &TcpStream {
-        &self.tcp
-    }
-
-    /// What has been recorded.
-    pub fn recorded(&self) -> &[u8] {
-        self.tap.as_deref().unwrap_or_default()
-    }
-
-    /// Ends the recording and forgets it.
-    pub fn stop_recording(&mut self) {
-        self.tap = None;
-    }
-
-    /// The bare socket and what was recorded of its input.
-    pub fn into_recorded(self) -> (TcpStream, BytesMut) {
-        let mut recorded = self.tap.unwrap_or_default();
-        recorded.extend_from_slice(&self.prefix);
-        (self.tcp, recorded)
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.prefix.is_empty() {
-            let n = self.prefix.len().min(buf.remaining());
-            let again = self.prefix.split_to(n);
-            buf.put_slice(&again);
-            if let Some(tap) = self.tap.as_mut() {
-                tap.extend_from_slice(&again);
-            }
-            if self.prefix.is_empty() {
-                self.prefix = BytesMut::new();
-            }
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-        if let Some(tap) = self.tap.as_mut() {
-            tap.extend_from_slice(&buf.filled()[before..]);
-        }
-        if let Some(traffic) = &self.traffic {
-            let n = buf.filled().len() - before;
-            traffic.received.fetch_add(n as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
-        self.note_sent(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
-        self.note_sent(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
 }
 
 /// What carries the bytes.
@@ -250,8 +100,8 @@ impl Wire {
     /// A buffered stream over `transport`. The addresses are kept, so that no request asks the kernel for them.
     pub fn new(transport: Transport, peer: SocketAddr, local: SocketAddr) -> Self {
         let fd = match &transport {
-            Transport::Tcp(socket) => socket.tcp.as_raw_fd(),
-            Transport::Tls(tls) => tls.get_ref().0.tcp.as_raw_fd(),
+            Transport::Tcp(socket) => socket.tcp().as_raw_fd(),
+            Transport::Tls(tls) => tls.get_ref().0.tcp().as_raw_fd(),
         };
         Self {
             inner: Arc::new(Mutex::new(Inner {
@@ -315,7 +165,7 @@ impl Wire {
     /// Puts bytes that were read already back in front of the input. Only sensible on a plain socket.
     pub fn unread(&self, bytes: BytesMut) {
         if let Transport::Tcp(socket) = &mut self.lock().transport {
-            socket.prefix = bytes;
+            socket.unread(bytes);
         }
     }
 
@@ -340,7 +190,7 @@ impl Wire {
             // An error is met again by whoever sends the rest.
             Transport::Tcp(socket) if inner.buffered => {
                 let parts = [&inner.out[..], data, after].map(io::IoSlice::new);
-                socket.tcp.try_write_vectored(&parts).unwrap_or_default()
+                socket.tcp().try_write_vectored(&parts).unwrap_or_default()
             }
             _ => 0,
         };
@@ -525,59 +375,4 @@ impl GetSocketDigest for Wire {
 impl Peek for Wire {}
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    async fn pair() -> (Wire, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let near = near.unwrap();
-        let local = near.local_addr().unwrap();
-        (
-            Wire::new(Transport::Tcp(Socket::new(near)), address, local),
-            far.unwrap().0,
-        )
-    }
-
-    /// More than the kernel takes at once, in pieces, before anybody reads.
-    #[tokio::test]
-    async fn nothing_is_lost_or_out_of_order() {
-        let (wire, mut far) = pair().await;
-        let data: Vec<u8> = (0..30_000_000u32).map(|i| (i % 251) as u8).collect();
-        let mut expected = Vec::new();
-        for piece in data.chunks(2_000_000) {
-            wire.put(|out| out.extend_from_slice(b"head"));
-            wire.put_large(piece, b"\r\n");
-            expected.extend_from_slice(&[b"head", piece, b"\r\n"].concat());
-        }
-        let reading = tokio::spawn(async move {
-            let mut got = Vec::new();
-            far.read_to_end(&mut got).await.unwrap();
-            got
-        });
-        wire.drain().await.unwrap();
-        // What was grown for this is not kept for an idle connection.
-        assert!(wire.lock().out.capacity() <= KEEP_CAPACITY);
-        drop(wire);
-        assert!(reading.await.unwrap() == expected);
-    }
-
-    #[tokio::test]
-    async fn input_comes_once_and_ends() {
-        use tokio::io::AsyncWriteExt;
-        let (wire, mut far) = pair().await;
-        far.write_all(b"abc").await.unwrap();
-        let got = std::future::poll_fn(|cx| wire.poll_input(cx, <[u8]>::to_vec)).await;
-        assert_eq!(got.unwrap(), b"abc");
-        wire.unread(BytesMut::from(&b"abc"[..]));
-        let got = std::future::poll_fn(|cx| wire.poll_input(cx, <[u8]>::to_vec)).await;
-        assert_eq!(got.unwrap(), b"abc");
-        drop(far);
-        let got = std::future::poll_fn(|cx| wire.poll_input(cx, <[u8]>::to_vec)).await;
-        assert_eq!(got.unwrap(), b"");
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::upstream::EndpointSet;
 
 fn endpoints(each: &[(u16, &str)]) -> v1::Endpoints {
     let endpoint = |(port, zone): &(u16, &str)| v1::Endpoint {
