@@ -99,7 +99,6 @@ spec:
     accessLog:
       settings:
       - format:
-          type: Mix
           text: '%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%'
           json: {{code: '%RESPONSE_CODE%'}}
         sinks: [{{type: OpenTelemetry, openTelemetry: {{host: 127.0.0.1, port: {otlp}}}}}]
