@@ -70,7 +70,7 @@ impl Translation<'_, '_> {
             short_trace_ids: is_zipkin && !zipkin.enable_128_bit_trace_id,
             shared_spans: is_zipkin && !zipkin.disable_shared_span_context,
             sampler,
-            request_ids: self.request_ids(ids),
+            request_ids: Some(self.request_ids(ids)),
         })
     }
 
@@ -95,7 +95,7 @@ impl Translation<'_, '_> {
         Some(v1::Sampler { share, parent_based })
     }
 
-    fn request_ids(&mut self, from: Option<&RequestIDSettings>) -> Option<v1::RequestIds> {
+    fn request_ids(&mut self, from: Option<&RequestIDSettings>) -> v1::RequestIds {
         let (sample, pack) = match from.and_then(|from| from.tracing.as_deref()) {
             None | Some("PackAndSample") => (true, true),
             Some("Sample") => (true, false),
@@ -109,7 +109,7 @@ impl Translation<'_, '_> {
                 (true, true)
             }
         };
-        Some(v1::RequestIds { sample, pack })
+        v1::RequestIds { sample, pack }
     }
 }
 

@@ -53,8 +53,8 @@ struct Parent {
     trace: u128,
     span: u64,
     sampled: Option<bool>,
-    /// Of the span that it is part of, for B3.
-    parent: Option<u64>,
+    /// Of the span that this one is part of, for B3.
+    above: Option<u64>,
     by_b3: bool,
 }
 
@@ -73,32 +73,28 @@ impl Context {
             }
         };
         let parent = w3c(headers).or_else(|| b3(headers)).or_else(|| datadog(headers));
-        match parent {
-            Some(parent) => {
-                let shared = identifiers.shared && parent.by_b3;
-                Self {
-                    trace: parent.trace,
-                    span: if shared { parent.span } else { span },
-                    parent: if shared { parent.parent } else { Some(parent.span) },
-                    sampled: decide(parent.trace, parent.sampled),
-                    shared,
-                }
-            }
-            None => {
-                let trace = if identifiers.short {
-                    span.into()
-                } else {
-                    rand::random::<u128>().max(1)
-                };
-                Self {
-                    trace,
-                    span,
-                    parent: None,
-                    // Somebody in front may have decided without a trace of his own.
-                    sampled: decide(trace, b3_decision(headers)),
-                    shared: false,
-                }
-            }
+        if let Some(parent) = parent {
+            let shared = identifiers.shared && parent.by_b3;
+            return Self {
+                trace: parent.trace,
+                span: if shared { parent.span } else { span },
+                parent: if shared { parent.above } else { Some(parent.span) },
+                sampled: decide(parent.trace, parent.sampled),
+                shared,
+            };
+        }
+        let trace = if identifiers.short {
+            span.into()
+        } else {
+            rand::random::<u128>().max(1)
+        };
+        Self {
+            trace,
+            span,
+            parent: None,
+            // Somebody in front may have decided without a trace of his own.
+            sampled: decide(trace, b3_decision(headers)),
+            shared: false,
         }
     }
 
@@ -196,7 +192,7 @@ fn w3c(headers: &HeaderMap) -> Option<Parent> {
         trace,
         span,
         sampled: Some(flags & 1 == 1),
-        parent: None,
+        above: None,
         by_b3: false,
     })
 }
@@ -217,7 +213,7 @@ fn b3(headers: &HeaderMap) -> Option<Parent> {
             trace: hex(parts.next()?, &[16, 32])?,
             span: span(parts.next()?)?,
             sampled: parts.next().and_then(decision),
-            parent: parts.next().and_then(self::span),
+            above: parts.next().and_then(self::span),
             by_b3: true,
         });
     }
@@ -225,7 +221,7 @@ fn b3(headers: &HeaderMap) -> Option<Parent> {
         trace: hex(text(headers, &B3_TRACE)?, &[16, 32])?,
         span: span(text(headers, &B3_SPAN)?)?,
         sampled: b3_decision(headers),
-        parent: text(headers, &B3_PARENT).and_then(self::span),
+        above: text(headers, &B3_PARENT).and_then(self::span),
         by_b3: true,
     })
 }
@@ -246,7 +242,7 @@ fn datadog(headers: &HeaderMap) -> Option<Parent> {
         trace: number(&DATADOG_TRACE)?.into(),
         span: number(&DATADOG_PARENT)?,
         sampled: priority.map(|priority| priority > 0),
-        parent: None,
+        above: None,
         by_b3: false,
     })
 }
