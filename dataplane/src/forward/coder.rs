@@ -22,11 +22,11 @@ pub(super) struct Coder {
 
 impl Coder {
     /// For a body of which nothing has been read.
-    pub(super) fn new(encoder: Box<Encoder>) -> Box<Self> {
-        Box::new(Self {
+    pub(super) fn new(encoder: Box<Encoder>) -> Self {
+        Self {
             encoder: Some(encoder),
             trailers: None,
-        })
+        }
     }
 
     /// The next piece. What the coder holds back is given when there is no more to be had for now.

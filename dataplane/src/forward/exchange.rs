@@ -86,12 +86,12 @@ impl<'a> Exchange<'a> {
 
     /// Compresses the response's body, if there is something to do that, before processors see it.
     pub(super) fn compress(&mut self, encoder: Option<Box<Encoder>>) {
-        self.coder = encoder.map(Coder::new);
+        self.coder = encoder.map(Coder::new).map(Box::new);
     }
 
     /// As [`Self::compress`], of what processors have made of it.
     pub(super) fn compress_processed(&mut self, encoder: Option<Box<Encoder>>) {
-        self.outer_coder = encoder.map(Coder::new);
+        self.outer_coder = encoder.map(Coder::new).map(Box::new);
     }
 
     /// Passes the response's body on until its end.
