@@ -106,6 +106,8 @@ fn verdict(status: StatusCode, mut answer: Value, group: &str) -> Result<Verdict
         .as_array()
         .into_iter()
         .flatten()
+        // That rules were not checked is no reason of its own.
+        .filter(|cause| cause["field"] != "<nil>")
         .map(|cause| Cause {
             field: text(&cause["field"]),
             message: text(&cause["message"]),

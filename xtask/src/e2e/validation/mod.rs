@@ -3,9 +3,11 @@
 //!
 //! The objects come from the schemas alone; nothing is known here of any field or rule.
 
+mod case;
 mod crds;
 mod differences;
 mod documents;
+mod hints;
 mod judge;
 mod repair;
 mod schema;
@@ -27,11 +29,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
+use self::case::Case;
 use self::differences::Differences;
 use self::judge::Judge;
 use self::server::Server;
 use self::values::Values;
-use self::walk::{Case, Walk};
+use self::walk::Walk;
 use crate::paths;
 use crate::progress::say;
 use crate::scratch::Scratch;
@@ -124,6 +127,7 @@ async fn compare(judge: &Judge<'_>, options: &Options) -> Result<Differences> {
         start.elapsed().as_secs_f64()
     ));
     cases.shuffle(&mut StdRng::seed_from_u64(options.seed));
+    cases.sort_by_key(Case::can_wait);
     let end = start + Duration::from_secs(options.seconds);
     send(judge, &cases, end, &differences).await?;
     Ok(differences.into_inner())

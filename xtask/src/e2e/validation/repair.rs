@@ -8,11 +8,12 @@ use anyhow::Result;
 use futures::future;
 use serde_json::{Value, json};
 
+use super::case::Edit;
 use super::crds::Kind;
+use super::hints::Hints;
 use super::judge::{Cause, Judge, Verdict};
 use super::schema::{Node, Path, Step};
-use super::values::{Hints, Values};
-use super::walk::Edit;
+use super::values::Values;
 
 /// Changes on top of each other.
 const DEPTH: usize = 4;
@@ -23,6 +24,8 @@ const AT_ONCE: usize = 16;
 /// Requests for one object, after which no change is added.
 const TRIES: usize = 1500;
 
+/// Values of one field among which the others of a rule are sought.
+const SAMPLES: usize = 6;
 /// Pairs of changes of one object.
 const PAIRS: usize = 700;
 
@@ -158,8 +161,17 @@ impl Repair<'_> {
             let path = place.then(Step::Field(name.to_owned()));
             let field = node.step(&Step::Field(name.to_owned()));
             let present = path.get(object);
+            if present.is_some() && !keep.is_within(&path) {
+                found.push((path.clone(), None));
+            }
             if present.is_none() {
-                found.push((path.clone(), Some(self.values.sample(field, 0))));
+                let mut samples: Vec<Value> = Vec::new();
+                for sample in (0..SAMPLES).map(|nth| self.values.sample(field, nth)) {
+                    if !samples.contains(&sample) {
+                        samples.push(sample);
+                    }
+                }
+                found.extend(samples.into_iter().map(|sample| (path.clone(), Some(sample))));
             }
             for other in self.alternatives(field, hints) {
                 if present != Some(&other) {
@@ -167,9 +179,6 @@ impl Repair<'_> {
                 }
             }
             if present.is_some() {
-                if !keep.is_within(&path) {
-                    found.push((path.clone(), None));
-                }
                 if field.is("array") {
                     inner.push(path.then(Step::Item));
                 }
@@ -227,10 +236,16 @@ fn edited<'e>(object: &Value, edits: impl IntoIterator<Item = &'e Edit>) -> Valu
 /// The object with two edits each.
 fn pairs(edits: &[Edit], object: &Value) -> Vec<Value> {
     let mut objects = Vec::new();
-    for (first, one) in edits.iter().enumerate() {
-        for other in &edits[first + 1..] {
+    let mut chosen: Vec<&Edit> = Vec::new();
+    for edit in edits {
+        if chosen.iter().filter(|other| other.0 == edit.0).count() < SAMPLES {
+            chosen.push(edit);
+        }
+    }
+    for (first, one) in chosen.iter().enumerate() {
+        for other in &chosen[first + 1..] {
             if one.0 != other.0 && objects.len() < PAIRS {
-                objects.push(edited(object, [one, other]));
+                objects.push(edited(object, [*one, *other]));
             }
         }
     }

@@ -105,7 +105,7 @@ impl Step {
 
 fn enter<'v>(value: &'v mut Value, step: &Step) -> &'v mut Value {
     if *step == Step::Item {
-        if !value.as_array().is_some_and(|items| !items.is_empty()) {
+        if value.as_array().is_none_or(Vec::is_empty) {
             *value = Value::Array(vec![Value::Null]);
         }
         return &mut value[0];
@@ -165,7 +165,7 @@ impl<'a> Node<'a> {
 
     /// What a path leads to.
     pub fn at(self, path: &Path) -> Self {
-        path.0.iter().fold(self, |node, step| node.step(step))
+        path.0.iter().fold(self, Self::step)
     }
 
     /// The names of all fields.

@@ -10,6 +10,7 @@ use rand::seq::IndexedRandom;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
+use super::hints::Hints;
 use super::schema::{KEY, Node, Step};
 use super::texts;
 
@@ -17,6 +18,9 @@ use super::texts;
 const MOST_ITEMS: u64 = 300;
 /// The same for strings.
 const MOST_CHARACTERS: u64 = 70_000;
+
+/// Odd strings that are tried where a schema is not new.
+const SOME_TEXTS: usize = 12;
 
 const NUMBERS: &[i64] = &[
     -1,
@@ -52,50 +56,6 @@ const NUMBERS: &[i64] = &[
 pub struct Values {
     patterns: RefCell<HashMap<String, Option<Rc<Regex>>>>,
     samples: RefCell<HashMap<String, Vec<String>>>,
-}
-
-/// What rules near a place mention.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hints {
-    pub texts: Vec<String>,
-    pub numbers: Vec<i64>,
-}
-
-impl Hints {
-    /// The literals of rules.
-    pub fn of<'r>(rules: impl IntoIterator<Item = &'r str>) -> Self {
-        let mut hints = Self::default();
-        for rule in rules {
-            let mut rest = rule;
-            while let Some(start) = rest.find(['\'', '"']) {
-                hints.read_numbers(&rest[..start]);
-                let quote = rest.as_bytes()[start];
-                let after = &rest[start + 1..];
-                let Some(end) = after.bytes().position(|byte| byte == quote) else {
-                    break;
-                };
-                let text = after[..end].replace(r"\\", r"\");
-                if !hints.texts.contains(&text) {
-                    hints.texts.push(text);
-                }
-                rest = &after[end + 1..];
-            }
-            hints.read_numbers(rest);
-        }
-        hints
-    }
-
-    fn read_numbers(&mut self, code: &str) {
-        for word in code.split(|c: char| !c.is_ascii_alphanumeric()) {
-            if let Ok(number) = word.parse::<i64>() {
-                for number in [number - 1, number, number + 1] {
-                    if !self.numbers.contains(&number) {
-                        self.numbers.push(number);
-                    }
-                }
-            }
-        }
-    }
 }
 
 impl Values {
@@ -190,12 +150,12 @@ impl Values {
         texts.clone()
     }
 
-    /// Values that tell one schema from another.
-    pub fn variants(&self, node: Node, hints: &Hints, rng: &mut StdRng) -> Vec<Value> {
+    /// Values that tell one schema from another; with the `whole` table of odd strings or with some of them.
+    pub fn variants(&self, node: Node, hints: &Hints, whole: bool, rng: &mut StdRng) -> Vec<Value> {
         let mut all: Vec<Value> = node.choices().into_iter().cloned().collect();
         all.extend(node.all("default").into_iter().cloned());
         if node.is("string") {
-            let texts = self.texts(node, hints, rng);
+            let texts = self.texts(node, hints, whole, rng);
             all.extend(texts.into_iter().map(Value::String));
         }
         if node.is("integer") || node.is("number") {
@@ -241,8 +201,10 @@ impl Values {
         ]
     }
 
-    fn texts(&self, node: Node, hints: &Hints, rng: &mut StdRng) -> Vec<String> {
-        let mut all: Vec<String> = texts::ODD.iter().map(|&text| text.to_owned()).collect();
+    fn texts(&self, node: Node, hints: &Hints, whole: bool, rng: &mut StdRng) -> Vec<String> {
+        let number = if whole { texts::ODD.len() } else { SOME_TEXTS };
+        let odd = texts::ODD.choose_multiple(rng, number);
+        let mut all: Vec<String> = odd.map(|&text| text.to_owned()).collect();
         for choice in node.choices().into_iter().filter_map(Value::as_str) {
             all.extend([choice.to_lowercase(), choice.to_uppercase(), format!("{choice}x")]);
         }
@@ -326,7 +288,7 @@ impl Values {
         if rng.random_bool(0.4) {
             return self.sample(node, rng.random_range(0..3));
         }
-        let all = self.variants(node, hints, rng);
+        let all = self.variants(node, hints, false, rng);
         all.choose(rng).cloned().unwrap_or_default()
     }
 }
@@ -384,20 +346,10 @@ mod tests {
             theirs: Some(&theirs),
             ours: Some(&ours),
         };
-        let all = Values::default().variants(node, &Hints::default(), &mut StdRng::seed_from_u64(1));
+        let all = Values::default().variants(node, &Hints::default(), true, &mut StdRng::seed_from_u64(1));
         for number in [76, 77, 78, 3999, 4000, 4001] {
             assert!(all.contains(&json!(number)), "{number}");
         }
         assert!(all.contains(&Value::Null) && all.contains(&json!("a")));
-    }
-
-    #[test]
-    fn literals_of_rules_are_hints() {
-        let hints = Hints::of([
-            "self.kind == 'Service' && size(self.b2) <= 16",
-            "self.matches(\"^a$\")",
-        ]);
-        assert_eq!(hints.texts, ["Service", "^a$"]);
-        assert_eq!(hints.numbers, [15, 16, 17]);
     }
 }

@@ -13,11 +13,13 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use serde_json::{Value, json};
 
+use super::case::{Case, Edit, merge};
 use super::crds::Kind;
+use super::hints::Hints;
 use super::judge::Judge;
 use super::repair::Repair;
 use super::schema::{Node, Path, Step};
-use super::values::{Hints, Values};
+use super::values::Values;
 use crate::progress::say;
 
 /// How far up rules are that may speak of a field.
@@ -26,29 +28,6 @@ const REACH: usize = 3;
 const FEW: usize = 3;
 /// Pairs of siblings where no rule is near.
 const FEW_PAIRS: usize = 12;
-
-/// A change of an object: nothing instead of a value takes the field away.
-pub type Edit = (Path, Option<Value>);
-
-/// One object to send.
-#[derive(Clone, Debug)]
-pub struct Case {
-    /// Position of the kind.
-    pub kind: usize,
-    base: Rc<Value>,
-    edits: Vec<Edit>,
-}
-
-impl Case {
-    /// The object.
-    pub fn object(&self) -> Value {
-        let mut object = (*self.base).clone();
-        for (path, value) in &self.edits {
-            path.put(&mut object, value.clone());
-        }
-        object
-    }
-}
 
 /// What a walk has found.
 #[derive(Default)]
@@ -76,8 +55,8 @@ impl Place<'_> {
         let steps = self.path.0.iter().rev();
         // Of what has no rules, what lies around the place is of no concern.
         let ruling = self.above.iter().rev().take(REACH).map(|node| node.rules());
-        let reach = ruling.enumerate().filter(|(_, rules)| !rules.is_empty());
-        if let Some((furthest, _)) = reach.last() {
+        let mut reach = ruling.enumerate().filter(|(_, rules)| !rules.is_empty());
+        if let Some((furthest, _)) = reach.next_back() {
             for (node, step) in self.above.iter().rev().zip(steps).take(furthest + 1) {
                 (node.rules(), node.required(), step).hash(&mut hasher);
             }
@@ -101,7 +80,9 @@ pub struct Walk<'a> {
     values: &'a Values,
     number: usize,
     rng: StdRng,
+    /// Places that were walked, and schemas wherever they stand.
     seen: HashSet<u64>,
+    schemas: HashSet<u64>,
     /// Every field that was reached.
     reached: Vec<(Node<'a>, Path, Rc<Value>, Rc<Hints>)>,
     walked: Walked,
@@ -117,6 +98,7 @@ impl<'a> Walk<'a> {
             number,
             rng: StdRng::seed_from_u64(seed.wrapping_add(number as u64)),
             seen: HashSet::new(),
+            schemas: HashSet::new(),
             reached: Vec::new(),
             walked: Walked::default(),
         }
@@ -186,7 +168,12 @@ impl<'a> Walk<'a> {
         let mut above = place.above.clone();
         above.push(place.node);
         let fields = self.fields(&place).await?;
-        self.pairs(&fields, rules.is_empty());
+        let parent = place.above.last();
+        let ruled = [Some(&place.node), parent]
+            .into_iter()
+            .flatten()
+            .any(|node| !node.rules().is_empty());
+        self.pairs(&fields, !ruled);
         more.extend(fields.into_iter().map(|field| Place {
             node: field.node,
             path: field.path,
@@ -210,12 +197,11 @@ impl<'a> Walk<'a> {
 
     /// Changes of the value itself.
     fn leaf(&mut self, place: &Place, hints: &Hints, full: bool) {
-        let mut values = if full {
-            self.values.variants(place.node, hints, &mut self.rng)
-        } else {
-            let all = self.values.variants(place.node, hints, &mut self.rng);
-            all.into_iter().choose_multiple(&mut self.rng, FEW)
-        };
+        let new = self.schemas.insert(place.node.digest());
+        let mut values = self.values.variants(place.node, hints, new, &mut self.rng);
+        if !full {
+            values = values.into_iter().choose_multiple(&mut self.rng, FEW);
+        }
         values.push(Value::Null);
         self.case(&place.base, Vec::new());
         self.case(&place.base, vec![(place.path.clone(), None)]);
@@ -360,56 +346,5 @@ impl<'a> Walk<'a> {
             edits.push((path, value));
         }
         self.case(&base, edits);
-    }
-}
-
-/// Puts the fields of one object into another; what both have stays.
-fn merge(into: &mut Value, from: &Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (name, value) in from {
-                match into.get_mut(name) {
-                    Some(there) => merge(there, value),
-                    None => drop(into.insert(name.clone(), value.clone())),
-                }
-            }
-        }
-        (Value::Array(into), Value::Array(from)) => {
-            if let (Some(into), Some(from)) = (into.first_mut(), from.first()) {
-                merge(into, from);
-            } else {
-                into.extend(from.iter().cloned());
-            }
-        }
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_case_is_its_base_with_the_edits() {
-        let base = Rc::new(json!({"spec": {"a": 1, "b": 2}}));
-        let edits = vec![
-            (Path::parse("spec.a"), None),
-            (Path::parse("spec.c.d"), Some(json!(3))),
-        ];
-        let case = Case { kind: 0, base, edits };
-        assert_eq!(case.object(), json!({"spec": {"b": 2, "c": {"d": 3}}}));
-    }
-
-    #[test]
-    fn merging_adds_what_is_missing() {
-        let mut object = json!({"a": {"b": 1}, "l": [{"x": 1}]});
-        merge(
-            &mut object,
-            &json!({"a": {"b": 2, "c": 3}, "l": [{"y": 2}], "d": []}),
-        );
-        assert_eq!(
-            object,
-            json!({"a": {"b": 1, "c": 3}, "l": [{"x": 1, "y": 2}], "d": []})
-        );
     }
 }
