@@ -52,7 +52,7 @@ pub struct Options {
     /// Random cases of each kind, besides those of each field
     #[arg(long, default_value_t = 1500)]
     pub cases: usize,
-    /// Seconds after which no more cases are sent; which are left out is chosen at random
+    /// Seconds in which cases are sent; which are left out after that is chosen at random
     #[arg(long, default_value_t = 240)]
     pub seconds: u64,
     /// Compare these kinds alone, by their plurals
@@ -128,7 +128,7 @@ async fn compare(judge: &Judge<'_>, options: &Options) -> Result<Differences> {
     ));
     cases.shuffle(&mut StdRng::seed_from_u64(options.seed));
     cases.sort_by_key(Case::can_wait);
-    let end = start + Duration::from_secs(options.seconds);
+    let end = Instant::now() + Duration::from_secs(options.seconds);
     send(judge, &cases, end, &differences).await?;
     Ok(differences.into_inner())
 }
