@@ -116,12 +116,9 @@ pub(super) fn own_reply(stop: &Stop) -> Reply {
             "upstream_max_stream_duration_reached",
         ),
         Stop::Upstream(failure) => failure_reply(failure),
-        Stop::Client(_) | Stop::Answer(_) => Reply::error(
-            StatusCode::BAD_REQUEST,
-            "",
-            "DC",
-            "downstream_remote_disconnect",
-        ),
+        Stop::Client(_) | Stop::Answer(_) => {
+            Reply::error(StatusCode::BAD_REQUEST, "", "DC", "downstream_remote_disconnect")
+        }
     }
 }
 

@@ -24,8 +24,8 @@ use jsonwebtoken::Validation;
 use serde_json::Value;
 use sluice_config::v1;
 
-use self::cookies::{Cookies, Holds};
 use self::answer::TokenAnswer;
+use self::cookies::{Cookies, Holds};
 use self::provider::{Fault, Provider};
 use self::seal::Sealer;
 use self::session::{Record, TokenSet};

@@ -39,7 +39,8 @@ pub(in crate::forward) enum Way {
 }
 
 /// Where a body comes from.
-pub(in crate::forward) type Raw<'r> = &'r mut dyn FnMut(&mut Context<'_>) -> Poll<Result<Option<Chunk>, Stop>>;
+pub(in crate::forward) type Raw<'r> =
+    &'r mut dyn FnMut(&mut Context<'_>) -> Poll<Result<Option<Chunk>, Stop>>;
 
 enum Link {
     /// Nothing has been shown.

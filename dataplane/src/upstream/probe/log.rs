@@ -138,7 +138,6 @@ impl Log {
             target.out.append(line.as_bytes());
         }
     }
-
 }
 
 impl Target {
