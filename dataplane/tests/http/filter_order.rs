@@ -39,11 +39,11 @@ fn governed(policy: v1::Policy) -> v1::HttpRule {
 }
 
 /// Lets nobody pass: there are no users.
-fn basic_auth() -> Option<v1::BasicAuth> {
-    Some(v1::BasicAuth {
+fn basic_auth() -> v1::BasicAuth {
+    v1::BasicAuth {
         users: Some(cfg::entry("none", "x")),
         ..Default::default()
-    })
+    }
 }
 
 fn cors() -> v1::Cors {
@@ -55,15 +55,15 @@ fn cors() -> v1::Cors {
 }
 
 /// One request in a long time.
-fn one_request() -> Option<v1::RateLimit> {
-    Some(v1::RateLimit {
+fn one_request() -> v1::RateLimit {
+    v1::RateLimit {
         rules: vec![v1::RateLimitRule {
             bucket: "b".into(),
             requests: 1,
             unit_seconds: 24 * 3600,
             ..Default::default()
         }],
-    })
+    }
 }
 
 #[tokio::test]
@@ -112,8 +112,8 @@ async fn tokens_are_asked_for_before_or_after_the_authorizer() {
 async fn limits_count_before_or_after_users_are_known() {
     let backend = Backend::echo("b").await;
     let rule = governed(v1::Policy {
-        basic_auth: basic_auth(),
-        rate_limit: one_request(),
+        basic_auth: Some(basic_auth()),
+        rate_limit: Some(one_request()),
         ..Default::default()
     });
     let others = cfg::backend("b", &[backend.address]);
@@ -187,7 +187,6 @@ async fn processors_see_a_request_before_or_after_it_is_authorized() {
                 headers: vec![v1::HeaderPrincipal {
                     name: "x-role".into(),
                     values: vec!["admin".into()],
-                    ..Default::default()
                 }],
                 ..Default::default()
             }],
@@ -241,7 +240,7 @@ async fn responses_pass_the_other_way_round() {
         }))],
         ..governed(v1::Policy {
             cors: Some(cors()),
-            rate_limit: one_request(),
+            rate_limit: Some(one_request()),
             external_processors: vec![both(BodyMode::Unspecified)],
             ..Default::default()
         })
@@ -288,7 +287,7 @@ async fn only_what_comes_after_overrides_is_overridden() {
     let backend = Backend::echo("b").await;
     let rule = governed(v1::Policy {
         response_overrides: vec![sorry()],
-        basic_auth: basic_auth(),
+        basic_auth: Some(basic_auth()),
         ..Default::default()
     });
     let others = cfg::backend("b", &[backend.address]);
@@ -464,13 +463,13 @@ async fn routes_are_chosen_anew_where_the_order_is_another() {
     provider.recompute_route = true;
     // Limits come first, tokens after them: the other rule's limit has been passed when it is chosen, its users not.
     let policy = |more: v1::Policy| v1::Policy {
-        rate_limit: one_request(),
+        rate_limit: Some(one_request()),
         ..more
     };
     let first = governed(policy(jwt::policy(provider, false)));
     let mut second = v1::HttpRule {
         policy: Some(policy(v1::Policy {
-            basic_auth: basic_auth(),
+            basic_auth: Some(basic_auth()),
             ..Default::default()
         })),
         ..cfg::rule("/", &["blue"])
