@@ -5,18 +5,21 @@
 
 mod envoy;
 mod guide;
+mod in_place;
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::{Value, json};
 
 use self::guide::Guide;
 use super::install;
 use super::load::Load;
-use super::site::{LIMIT, START};
+use super::site::{self, LIMIT};
 use crate::build::images;
 use crate::checks::{self, Check as AnyCheck};
 use crate::cluster::{self, Cluster};
@@ -35,7 +38,7 @@ pub const CHECKS: [Check; 2] = [
     },
     Check {
         name: "MigrationInPlace",
-        run: in_place,
+        run: in_place::there_and_back,
     },
 ];
 
@@ -55,6 +58,8 @@ pub struct World {
     cluster: Cluster,
     guide: Guide,
     scratch: Scratch,
+    /// The certificate and its key that the Gateway `eg` has for the host.
+    certificate: CertifiedKey<rcgen::KeyPair>,
 }
 
 /// Runs the checks.
@@ -65,7 +70,9 @@ pub fn run(cluster: &Cluster, checks: &[&Check]) -> Result<()> {
         cluster: cluster.clone(),
         guide: Guide::read()?,
         scratch: Scratch::new()?,
+        certificate: generate_simple_self_signed(vec![HOST.to_owned()])?,
     };
+    fs::write(world.authority(), world.certificate.cert.pem()).context("cannot write the certificate")?;
     let result = checks::run(checks, |check| {
         long("Envoy Gateway and what a user has with it", || world.begin())?;
         (check.run)(&world)
@@ -126,31 +133,12 @@ fn beside(world: &World) -> Result<()> {
     load.finish("the removal of Envoy Gateway")
 }
 
-/// The class keeps its name and gets another controller. The old proxies serve on until they are removed.
-fn in_place(world: &World) -> Result<()> {
-    let old = world.address("eg")?;
-    let load = Load::for_host(old, HOST, "/");
-    world
-        .guide
-        .follow(&world.cluster, &world.directory(), "In place", |_| {
-            world.change_class(OURS)
-        })?;
-    let new = wait_for("another address of Gateway eg", START, || {
-        Ok(Some(world.address("eg")?).filter(|address| *address != old))
-    })?;
-    world.serves(new)?;
-    world.serves(old)?;
-    for (kind, name) in OF_GATEWAY {
-        world.accepted(kind, name, "eg", OURS)?;
-    }
-    load.finish("the change of the class")?;
-    let load = Load::for_host(new, HOST, "/");
-    world.follow("The old proxies")?;
-    world.serves(new)?;
-    load.finish("the removal of the old proxies")
-}
-
 impl World {
+    /// The file that has the certificate.
+    fn authority(&self) -> PathBuf {
+        self.scratch.path().join("ca.crt")
+    }
+
     fn directory(&self) -> PathBuf {
         self.scratch.path().join("reader")
     }
@@ -160,6 +148,15 @@ impl World {
         guide::desk(&self.cluster, &self.directory())?;
         envoy::remove(&self.cluster)?;
         envoy::install(&self.cluster, self.scratch.path())?;
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "www-example-com", "namespace": "default"},
+            "stringData": {
+                "tls.crt": self.certificate.cert.pem(),
+                "tls.key": self.certificate.signing_key.serialize_pem(),
+            },
+        });
+        self.cluster.apply(&secret.to_string())?;
         install::apply_file(&self.cluster, "e2e/manifests/migrate.yaml")?;
         install::wait_deployment(&self.cluster, "default", "backend")?;
         self.serves(self.address("eg")?)
@@ -174,40 +171,28 @@ impl World {
 
     /// Where a Gateway serves.
     fn address(&self, gateway: &str) -> Result<SocketAddr> {
-        let address = super::site::address(&self.cluster, "default", gateway)?;
+        let address = site::address(&self.cluster, "default", gateway)?;
         let address: IpAddr = address.parse().with_context(|| format!("address {address}"))?;
         Ok(SocketAddr::new(address, 80))
     }
 
     fn get(&self, address: SocketAddr, path: &str, arguments: &[&str]) -> Result<Answer> {
-        let resolve = format!("{HOST}:80:{}", address.ip());
+        self.ask(address, 80, &format!("http://{HOST}{path}"), arguments)
+    }
+
+    fn ask(&self, address: SocketAddr, port: u16, url: &str, arguments: &[&str]) -> Result<Answer> {
+        let resolve = format!("{HOST}:{port}:{}", address.ip());
         let arguments = [&["--resolve", &resolve], arguments].concat();
-        curl::send(
-            &self.cluster,
-            Netns::Client,
-            &format!("http://{HOST}{path}"),
-            &arguments,
-        )
+        curl::send(&self.cluster, Netns::Client, url, &arguments)
     }
 
     fn wait(&self, address: SocketAddr, path: &str, arguments: &[&str], status: u16) -> Result<Answer> {
-        wait_for(
-            &format!("status {status} from {address} for {path}"),
-            LIMIT,
-            || {
-                let answer = self.get(address, path, arguments)?;
-                ensure!(
-                    answer.status == status,
-                    "it answers {}: {}",
-                    answer.status,
-                    answer.body
-                );
-                Ok(Some(answer))
-            },
-        )
+        site::wait_status(&format!("{address} for {path}"), status, || {
+            self.get(address, path, arguments)
+        })
     }
 
-    /// Each route is served, with the policies of the route and of the Gateway.
+    /// Each route is served, with the policies of the route and of the Gateway; by TLS too.
     fn serves(&self, address: SocketAddr) -> Result<()> {
         let answer = self.wait(address, "/", &["--header", "X-Internal: 1"], 200)?;
         answer.seen()?.expect("x-internal", None)?;
@@ -215,7 +200,14 @@ impl World {
         ensure!(refused.body == "log in first", "the answer is {refused:?}");
         self.wait(address, "/admin", &["--user", "foo:bar"], 200)?
             .seen()?;
-        self.wait(address, "/outside", &[], 200)?.seen().map(drop)
+        self.wait(address, "/outside", &[], 200)?.seen()?;
+        let authority = self.authority();
+        let trust = ["--cacert", &*authority.to_string_lossy()];
+        site::wait_status(&format!("{address} by TLS"), 200, || {
+            self.ask(address, 443, &format!("https://{HOST}/"), &trust)
+        })?
+        .seen()
+        .map(drop)
     }
 
     fn status(&self, kind: &str, name: &str) -> Result<Value> {
@@ -261,7 +253,7 @@ impl World {
     /// Edits a file of the reader's, and takes away what belongs to the old object alone.
     fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
         let path = self.directory().join(file);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
         let mut object: Value =
             serde_yaml_ng::from_str(&text).with_context(|| format!("{file} is no YAML"))?;
         let fields = object
@@ -272,7 +264,7 @@ impl World {
             metadata.retain(|name, _| matches!(name.as_str(), "name" | "namespace" | "labels"));
         }
         change(&mut object);
-        std::fs::write(&path, serde_json::to_string(&object)?).with_context(|| format!("cannot write {file}"))
+        fs::write(&path, serde_json::to_string(&object)?).with_context(|| format!("cannot write {file}"))
     }
 }
 

@@ -96,16 +96,7 @@ impl Site {
 
     /// Sends until the answer has this status.
     pub fn wait_status(&self, path: &str, arguments: &[&str], status: u16) -> Result<Answer> {
-        wait_for(&format!("status {status} from {path}"), LIMIT, || {
-            let answer = self.get(path, arguments)?;
-            ensure!(
-                answer.status == status,
-                "it answers {}: {}",
-                answer.status,
-                answer.body
-            );
-            Ok(Some(answer))
-        })
+        wait_status(path, status, || self.get(path, arguments))
     }
 
     /// An object of the checks' namespace.
@@ -141,6 +132,20 @@ impl Site {
             Ok(found.map(|(_, reason)| reason.to_owned()))
         })
     }
+}
+
+/// Sends until the answer has this status; `what` says whose answer.
+pub fn wait_status(what: &str, status: u16, send: impl Fn() -> Result<Answer>) -> Result<Answer> {
+    wait_for(&format!("status {status} from {what}"), LIMIT, || {
+        let answer = send()?;
+        ensure!(
+            answer.status == status,
+            "it answers {}: {}",
+            answer.status,
+            answer.body
+        );
+        Ok(Some(answer))
+    })
 }
 
 /// Waits until a Gateway is programmed; gives its address.

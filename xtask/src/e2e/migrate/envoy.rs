@@ -110,7 +110,7 @@ pub fn remove(cluster: &Cluster) -> Result<()> {
     site::delete(
         cluster,
         "deployment,service,secret,serviceaccount",
-        &["backend", "basic-auth"],
+        &["backend", "basic-auth", "www-example-com"],
     )?;
     site::delete(cluster, "namespace", &[NAMESPACE, install::NAMESPACE])?;
     wait_for("the CRDs are gone", REMOVAL, || {

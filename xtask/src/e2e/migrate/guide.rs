@@ -139,6 +139,7 @@ mod tests {
             "6.",
             "Back",
             "In place",
+            "Back, in place",
             "The old proxies",
         ] {
             let found = guide.0.iter().find(|(title, _)| title.starts_with(heading));
