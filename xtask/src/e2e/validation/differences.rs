@@ -9,8 +9,26 @@ use serde_json::Value;
 
 use super::judge::{Cause, Verdict};
 
-/// Differences that are meant: the kind, the place, and why. Empty as long as there are none.
-const MEANT: &[(&str, &str, &str)] = &[];
+/// Differences that are meant: the kind, the place, and why.
+const MEANT: &[(&str, &str, &str)] = &[
+    (
+        "EnvoyProxy",
+        "spec.provider.kubernetes.envoyDaemonSet.initContainers",
+        OURS,
+    ),
+    (
+        "EnvoyProxy",
+        "spec.provider.kubernetes.envoyDeployment.container.imagePullPolicy",
+        OURS,
+    ),
+    (
+        "EnvoyProxy",
+        "spec.provider.kubernetes.envoyDaemonSet.container.imagePullPolicy",
+        OURS,
+    ),
+];
+
+const OURS: &str = "a field that Sluice has besides; manifests for Envoy Gateway cannot have it";
 
 /// How many characters of an object are printed.
 const SHOWN: usize = 3000;
