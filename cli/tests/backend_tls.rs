@@ -21,7 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream, SupportedProtocolVersion};
-use support::{Sluice, free_port, get, until};
+use support::{CLASS, Sluice, free_port, get, until};
 
 /// A certificate that trusts itself alone.
 struct Certificate(CertifiedKey<rcgen::KeyPair>);
@@ -123,11 +123,7 @@ fn serve(
 /// A Gateway with parameters, and a route to a server whose certificate is `server`.
 fn manifests(port: u16, server: &Certificate, at: u16) -> String {
     format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: sluice}}
-spec: {{controllerName: sluice.dev/gateway-controller}}
----
+        "{CLASS}---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: gw}}

@@ -11,15 +11,11 @@ mod support;
 
 use std::process::Command;
 
-use support::{Sluice, free_port, get, get_from, until};
+use support::{CLASS, Sluice, free_port, get, get_from, until};
 
 fn gateway(name: &str, port: u16) -> String {
     format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: sluice}}
-spec: {{controllerName: sluice.dev/gateway-controller}}
----
+        "{CLASS}---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: {name}}}

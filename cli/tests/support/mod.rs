@@ -11,6 +11,14 @@ use std::time::{Duration, Instant};
 /// Anything that takes longer never happens.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The GatewayClass that Gateways name.
+pub const CLASS: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: sluice}
+spec: {controllerName: sluice.dev/gateway-controller}
+";
+
 /// The running binary; killed when dropped.
 pub struct Sluice {
     child: Child,

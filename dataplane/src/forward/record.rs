@@ -15,7 +15,7 @@ use super::Conn;
 use super::downstream::Downstream;
 use super::edge::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::filter::metadata::Metadata;
-use crate::listen::Client;
+use crate::listen::{Client, Fingerprints};
 use crate::route::Listener;
 use crate::rule::Rule;
 use crate::telemetry::access_log::Entry;
@@ -235,34 +235,13 @@ impl Record {
 
     /// What a line says of where request and tries come from and go to.
     fn around<'s>(&'s self, conn: &'s Conn) -> Entry<'s> {
-        let fingerprints = conn.fingerprints();
         Entry {
-            start: self.wall,
-            method: "",
-            path: b"",
-            protocol: "",
-            status: 0,
-            flags: "",
-            details: "",
-            transport_failure: None,
-            received: 0,
-            sent: 0,
-            duration: Duration::ZERO,
-            upstream_time: None,
-            forwarded_for: None,
-            user_agent: None,
-            request_id: None,
-            authority: b"",
             upstream_host: self.endpoint.as_ref().map(|e| e.display()),
             upstream_cluster: self.backend.as_ref().map(|b| &*b.name),
-            upstream_local: None,
-            downstream_local: conn.wire.local(),
-            downstream_remote: conn.wire.peer(),
             server_name: conn.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
-            fingerprints: fingerprints.map_or([None, None], |of| {
-                [&of.ja3, &of.ja4].map(|one| one.as_ref().and_then(|one| one.to_str().ok()))
-            }),
+            fingerprints: conn.fingerprints().map(Fingerprints::texts).unwrap_or_default(),
             route: self.rule.as_ref().map(|rule| &*rule.route_name),
+            ..Entry::began(self.wall, conn.wire.local(), conn.wire.peer())
         }
     }
 

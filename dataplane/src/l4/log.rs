@@ -42,11 +42,6 @@ pub(super) fn write(worker: &Worker, line: &Line<'_>) {
     }
     let endpoint = line.endpoint.map(|address| address.to_string());
     let entry = Entry {
-        start: line.began,
-        method: "",
-        path: b"",
-        protocol: "",
-        status: 0,
         flags: line.flags,
         details: line.details,
         transport_failure: line.transport_failure,
@@ -55,19 +50,12 @@ pub(super) fn write(worker: &Worker, line: &Line<'_>) {
         duration: SystemTime::now()
             .duration_since(line.began)
             .unwrap_or(Duration::ZERO),
-        upstream_time: None,
-        forwarded_for: None,
-        user_agent: None,
-        request_id: None,
-        authority: b"",
         upstream_host: endpoint.as_deref(),
         upstream_cluster: line.backend,
         upstream_local: line.upstream_local,
-        downstream_local: plain(line.downstream_local),
-        downstream_remote: plain(line.peer),
         server_name: line.server_name,
-        fingerprints: [None, None],
         route: Some(&line.route.name),
+        ..Entry::began(line.began, plain(line.downstream_local), plain(line.peer))
     };
     let Some(told) = told else {
         return log.write(&entry);

@@ -54,6 +54,11 @@ pub struct Fingerprints {
 }
 
 impl Fingerprints {
+    /// JA3 and JA4 as texts.
+    pub fn texts(&self) -> [Option<&str>; 2] {
+        [&self.ja3, &self.ja4].map(|one| one.as_ref()?.to_str().ok())
+    }
+
     /// Of a ClientHello in the records that it came in. `None`: nothing is wanted, or the message is not understood.
     pub fn of(records: &[u8], wanted: Wanted) -> Option<Box<Self>> {
         if wanted == Wanted::default() {

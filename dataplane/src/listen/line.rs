@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
-use super::TlsSession;
+use super::{Fingerprints, TlsSession};
 use crate::filter::cel::request::Tls;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::access_log::template::{Kind, Subject};
@@ -63,34 +63,16 @@ impl Drop for Line {
         let (peer, local) = self.ends;
         let tls = self.tls.as_deref();
         let entry = Entry {
-            start: self.wall,
-            method: "",
-            path: b"",
-            protocol: "",
-            status: 0,
-            flags: "",
             details: self.details,
-            transport_failure: None,
             received: self.traffic.received.load(Ordering::Relaxed),
             sent: self.traffic.sent.load(Ordering::Relaxed),
             duration: self.start.elapsed(),
-            upstream_time: None,
-            forwarded_for: None,
-            user_agent: None,
-            request_id: None,
-            authority: b"",
-            upstream_host: None,
-            upstream_cluster: None,
-            upstream_local: None,
-            downstream_local: local,
-            downstream_remote: peer,
             server_name: tls.and_then(|tls| tls.sni.as_deref()),
             fingerprints: tls
                 .and_then(|tls| tls.fingerprints.as_deref())
-                .map_or([None, None], |of| {
-                    [&of.ja3, &of.ja4].map(|print| print.as_ref()?.to_str().ok())
-                }),
-            route: None,
+                .map(Fingerprints::texts)
+                .unwrap_or_default(),
+            ..Entry::began(self.wall, local, peer)
         };
         let subject = Subject {
             kind: Kind::Connection,

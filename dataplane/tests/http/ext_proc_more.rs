@@ -117,12 +117,7 @@ async fn processors_speak_tls_as_their_backends_say() {
     for (name, expected) in [("processor.example", 200), ("other.example", 500)] {
         let backend = v1::Backend {
             protocol: v1::BackendProtocol::H2c.into(),
-            tls: Some(v1::UpstreamTls {
-                hostname: name.into(),
-                ca_secrets: vec!["secret/ca".into()],
-                ..Default::default()
-            }),
-            ..Default::default()
+            ..cfg::in_tls(name)
         };
         let mut others = cfg::backend_with("processor", &[address], backend);
         others.push(cfg::trust("ca", &certificate.pem));

@@ -103,6 +103,19 @@ pub fn policy(provider: v1::JwtProvider, optional: bool) -> v1::Policy {
     }
 }
 
+/// Lets those pass whose token has the scope `read`.
+pub fn readers() -> v1::AuthorizationRule {
+    v1::AuthorizationRule {
+        allow: true,
+        jwt: Some(v1::JwtPrincipal {
+            provider: "p".into(),
+            scopes: vec!["read".into()],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
 pub fn claims() -> Value {
     json!({
         "iss": "https://issuer.example", "aud": "api", "sub": "alice", "exp": now() + 600,
@@ -432,14 +445,8 @@ async fn claims_choose_the_route() {
         alice.policy = Some(v1::Policy {
             authorization: Some(v1::Authorization {
                 rules: vec![v1::AuthorizationRule {
-                    allow: true,
                     methods: vec!["GET".into()],
-                    jwt: Some(v1::JwtPrincipal {
-                        provider: "p".into(),
-                        scopes: vec!["read".into()],
-                        ..Default::default()
-                    }),
-                    ..Default::default()
+                    ..readers()
                 }],
                 allow_by_default: false,
             }),

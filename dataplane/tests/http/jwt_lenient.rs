@@ -5,7 +5,7 @@ use sluice_config::v1;
 use v1::jwt_provider::Keys;
 use v1::value_source::{Header, Source};
 
-use super::jwt::{Issuer, bearer, claims, local, now, policy, provider, set, with};
+use super::jwt::{Issuer, bearer, claims, local, now, policy, provider, readers, set, with};
 use super::support::client::Http;
 use super::{cfg, with_policy};
 
@@ -156,15 +156,7 @@ async fn authorization_guards_what_fails_open() {
         jwt.fail_open = true;
     }
     open.authorization = Some(v1::Authorization {
-        rules: vec![v1::AuthorizationRule {
-            allow: true,
-            jwt: Some(v1::JwtPrincipal {
-                provider: "p".into(),
-                scopes: vec!["read".into()],
-                ..Default::default()
-            }),
-            ..Default::default()
-        }],
+        rules: vec![readers()],
         allow_by_default: false,
     });
     let secret = cfg::data("jwks", &[("jwks", &set(&[issuer.jwk()]))]);

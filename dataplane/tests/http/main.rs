@@ -59,10 +59,18 @@ async fn with_policy(
     policy: sluice_config::v1::Policy,
     others: Vec<sluice_config::v1::Resource>,
 ) -> (Proxy, Backend, u16) {
-    let backend = Backend::echo("b").await;
-    let port = support::free_port();
     let mut rule = cfg::rule("/", &["b"]);
     rule.policy = Some(policy);
+    with_others(rule, others).await
+}
+
+/// A proxy with one listener and one rule, its backend `b`, and what else the rule needs.
+async fn with_others(
+    rule: sluice_config::v1::HttpRule,
+    others: Vec<sluice_config::v1::Resource>,
+) -> (Proxy, Backend, u16) {
+    let backend = Backend::echo("b").await;
+    let port = support::free_port();
     let mut resources = vec![cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])];
     resources.extend(cfg::backend("b", &[backend.address]));
     resources.extend(others);

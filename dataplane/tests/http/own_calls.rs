@@ -11,10 +11,10 @@ use v1::filter::Filter as F;
 
 use super::ext_proc::{self, nothing};
 use super::jwt::{self, Issuer};
+use super::support::Proxy;
 use super::support::backend::{Backend, response};
 use super::support::client::Http;
-use super::support::{self, Proxy};
-use super::{cfg, with_policy, with_rule};
+use super::{cfg, with_others, with_policy, with_rule};
 
 /// Where nobody listens.
 async fn nobody() -> SocketAddr {
@@ -51,13 +51,9 @@ fn retry(attempts: u32, codes: &[u32]) -> Option<v1::Retry> {
     })
 }
 
-async fn proxy(rule: v1::HttpRule, others: Vec<v1::Resource>) -> (Proxy, Backend, Http) {
-    let backend = Backend::echo("b").await;
-    let port = support::free_port();
-    let mut resources = vec![cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])];
-    resources.extend(cfg::backend("b", &[backend.address]));
-    resources.extend(others);
-    (Proxy::start(resources).await, backend, Http::new(port))
+pub(super) async fn proxy(rule: v1::HttpRule, others: Vec<v1::Resource>) -> (Proxy, Backend, Http) {
+    let (proxy, backend, port) = with_others(rule, others).await;
+    (proxy, backend, Http::new(port))
 }
 
 #[tokio::test]

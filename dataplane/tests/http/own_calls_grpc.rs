@@ -12,9 +12,10 @@ use v1::retry::Trigger;
 
 use super::auth::answered;
 use super::cfg;
+use super::own_calls::proxy;
 use super::support::backend::{Backend, Body, response};
 use super::support::client::Http;
-use super::support::{self, Proxy, eventually};
+use super::support::{Proxy, eventually};
 use super::telemetry::receiver;
 
 /// Anything that takes longer never happens.
@@ -129,15 +130,6 @@ fn grpc(name: &str, servers: &[&Backend], config: v1::Backend) -> Vec<v1::Resour
     cfg::backend_with(name, &addresses, config)
 }
 
-async fn start(rule: v1::HttpRule, others: Vec<v1::Resource>) -> (Proxy, Backend, Http) {
-    let backend = Backend::echo("b").await;
-    let port = support::free_port();
-    let mut resources = vec![cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])];
-    resources.extend(cfg::backend("b", &[backend.address]));
-    resources.extend(others);
-    (Proxy::start(resources).await, backend, Http::new(port))
-}
-
 /// A proxy whose requests an authorizer is asked about by gRPC.
 async fn asking(servers: &[&Backend], config: v1::Backend) -> (Proxy, Backend, Http) {
     let mut rule = cfg::rule("/", &["b"]);
@@ -147,7 +139,7 @@ async fn asking(servers: &[&Backend], config: v1::Backend) -> (Proxy, Backend, H
         timeout_ms: FOREVER,
         ..Default::default()
     }))];
-    start(rule, grpc("auth", servers, config)).await
+    proxy(rule, grpc("auth", servers, config)).await
 }
 
 #[tokio::test]
@@ -309,7 +301,7 @@ impl Told {
     async fn proxy(self, servers: &[&Backend], config: v1::Backend) -> (Proxy, Backend, Http) {
         let mut others = grpc("collector", servers, config);
         others.push(self.settings());
-        start(cfg::rule("/", &["b"]), others).await
+        proxy(cfg::rule("/", &["b"]), others).await
     }
 }
 

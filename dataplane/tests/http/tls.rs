@@ -96,14 +96,7 @@ async fn towards_backends() {
     ] {
         let tls = acceptor(certificate, alpn);
         let backend = Backend::start_tls(Some(tls), |request| describe("b", request)).await;
-        let config = v1::Backend {
-            tls: Some(v1::UpstreamTls {
-                hostname: "inner.example".into(),
-                ca_secrets: vec!["secret/ca".into()],
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
+        let config = cfg::in_tls("inner.example");
         resources.extend(cfg::backend_with(name, &[backend.address], config));
         rules.push(cfg::rule(&format!("/{name}"), &[name]));
         backends.push(backend);

@@ -1,7 +1,6 @@
 //! CONNECT: tunnels that end in the proxy, and those that go on to a backend.
 
 use bytes::Bytes;
-use sluice_config::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -55,13 +54,7 @@ async fn next_proxy() -> std::net::SocketAddr {
 async fn proxy(address: std::net::SocketAddr, terminate: bool) -> (Proxy, u16) {
     let port = support::free_port();
     let mut rule = cfg::rule("/", &["b"]);
-    rule.policy = Some(v1::Policy {
-        upgrades: Some(v1::HttpUpgrades {
-            protocols: Vec::new(),
-            connect: Some(v1::http_upgrades::Connect { terminate }),
-        }),
-        ..Default::default()
-    });
+    rule.policy = Some(cfg::connects(terminate));
     // Timeouts are for requests; a tunnel outlives them.
     rule.request_timeout_ms = 300;
     let mut resources = cfg::backend("b", &[address]);
@@ -73,13 +66,7 @@ async fn proxy(address: std::net::SocketAddr, terminate: bool) -> (Proxy, u16) {
 async fn before_http2() -> (Proxy, u16) {
     let port = support::free_port();
     let mut rule = cfg::rule("/", &["b"]);
-    rule.policy = Some(v1::Policy {
-        upgrades: Some(v1::HttpUpgrades {
-            protocols: Vec::new(),
-            connect: Some(v1::http_upgrades::Connect { terminate: false }),
-        }),
-        ..Default::default()
-    });
+    rule.policy = Some(cfg::connects(false));
     let mut resources = cfg::h2c("b", &[tunnels::next_proxy_h2().await]);
     resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])]);
     (Proxy::start(resources).await, port)

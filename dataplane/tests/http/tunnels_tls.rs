@@ -72,30 +72,12 @@ async fn websocket(stream: TlsStream<TcpStream>) {
     }
 }
 
-/// A proxy that believes `trusted`; `connect` says what becomes of CONNECT.
-async fn proxy(
-    address: SocketAddr,
-    trusted: &Certificate,
-    connect: Option<v1::http_upgrades::Connect>,
-) -> (Proxy, u16) {
+/// A proxy that believes `trusted`; `policy` is that of its rule.
+async fn proxy(address: SocketAddr, trusted: &Certificate, policy: Option<v1::Policy>) -> (Proxy, u16) {
     let port = support::free_port();
     let mut rule = cfg::rule("/", &["b"]);
-    rule.policy = connect.map(|connect| v1::Policy {
-        upgrades: Some(v1::HttpUpgrades {
-            protocols: Vec::new(),
-            connect: Some(connect),
-        }),
-        ..Default::default()
-    });
-    let config = v1::Backend {
-        tls: Some(v1::UpstreamTls {
-            ca_secrets: vec!["secret/ca".into()],
-            hostname: "backend.example".into(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let mut resources = cfg::backend_with("b", &[address], config);
+    rule.policy = policy;
+    let mut resources = cfg::backend_with("b", &[address], cfg::in_tls("backend.example"));
     resources.push(cfg::trust("ca", &trusted.pem));
     resources.extend([cfg::http_listener("l", port), cfg::route("r", "l", vec![rule])]);
     (Proxy::start(resources).await, port)
@@ -113,7 +95,7 @@ async fn connect(port: u16) -> (Raw, String) {
 async fn tunnels_that_end_here() {
     let own = certificate("backend.example");
     let address = secure(&own, EITHER, echo).await;
-    let connects = || Some(v1::http_upgrades::Connect { terminate: true });
+    let connects = || Some(cfg::connects(true));
     let (_proxy, port) = proxy(address, &own, connects()).await;
     let (mut raw, head) = connect(port).await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -129,7 +111,7 @@ async fn tunnels_that_end_here() {
 async fn tunnels_that_go_on() {
     let own = certificate("backend.example");
     let address = secure(&own, &[b"http/1.1"], next_proxy).await;
-    let connects = || Some(v1::http_upgrades::Connect { terminate: false });
+    let connects = || Some(cfg::connects(false));
     let (_proxy, port) = proxy(address, &own, connects()).await;
     let (mut raw, head) = connect(port).await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");

@@ -73,21 +73,9 @@ async fn it_is_at_the_port_that_clients_know() {
     let backend = Backend::echo("b").await;
     let certificate = super::certificate(HOST);
     let (port, bind_port) = (443, super::support::free_port());
-    let v1::Resource { key, body, .. } = super::listener("l", bind_port, HOST, http3());
-    let Some(v1::resource::Body::Listener(mut listener)) = body else {
-        panic!("no listener");
-    };
-    listener.port = port;
+    let listener = super::listener_with("l", bind_port, HOST, http3(), |listener| listener.port = port);
     let mut resources = cfg::backend("b", &[backend.address]);
-    resources.extend([
-        cfg::key_pair("l", &certificate.pem, &certificate.key_pem),
-        v1::Resource {
-            key,
-            version: String::new(),
-            body: Some(v1::resource::Body::Listener(listener)),
-        },
-        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
-    ]);
+    resources.extend(super::serving(&certificate, listener, cfg::rule("/", &["b"])));
     let _proxy = super::Proxy::start(resources).await;
     let expected = Some("h3=\":443\"; ma=86400".to_owned());
     assert_eq!(

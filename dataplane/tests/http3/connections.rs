@@ -9,7 +9,7 @@ use super::client::{self, Client, is_friendly, request};
 use super::support::backend::{Backend, response};
 use super::support::certificate::{Certificate, certificate};
 use super::support::{self, Proxy, eventually};
-use super::{HOST, Site, cfg, http3, listener};
+use super::{HOST, Site, cfg, http3, listener, listener_with, serving};
 
 /// A backend that answers `/held` once it is let.
 async fn holding() -> (Backend, Arc<Semaphore>) {
@@ -270,24 +270,14 @@ async fn certificates_of_clients_are_demanded_and_told_of() {
         ..http3()
     };
     let mut resources = cfg::backend("b", &[backend.address]);
-    let v1::Resource { key, body, .. } = listener("l", port, HOST, client);
-    let Some(v1::resource::Body::Listener(mut demanding)) = body else {
-        panic!("no listener");
-    };
-    demanding.tls.as_mut().unwrap().client_validation = Some(v1::ClientValidation {
-        ca_secrets: vec!["secret/ca".into()],
-        ..Default::default()
+    let demanding = listener_with("l", port, HOST, client, |listener| {
+        listener.tls.as_mut().unwrap().client_validation = Some(v1::ClientValidation {
+            ca_secrets: vec!["secret/ca".into()],
+            ..Default::default()
+        });
     });
-    resources.extend([
-        cfg::key_pair("l", &server.pem, &server.key_pem),
-        cfg::trust("ca", &friend.pem),
-        v1::Resource {
-            key,
-            version: String::new(),
-            body: Some(v1::resource::Body::Listener(demanding)),
-        },
-        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
-    ]);
+    resources.push(cfg::trust("ca", &friend.pem));
+    resources.extend(serving(&server, demanding, cfg::rule("/", &["b"])));
     let _proxy = Proxy::start(resources).await;
     let known = client::connect_with(port, HOST, client::crypto(&server, Some(&friend)));
     let seen = known.await.unwrap().get("/").await.seen();
@@ -319,24 +309,14 @@ async fn fingerprints_of_clients_are_told() {
         }),
         ..http3()
     };
-    let v1::Resource { key, body, .. } = listener("l", port, HOST, client);
-    let Some(v1::resource::Body::Listener(mut asking)) = body else {
-        panic!("no listener");
-    };
-    asking.tls.as_mut().unwrap().parameters = Some(v1::TlsParameters {
-        fingerprints: vec![v1::TlsFingerprint::Ja3.into(), v1::TlsFingerprint::Ja4.into()],
-        ..Default::default()
+    let asking = listener_with("l", port, HOST, client, |listener| {
+        listener.tls.as_mut().unwrap().parameters = Some(v1::TlsParameters {
+            fingerprints: vec![v1::TlsFingerprint::Ja3.into(), v1::TlsFingerprint::Ja4.into()],
+            ..Default::default()
+        });
     });
     let mut resources = cfg::backend("b", &[backend.address]);
-    resources.extend([
-        cfg::key_pair("l", &certificate.pem, &certificate.key_pem),
-        v1::Resource {
-            key,
-            version: String::new(),
-            body: Some(v1::resource::Body::Listener(asking)),
-        },
-        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
-    ]);
+    resources.extend(serving(&certificate, asking, cfg::rule("/", &["b"])));
     let _proxy = Proxy::start(resources).await;
     let mut told = Vec::new();
     for ciphers in [3, 1] {

@@ -5,9 +5,8 @@ use std::net::UdpSocket;
 use sluice_dataplane::telemetry::AccessLogTarget;
 
 use super::raw::{DATA, HEADERS, Raw, frame, head, integer, read, request};
+use super::support;
 use super::support::backend::Backend;
-use super::support::certificate::certificate;
-use super::support::{self, Proxy};
 use super::{HOST, Site, cfg, http3};
 
 /// Codes of errors (RFC 9114 section 8.1, RFC 9204 section 6).
@@ -88,19 +87,9 @@ async fn what_is_refused_is_in_the_access_log() {
     let backend = Backend::echo("b").await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("access.log");
-    let (port, certificate) = (support::free_port(), certificate(HOST));
-    let mut resources = cfg::backend("b", &[backend.address]);
-    resources.extend([
-        cfg::key_pair("l", &certificate.pem, &certificate.key_pem),
-        super::listener("l", port, HOST, http3()),
-        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
-    ]);
-    let proxy = Proxy::with_log(resources, AccessLogTarget::File(path.clone())).await;
-    let site = Site {
-        proxy,
-        port,
-        certificate,
-    };
+    let log = AccessLogTarget::File(path.clone());
+    let resources = cfg::backend("b", &[backend.address]);
+    let site = Site::logging(log, http3(), resources, cfg::rule("/", &["b"])).await;
     let raw = Raw::connect(&site).await;
     let read = || std::fs::read_to_string(&path).unwrap_or_default();
     for (number, (stream, method, status, details)) in [

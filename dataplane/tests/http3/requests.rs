@@ -7,10 +7,9 @@ use sluice_config::v1;
 use sluice_dataplane::telemetry::AccessLogTarget;
 
 use super::client::request;
+use super::support;
 use super::support::backend::{Backend, response};
-use super::support::certificate::certificate;
-use super::support::{self, Proxy};
-use super::{HOST, Site, cfg, client, http3, listener};
+use super::{HOST, Site, cfg, http3};
 
 #[tokio::test]
 async fn backends_are_asked_as_by_any_client() {
@@ -169,15 +168,10 @@ async fn the_access_log_names_the_protocol() {
     let backend = Backend::echo("b").await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("access.log");
-    let (port, certificate) = (support::free_port(), certificate(HOST));
-    let mut resources = cfg::backend("b", &[backend.address]);
-    resources.extend([
-        cfg::key_pair("l", &certificate.pem, &certificate.key_pem),
-        listener("l", port, HOST, http3()),
-        cfg::route("r", "l", vec![cfg::rule("/", &["b"])]),
-    ]);
-    let _proxy = Proxy::with_log(resources, AccessLogTarget::File(path.clone())).await;
-    let client = client::connect(port, HOST, &certificate).await.unwrap();
+    let log = AccessLogTarget::File(path.clone());
+    let resources = cfg::backend("b", &[backend.address]);
+    let site = Site::logging(log, http3(), resources, cfg::rule("/", &["b"])).await;
+    let client = site.connect().await;
     let got = client.send(request("POST", "/x"), "12345").await.unwrap();
     let read = || std::fs::read_to_string(&path).unwrap_or_default();
     support::eventually("a line", || read().ends_with('\n')).await;

@@ -200,19 +200,10 @@ async fn connect_goes_on_to_the_next_proxy() {
     let address = tunnels::next_proxy_h2().await;
     let (port, certificate) = (super::support::free_port(), super::certificate("www.example"));
     let mut rule = cfg::rule("/", &["b"]);
-    rule.policy = Some(v1::Policy {
-        upgrades: Some(v1::HttpUpgrades {
-            protocols: Vec::new(),
-            connect: Some(v1::http_upgrades::Connect { terminate: false }),
-        }),
-        ..Default::default()
-    });
+    rule.policy = Some(cfg::connects(false));
     let mut resources = cfg::h2c("b", &[address]);
-    resources.extend([
-        cfg::key_pair("l", &certificate.pem, &certificate.key_pem),
-        super::listener("l", port, "", http3()),
-        cfg::route("r", "l", vec![rule]),
-    ]);
+    let listener = super::listener("l", port, "", http3());
+    resources.extend(super::serving(&certificate, listener, rule));
     let site = Site {
         proxy: super::Proxy::start(resources).await,
         port,

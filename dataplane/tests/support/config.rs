@@ -183,3 +183,26 @@ pub fn replace_full(with: &str) -> v1::PathModifier {
         modifier: Some(v1::path_modifier::Modifier::ReplaceFullPath(with.into())),
     }
 }
+
+/// A policy that lets CONNECT through: to end here, or to go on.
+pub fn connects(terminate: bool) -> v1::Policy {
+    v1::Policy {
+        upgrades: Some(v1::HttpUpgrades {
+            protocols: Vec::new(),
+            connect: Some(v1::http_upgrades::Connect { terminate }),
+        }),
+        ..Default::default()
+    }
+}
+
+/// What is asked of a backend by TLS, whose certificate is for `hostname` and signed by [`trust`]'s `ca`.
+pub fn in_tls(hostname: &str) -> v1::Backend {
+    v1::Backend {
+        tls: Some(v1::UpstreamTls {
+            ca_secrets: vec!["secret/ca".into()],
+            hostname: hostname.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

@@ -196,14 +196,7 @@ async fn endpoints_with_tls_are_asked_in_tls() {
         }),
         ..at_once()
     };
-    let config = v1::Backend {
-        tls: Some(v1::UpstreamTls {
-            ca_secrets: vec!["secret/ca".into()],
-            hostname: "backend.example".into(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
+    let config = cfg::in_tls("backend.example");
     let others = vec![cfg::trust("ca", &own.pem)];
     let (_proxy, port) = proxy_with(&[&low, &high], utilization, config, others).await;
     support::eventually("both are asked", || low.hits() > 0 && high.hits() > 0).await;

@@ -53,24 +53,32 @@ pub fn policies(
 /// To be called once conflicts are settled.
 pub fn in_common(drafts: &[Draft], owners: &[GatewayRef]) -> BTreeMap<u16, Option<ObjectRef>> {
     let mut by_port = BTreeMap::<u16, Vec<(&Draft, &GatewayRef)>>::new();
-    let sharing = |draft: &Draft| draft.protocol == Some(Protocol::Http) && draft.holds_port();
-    for (draft, owner) in drafts.iter().zip(owners).filter(|(draft, _)| sharing(draft)) {
+    for (draft, owner) in drafts.iter().zip(owners).filter(|(draft, _)| is_in_common(draft)) {
         by_port.entry(draft.port).or_default().push((draft, owner));
     }
     let holds = |(port, listeners): (u16, Vec<(&Draft, &GatewayRef)>)| {
-        let (first, owner) = *listeners.first()?;
+        let (_, owner) = *listeners.first()?;
         listeners.iter().find(|(_, other)| *other != owner)?;
-        let any = listeners.iter().find(|(draft, _)| draft.hostname.is_none());
-        let holder = any.map_or(first, |(draft, _)| *draft);
+        let holder = holder(listeners.iter().map(|(draft, _)| *draft))?;
         Some((port, holder.client_policy.clone()))
     };
     by_port.into_iter().filter_map(holds).collect()
 }
 
+/// Whether connections of a listener may be those of other Gateways' listeners, too.
+fn is_in_common(draft: &Draft) -> bool {
+    draft.protocol == Some(Protocol::Http) && draft.holds_port()
+}
+
+/// Which of the listeners that share connections says how clients are treated: the one without a hostname, else the first.
+fn holder<'a>(mut listeners: impl Iterator<Item = &'a Draft> + Clone) -> Option<&'a Draft> {
+    let mut any = listeners.clone().filter(|draft| draft.hostname.is_none());
+    any.next().or_else(|| listeners.next())
+}
+
 /// Has listeners whose connections are those of other Gateways' listeners, too, treat clients as is said in `common`.
 pub fn share_with_others(view: &View<'_>, drafts: &mut [Draft], common: &BTreeMap<u16, Option<ObjectRef>>) {
-    let in_cleartext = |draft: &&mut Draft| draft.protocol == Some(Protocol::Http) && draft.holds_port();
-    for draft in drafts.iter_mut().filter(in_cleartext) {
+    for draft in drafts.iter_mut().filter(|draft| is_in_common(draft)) {
         let Some(policy) = common
             .get(&draft.port)
             .filter(|policy| **policy != draft.client_policy)
@@ -99,14 +107,10 @@ pub fn share_connections(drafts: &mut [Draft]) {
         by_port.entry(draft.port).or_default().push(index);
     }
     for indices in by_port.into_values().filter(|indices| indices.len() > 1) {
-        let any = indices.iter().find(|index| drafts[**index].hostname.is_none());
-        let Some(first) = any.or(indices.first()) else {
+        let Some(holder) = holder(indices.iter().map(|index| &drafts[*index])) else {
             continue;
         };
-        let (policy, settings) = (
-            drafts[*first].client_policy.clone(),
-            drafts[*first].client.clone(),
-        );
+        let (policy, settings) = (holder.client_policy.clone(), holder.client.clone());
         for index in indices {
             let draft = &mut drafts[index];
             if draft.client_policy != policy && draft.client != settings {

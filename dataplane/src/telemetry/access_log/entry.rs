@@ -66,6 +66,36 @@ macro_rules! key {
 }
 
 impl Entry<'_> {
+    /// One of which only its beginning and the ends of the client's connection are known.
+    pub fn began(start: SystemTime, downstream_local: SocketAddr, downstream_remote: SocketAddr) -> Self {
+        Self {
+            start,
+            method: "",
+            path: b"",
+            protocol: "",
+            status: 0,
+            flags: "",
+            details: "",
+            transport_failure: None,
+            received: 0,
+            sent: 0,
+            duration: Duration::ZERO,
+            upstream_time: None,
+            forwarded_for: None,
+            user_agent: None,
+            request_id: None,
+            authority: b"",
+            upstream_host: None,
+            upstream_cluster: None,
+            upstream_local: None,
+            downstream_local,
+            downstream_remote,
+            server_name: None,
+            fingerprints: [None, None],
+            route: None,
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"start_time\":");
         let mut line = Line { out };
